@@ -1,0 +1,1 @@
+"""FLUX as the parts of its pipeline: transformer, text encoders, VAE, schedule, tokens."""

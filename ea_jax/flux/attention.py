@@ -1,0 +1,102 @@
+"""Joint attention that also hands out softmax columns of chosen keys.
+
+The loss on a concept needs `P[:, :, idx]`, the attention that every query pays to the concept's
+tokens, never the whole map: at 1024 px one map of FLUX is 24 x 4608 x 4608 numbers. A column is
+
+    cols = exp(q . k_idx * scale - lse)
+
+with `lse` the logarithm of the softmax's denominator, and its gradient flows through both.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+QUERY_CHUNK = 512
+
+
+class Columns(struct.PyTreeNode):
+    """Which keys' columns are wanted: the concept's text positions, padded to a fixed width.
+
+    Attributes:
+      idx_BN: int32 positions in the joint sequence (text comes first, so text positions as is).
+      mask_BN: True at real positions, False at padding, whose columns are exactly 0.
+    """
+
+    idx_BN: jax.Array
+    mask_BN: jax.Array
+
+
+def joint_attention(
+    q_BSHE: jax.Array,
+    k_BSHE: jax.Array,
+    v_BSHE: jax.Array,
+    columns: Columns | None = None,
+    *,
+    backend: str = "chunked",
+) -> tuple[jax.Array, jax.Array | None]:
+    """Softmax attention without a mask; optionally the columns of some keys.
+
+    Args:
+      q_BSHE, k_BSHE, v_BSHE: queries, keys, values, any float dtype; logits and softmax are
+        float32.
+      columns: keys whose softmax columns are returned.
+      backend: `full` writes the map out; `chunked` holds it for 512 queries at a time and
+        recomputes it in the backward pass. Both are exact, gradients included.
+    Returns:
+      The attention's output [B, S, H, E] in v's dtype, and the columns [B, H, Q, N] float32 in
+      [0, 1] with Q = S, or None.
+    Raises:
+      ValueError: unknown backend.
+    """
+    check_backend(backend)
+    return _BACKENDS[backend](q_BSHE, k_BSHE, v_BSHE, columns)
+
+
+def check_backend(name: str) -> None:
+    """Raises ValueError, with the nearest known name, if `name` is not an attention backend."""
+    if name not in _BACKENDS:
+        close = difflib.get_close_matches(name, _BACKENDS, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"choose from {sorted(_BACKENDS)}"
+        raise ValueError(f"attention backend {name!r} is unknown; {hint}")
+
+
+def _full(q, k, v, columns):
+    scale = q.shape[-1] ** -0.5
+    f32 = {"preferred_element_type": jnp.float32}
+    logits_BHQK = jnp.einsum("bqhe,bkhe->bhqk", q, k, **f32) * scale
+    lse_BHQ = jax.nn.logsumexp(logits_BHQK, axis=-1)
+    weights_BHQK = jnp.exp(logits_BHQK - lse_BHQ[..., None])
+    out = jnp.einsum("bhqk,bkhe->bqhe", weights_BHQK.astype(v.dtype), v, **f32).astype(v.dtype)
+    if columns is None:
+        return out, None
+    # Gathered from k, not from the map: the transpose is a scatter of N rows, not of Q x N.
+    k_BNHE = jnp.take_along_axis(k, columns.idx_BN[:, :, None, None], axis=1)
+    chosen_BHQN = jnp.einsum("bqhe,bnhe->bhqn", q, k_BNHE, **f32) * scale
+    cols_BHQN = jnp.exp(chosen_BHQN - lse_BHQ[..., None])
+    return out, jnp.where(columns.mask_BN[:, None, None, :], cols_BHQN, 0.0)
+
+
+def _chunked(q, k, v, columns):
+    B, S, H, E = q.shape
+    if S <= QUERY_CHUNK:
+        return _full(q, k, v, columns)
+    chunks = -(-S // QUERY_CHUNK)
+    width = -(-S // chunks)  # even chunks: least padding
+    padded = jnp.pad(q, ((0, 0), (0, chunks * width - S), (0, 0), (0, 0)))
+    q_CBQHE = jnp.moveaxis(padded.reshape(B, chunks, width, H, E), 1, 0)
+    one = jax.checkpoint(functools.partial(_full, k=k, v=v, columns=columns))
+    out_CBQHE, cols_CBHQN = jax.lax.map(one, q_CBQHE)
+    out = jnp.moveaxis(out_CBQHE, 0, 1).reshape(B, chunks * width, H, E)[:, :S]
+    if columns is None:
+        return out, None
+    cols = jnp.moveaxis(cols_CBHQN, 0, 2).reshape(B, H, chunks * width, -1)[:, :, :S]
+    return out, cols
+
+
+_BACKENDS = {"full": _full, "chunked": _chunked}

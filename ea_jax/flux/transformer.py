@@ -1,0 +1,400 @@
+"""The FLUX transformer (MMDiT): dual-stream blocks, then single-stream blocks, as two scans.
+
+Weights are a nested dict named after diffusers' `FluxTransformer2DModel`, with each kind of block
+stacked on a leading layer axis. They are an argument of every function here, never a constant;
+LoRA is a separate tree of the same paths, and `lora=None` is the frozen model.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx, struct
+
+from ea_jax.flux import layers
+from ea_jax.flux.attention import Columns, check_backend
+from ea_jax.flux.rope import rope_table
+
+Weights = dict[str, Any]
+Reduce = Callable[[jax.Array, Columns], Any]
+STACKED = ("transformer_blocks", "single_transformer_blocks")
+
+
+@dataclasses.dataclass(frozen=True)
+class TransformerConfig:
+    """Shape of a FLUX transformer; the names are those of diffusers' config.json."""
+
+    in_channels: int = 64
+    num_layers: int = 19
+    num_single_layers: int = 38
+    attention_head_dim: int = 128
+    num_attention_heads: int = 24
+    joint_attention_dim: int = 4096
+    pooled_projection_dim: int = 768
+    guidance_embeds: bool = True
+    axes_dims_rope: tuple[int, ...] = (16, 56, 56)
+
+    def __post_init__(self) -> None:
+        if sum(self.axes_dims_rope) != self.attention_head_dim:
+            raise ValueError(
+                f"axes_dims_rope={self.axes_dims_rope} must add up to "
+                f"attention_head_dim={self.attention_head_dim}"
+            )
+
+    @property
+    def width(self) -> int:
+        return self.num_attention_heads * self.attention_head_dim
+
+    @classmethod
+    def from_json(cls, config: dict[str, Any]) -> TransformerConfig:
+        """Reads a `transformer/config.json`.
+
+        Raises:
+          ValueError: another model class, a key that is missing, or a variant of FLUX whose
+            input and output widths differ (Fill, Canny, Depth).
+        """
+        name = config.get("_class_name", "FluxTransformer2DModel")
+        if name != "FluxTransformer2DModel":
+            raise ValueError(f"transformer is a {name!r}, not a FluxTransformer2DModel")
+        if config.get("out_channels") not in (None, config.get("in_channels")):
+            raise ValueError(
+                f"transformer has in_channels={config.get('in_channels')} and "
+                f"out_channels={config['out_channels']}; only text-to-image FLUX, where they are "
+                "equal, is supported"
+            )
+        known = {field.name for field in dataclasses.fields(cls)} - {"axes_dims_rope"}
+        missing = sorted(known - set(config))
+        if missing:
+            raise ValueError(f"transformer/config.json lacks {', '.join(missing)}")
+        values = {key: config[key] for key in known}
+        return cls(**values, axes_dims_rope=tuple(config.get("axes_dims_rope", (16, 56, 56))))
+
+
+class Text(struct.PyTreeNode):
+    """An encoded batch of prompts.
+
+    Attributes:
+      t5_BTD: T5's output for every position, padding included (FLUX attends to it).
+      pooled_BD: CLIP's pooled output.
+    """
+
+    t5_BTD: jax.Array
+    pooled_BD: jax.Array
+
+
+class ColumnGain(struct.PyTreeNode):
+    """Factors on the attention columns of text tokens, [B, T] each; None leaves a stack alone.
+
+    0 removes a token from what every query sees, without renormalising the rest.
+    """
+
+    dual_BT: jax.Array | None = None
+    single_BT: jax.Array | None = None
+
+
+class _Ends(nnx.Module):
+    """What stands before and after the two stacks."""
+
+    def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs):
+        width = config.width
+        self.x_embedder = nnx.Linear(config.in_channels, width, rngs=rngs)
+        self.context_embedder = nnx.Linear(config.joint_attention_dim, width, rngs=rngs)
+        self.time_text_embed = layers.TimeTextEmbed(
+            width, config.pooled_projection_dim, config.guidance_embeds, rngs=rngs
+        )
+        self.norm_out = layers.Modulation(width, 2, rngs=rngs)
+        self.proj_out = nnx.Linear(width, config.in_channels, rngs=rngs)
+
+
+@functools.lru_cache(maxsize=16)
+def _graphs(config: TransformerConfig) -> tuple[Any, Any, Any]:
+    """Static structure of the ends, one dual block, one single block; weights come apart."""
+    width, heads = config.width, config.num_attention_heads
+    made = (
+        nnx.eval_shape(lambda: _Ends(config, rngs=nnx.Rngs(0))),
+        nnx.eval_shape(lambda: layers.DualBlock(width, heads, rngs=nnx.Rngs(0))),
+        nnx.eval_shape(lambda: layers.SingleBlock(width, heads, rngs=nnx.Rngs(0))),
+    )
+    return tuple(nnx.graphdef(module) for module in made)  # pyright: ignore
+
+
+def init_weights(
+    config: TransformerConfig, key: jax.Array, dtype: jnp.dtype = jnp.float32
+) -> Weights:
+    """Random weights (LeCun normal, zero biases), cast to `dtype`."""
+    width, heads = config.width, config.num_attention_heads
+    end_key, dual_key, single_key = jax.random.split(key, 3)
+
+    def block_weights(block, keys):
+        make = lambda k: nnx.to_pure_dict(nnx.state(block(width, heads, rngs=nnx.Rngs(k))))  # noqa: E731
+        return jax.vmap(make)(keys)
+
+    weights = dict(nnx.to_pure_dict(nnx.state(_Ends(config, rngs=nnx.Rngs(end_key)))))
+    weights["transformer_blocks"] = block_weights(
+        layers.DualBlock, jax.random.split(dual_key, config.num_layers)
+    )
+    weights["single_transformer_blocks"] = block_weights(
+        layers.SingleBlock, jax.random.split(single_key, config.num_single_layers)
+    )
+    return jax.tree.map(lambda x: x.astype(dtype), weights)
+
+
+def abstract_weights(config: TransformerConfig, dtype: jnp.dtype = jnp.float32) -> Weights:
+    """The tree of `init_weights` as ShapeDtypeStructs: a template to load into."""
+    return jax.eval_shape(lambda: init_weights(config, jax.random.key(0), dtype))
+
+
+class Inputs(struct.PyTreeNode):
+    """What the stacks read: both streams embedded, the conditioning, the rotary table."""
+
+    image_BSD: jax.Array
+    text_BTD: jax.Array
+    temb_BD: jax.Array
+    rope: tuple[jax.Array, jax.Array]
+
+
+def embed(
+    weights: Weights,
+    config: TransformerConfig,
+    x_BSC: jax.Array,
+    t_B: jax.Array,
+    text: Text,
+    *,
+    grid: tuple[int, int],
+    guidance_B: jax.Array | None,
+    lora: layers.Adapters | None,
+) -> Inputs:
+    """Embeds latents, text and conditioning; arguments as for `velocity`."""
+    if (guidance_B is not None) != config.guidance_embeds:
+        raise ValueError(
+            f"guidance is {'given' if guidance_B is not None else 'None'}, but the model has "
+            f"guidance_embeds={config.guidance_embeds}; dev takes a guidance, schnell none"
+        )
+    if grid[0] * grid[1] != x_BSC.shape[1]:
+        raise ValueError(f"grid {grid} does not hold the {x_BSC.shape[1]} tokens of x")
+    dtype = weights["x_embedder"]["kernel"].dtype
+    ends = _merge_ends(weights, config)
+    table = rope_table(text.t5_BTD.shape[1], grid, config.axes_dims_rope)
+    return Inputs(
+        image_BSD=layers.project(ends.x_embedder, x_BSC.astype(dtype), lora, "x_embedder"),
+        text_BTD=layers.project(
+            ends.context_embedder, text.t5_BTD.astype(dtype), lora, "context_embedder"
+        ),
+        temb_BD=ends.time_text_embed(
+            t_B,
+            guidance_B,
+            text.pooled_BD.astype(dtype),
+            lora=layers.part(lora, "time_text_embed"),
+        ),
+        rope=(jnp.asarray(table[0]), jnp.asarray(table[1])),
+    )
+
+
+def dual_stack(
+    weights: Weights,
+    config: TransformerConfig,
+    inputs: Inputs,
+    *,
+    lora: layers.Adapters | None = None,
+    columns: Columns | None = None,
+    reduce: Reduce | None = None,
+    gain_BT: jax.Array | None = None,
+    attention: str = "chunked",
+    remat: str = "none",
+    unroll: bool = False,
+) -> tuple[jax.Array, jax.Array, Any]:
+    """Runs the dual-stream blocks.
+
+    Returns:
+      The image stream [B, S, D], the text stream [B, T, D], and `reduce`'s results stacked over
+      blocks (None without `columns`).
+    """
+    graph = _graphs(config)[1]
+
+    def body(streams, layer):
+        block = nnx.merge(graph, layer["weights"])
+        image, text, cols = block(
+            *streams,
+            inputs.temb_BD,
+            rope=inputs.rope,
+            lora=layer.get("lora"),
+            columns=columns,
+            gain_BT=gain_BT,
+            backend=attention,
+        )
+        if columns is None:
+            return (image, text), None
+        return (image, text), cols if reduce is None else reduce(cols, columns)
+
+    stack = _layers(weights, lora, "transformer_blocks")
+    (image, text), reduced = _scan(
+        body, (inputs.image_BSD, inputs.text_BTD), stack, remat=remat, unroll=unroll
+    )
+    return image, text, reduced
+
+
+def single_stack(
+    weights: Weights,
+    config: TransformerConfig,
+    inputs: Inputs,
+    joint_BSD: jax.Array,
+    *,
+    lora: layers.Adapters | None = None,
+    gain_BT: jax.Array | None = None,
+    attention: str = "chunked",
+    remat: str = "none",
+    unroll: bool = False,
+) -> jax.Array:
+    """Runs the single-stream blocks on text and image joined, text first; [B, T + S, D]."""
+    graph = _graphs(config)[2]
+
+    def body(joint, layer):
+        block = nnx.merge(graph, layer["weights"])
+        joint = block(
+            joint,
+            inputs.temb_BD,
+            rope=inputs.rope,
+            lora=layer.get("lora"),
+            gain_BT=gain_BT,
+            backend=attention,
+        )
+        return joint, None
+
+    stack = _layers(weights, lora, "single_transformer_blocks")
+    return _scan(body, joint_BSD, stack, remat=remat, unroll=unroll)[0]
+
+
+def head(
+    weights: Weights,
+    config: TransformerConfig,
+    image_BSD: jax.Array,
+    temb_BD: jax.Array,
+    *,
+    lora: layers.Adapters | None = None,
+) -> jax.Array:
+    """The last AdaLN (scale before shift, as in diffusers) and the projection to latents."""
+    ends = _merge_ends(weights, config)
+    scale, shift = ends.norm_out(temb_BD, layers.part(lora, "norm_out"))
+    return layers.project(
+        ends.proj_out, layers.modulate(image_BSD, shift, scale), lora, "proj_out"
+    )
+
+
+def velocity(
+    weights: Weights,
+    config: TransformerConfig,
+    x_BSC: jax.Array,
+    t_B: jax.Array,
+    text: Text,
+    *,
+    grid: tuple[int, int],
+    guidance_B: jax.Array | None = None,
+    lora: layers.Adapters | None = None,
+    columns: Columns | None = None,
+    reduce: Reduce | None = None,
+    column_gain: ColumnGain | None = None,
+    attention: str = "chunked",
+    remat: str = "none",
+    unroll: bool = False,
+) -> tuple[jax.Array, Any]:
+    """Velocity n - x0 that the model predicts at noise level t.
+
+    Args:
+      weights: tree of `init_weights`; activations take its dtype.
+      config: shape of the model.
+      x_BSC: packed noisy latents, S = rows * columns of `grid`.
+      t_B: noise level in [0, 1], 1 is pure noise.
+      text: encoded prompts.
+      grid: rows and columns of packed tokens.
+      guidance_B: distilled guidance scale (3.5 is usual); None for a model without it.
+      lora: adapters, alpha / rank and strength already folded in; None is the frozen model.
+      columns: concept positions whose attention columns are wanted from the dual blocks.
+      reduce: applied to a block's columns [B, H, T + S, N] and `columns` inside the scan, so
+        that only its result is kept; None keeps the columns.
+      column_gain: factors on text columns, for dual and single blocks apart.
+      attention: name of the attention backend.
+      remat: what a backward pass recomputes: `none`, `block` (all of it) or `dots` (all but
+        matrix products).
+      unroll: a Python loop over blocks instead of a scan, for debugging.
+    Returns:
+      [B, S, C] velocity, and `reduce`'s results with a leading layer axis (None without columns).
+    Raises:
+      ValueError: unknown backend or remat policy, guidance that doesn't fit the model, a grid
+        that doesn't fit x.
+    """
+    check_backend(attention)
+    gain = column_gain or ColumnGain()
+    inputs = embed(
+        weights, config, x_BSC, t_B, text, grid=grid, guidance_B=guidance_B, lora=lora
+    )
+    how = {"lora": lora, "attention": attention, "remat": remat, "unroll": unroll}
+    image, txt, reduced = dual_stack(
+        weights, config, inputs, columns=columns, reduce=reduce, gain_BT=gain.dual_BT, **how
+    )
+    joint = jnp.concatenate([txt, image], axis=1)
+    joint = single_stack(weights, config, inputs, joint, gain_BT=gain.single_BT, **how)
+    out = head(weights, config, joint[:, txt.shape[1] :], inputs.temb_BD, lora=lora)
+    return out, reduced
+
+
+def dual_columns(
+    weights: Weights,
+    config: TransformerConfig,
+    x_BSC: jax.Array,
+    t_B: jax.Array,
+    text: Text,
+    columns: Columns,
+    *,
+    grid: tuple[int, int],
+    guidance_B: jax.Array | None = None,
+    lora: layers.Adapters | None = None,
+    reduce: Reduce | None = None,
+    attention: str = "chunked",
+    remat: str = "none",
+) -> Any:
+    """Columns of the dual blocks only: the single blocks are not run. Arguments as `velocity`."""
+    inputs = embed(
+        weights, config, x_BSC, t_B, text, grid=grid, guidance_B=guidance_B, lora=lora
+    )
+    return dual_stack(
+        weights,
+        config,
+        inputs,
+        lora=lora,
+        columns=columns,
+        reduce=reduce,
+        attention=attention,
+        remat=remat,
+    )[2]
+
+
+def _merge_ends(weights: Weights, config: TransformerConfig) -> _Ends:
+    ends = {name: leaf for name, leaf in weights.items() if name not in STACKED}
+    return nnx.merge(_graphs(config)[0], ends)
+
+
+def _layers(weights: Weights, lora: layers.Adapters | None, name: str) -> Weights:
+    stack = {"weights": weights[name]}
+    adapters = layers.part(lora, name)
+    return stack if adapters is None else {**stack, "lora": adapters}
+
+
+def _scan(body, carry, stack, *, remat: str, unroll: bool):
+    policies = {"block": None, "dots": jax.checkpoint_policies.dots_saveable}
+    if remat in policies:
+        # The scan already keeps a block's recomputation apart from its first run.
+        body = jax.checkpoint(body, policy=policies[remat], prevent_cse=unroll)
+    elif remat != "none":
+        raise ValueError(f"remat {remat!r} is unknown; choose from ['none', 'block', 'dots']")
+    if not unroll:
+        return jax.lax.scan(body, carry, stack)
+    outs = []
+    for index in range(jax.tree.leaves(stack)[0].shape[0]):
+        carry, out = body(carry, jax.tree.map(lambda x, i=index: x[i], stack))
+        outs.append(out)
+    return carry, jax.tree.map(lambda *xs: jnp.stack(xs), *outs)
