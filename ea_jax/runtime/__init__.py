@@ -1,0 +1,1 @@
+"""What every run needs whatever it trains: mesh, checkpoints, metrics, interruption."""

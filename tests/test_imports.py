@@ -1,0 +1,216 @@
+"""Imports point down only, and the library leaves torch, pickle and the terminal alone."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# A module may import its own row and the rows above it. `tiny` is apart: see `SIDE`.
+LAYERS = (
+    ("ea_jax.runtime", "ea_jax.settings", "convert"),
+    ("ea_jax.flux",),
+    ("ea_jax.lora", "ea_jax.edits"),
+    ("ea_jax.concepts",),
+    ("ea_jax.methods",),
+    ("ea_jax.evaluate",),
+    ("ea_jax.app", "ea_jax.aot", "ea_jax.profile", "ea_jax.sample", "ea_jax.merge", "ea_jax.run"),
+)
+# Beside the tower: what it may import. Only the top row and programs may import it.
+SIDE = {"ea_jax.tiny": {"ea_jax.runtime", "ea_jax.flux", "convert"}}
+# These stand alone.
+ALONE = ("ea_jax.runtime", "convert")
+
+LEVEL = {name: level for level, row in enumerate(LAYERS) for name in row}
+TOP = len(LAYERS) - 1
+
+# At import time these start a backend, touch the disk or draw state that belongs to a run.
+WORK_AT_IMPORT = (
+    "jax.devices",
+    "jax.local_devices",
+    "jax.device_count",
+    "jax.default_backend",
+    "jax.random",
+    "jax.jit(",
+    "jnp.",
+    "open(",
+    "logging.basicConfig",
+    "jax.config.update",
+)
+# Types and constants of jnp are no work.
+ALLOWED_AT_IMPORT = ("jnp.float32", "jnp.bfloat16", "jnp.float16", "jnp.int32", "jnp.inf")
+
+
+def sources(*packages: str) -> list[Path]:
+    return sorted(
+        path
+        for package in packages
+        for path in (ROOT / package).rglob("*.py")
+        if "__pycache__" not in path.parts
+    )
+
+
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(), str(path))
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def unit_of(module: str) -> str:
+    """The name by which the tables above know a module: `ea_jax.x` or a top-level package."""
+    parts = module.split(".")
+    return ".".join(parts[:2]) if parts[0] == "ea_jax" and len(parts) > 1 else parts[0]
+
+
+def imports_of(path: Path) -> set[str]:
+    """Absolute names of everything a file imports, wherever in the file."""
+    found: set[str] = set()
+    package = module_of(path).split(".")
+    if path.name != "__init__.py":
+        package = package[:-1]
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            prefix = package[: len(package) - node.level + 1] if node.level else []
+            base = ".".join([*prefix, *([node.module] if node.module else [])])
+            # `from ea_jax import lora` imports ea_jax.lora.
+            found |= {f"{base}.{alias.name}" for alias in node.names}
+    return found
+
+
+def our_units(path: Path) -> set[str]:
+    return {
+        unit_of(name)
+        for name in imports_of(path)
+        if name.split(".")[0] in ("ea_jax", "convert", "configs", "tests", "train")
+    }
+
+
+def violations(path: Path) -> list[str]:
+    here = unit_of(module_of(path))
+    if here == "ea_jax":
+        return []
+    wrong = []
+    for unit in our_units(path) - {here, "ea_jax"}:
+        if here in SIDE:
+            allowed = unit in SIDE[here]
+        elif unit in SIDE:
+            allowed = LEVEL[here] == TOP
+        else:
+            allowed = unit in LEVEL and LEVEL[unit] <= LEVEL[here] and here not in ALONE
+        if not allowed:
+            wrong.append(f"{path.relative_to(ROOT)} imports {unit}")
+    return wrong
+
+
+def test_every_module_has_a_place_in_the_table() -> None:
+    units = {unit_of(module_of(path)) for path in sources("ea_jax", "convert")} - {"ea_jax"}
+    unplaced = units - set(LEVEL) - set(SIDE)
+    assert not unplaced, f"add {sorted(unplaced)} to LAYERS, at the height its imports need"
+
+
+def test_imports_point_down() -> None:
+    wrong = [line for path in sources("ea_jax", "convert") for line in violations(path)]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_configs_import_only_ml_collections_and_each_other() -> None:
+    allowed = {"ml_collections", "configs", "__future__", "typing", "collections", "copy"}
+    wrong = [
+        f"{path.name} imports {name}"
+        for path in sources("configs")
+        for name in imports_of(path)
+        if name.split(".")[0] not in allowed
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("module", ["torch", "torchvision", "pickle", "peft", "tensorflow"])
+def test_the_library_does_not_import(module: str) -> None:
+    files = [*sources("ea_jax", "convert", "configs"), *ROOT.glob("train.py")]
+    wrong = [
+        str(path.relative_to(ROOT))
+        for path in files
+        if any(name.split(".")[0] == module for name in imports_of(path))
+    ]
+    assert not wrong, f"{module} is imported by {wrong}"
+
+
+def test_the_library_does_not_guard_its_imports() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in sources("ea_jax", "convert", "configs")
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Try)
+        and any(isinstance(inner, ast.Import | ast.ImportFrom) for inner in node.body)
+    ]
+    assert not wrong, f"try: import at {wrong}"
+
+
+def test_the_library_does_not_print() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in sources("ea_jax", "convert", "configs")
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id in ("print", "eval", "exec")
+    ]
+    assert not wrong, f"print, eval or exec at {wrong}"
+
+
+def test_importing_does_no_work() -> None:
+    wrong = []
+    for path in sources("ea_jax", "convert", "configs"):
+        for node in tree_of(path).body:
+            is_value = isinstance(node, ast.Assign | ast.AnnAssign | ast.Expr) and node.value
+            if not is_value or isinstance(node.value, ast.Lambda | ast.Constant):
+                continue
+            text = ast.unparse(node.value)
+            for allowed in ALLOWED_AT_IMPORT:
+                text = text.replace(allowed, "")
+            wrong += [
+                f"{path.relative_to(ROOT)}:{node.lineno} {w}" for w in WORK_AT_IMPORT if w in text
+            ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_files_stay_short() -> None:
+    files = [*sources("ea_jax", "convert", "configs", "tests"), *ROOT.glob("train.py")]
+    lines = {path: len(path.read_text().splitlines()) for path in files}
+    long = [f"{path.relative_to(ROOT)}: {n} lines" for path, n in lines.items() if n > 400]
+    assert not long, "\n".join(long)
+
+
+def test_importing_every_module_starts_no_backend_and_loads_no_torch() -> None:
+    """In a fresh interpreter: this one has torch from parity tests."""
+    modules = [
+        module_of(path)
+        for path in sources("ea_jax", "convert", "configs")
+        if path.stem != "__main__"
+    ]
+    # The world's art packages are an extra; everything else is there after a plain install.
+    modules = [m for m in modules if m not in ("ea_jax.tiny.render", "ea_jax.tiny.art")]
+    program = "\n".join(
+        [
+            "import importlib, sys",
+            "from jax._src import xla_bridge",
+            f"for name in {modules!r}:",
+            "    importlib.import_module(name)",
+            "assert 'torch' not in sys.modules, 'torch was imported'",
+            "assert not xla_bridge.backends_are_initialized(), 'a backend was started'",
+        ]
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
