@@ -1,4 +1,5 @@
-"""Names and layouts: checkpoint files <-> pytrees, as plain mappings over {name: array}.
+"""Names and layouts: weight files <-> plain nested dicts of arrays. Knows no model code."""
 
-Knows no model code: a caller hands in the abstract tree that a file has to fill.
-"""
+from convert.files import WeightsError
+
+__all__ = ["WeightsError"]

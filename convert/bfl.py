@@ -1,0 +1,84 @@
+"""Black Forest Labs' single file of the FLUX transformer, e.g. `flux1-dev.safetensors`.
+
+Tensor names with the prefix that ComfyUI's checkpoints put before them are read as well.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from convert import files, layouts, trees
+from convert.files import Stored, WeightsError
+
+PREFIXES = ("model.diffusion_model.", "diffusion_model.")
+# FLUX.1's axes of the rotary embedding; the file doesn't hold them.
+_ROPE_AXES = {128: [16, 56, 56]}
+
+
+def load(
+    template: Any, file: str | Path, *, dtype: Any = None, put: trees.Put | None = None
+) -> Any:
+    """Loads the transformer from a single file; arguments and errors as `diffusers.load`."""
+    return trees.load(
+        template,
+        _stored(Path(file)),
+        layouts.BLACK_FOREST_LABS,
+        where=str(file),
+        dtype=dtype,
+        put=put,
+    )
+
+
+def read_config(file: str | Path) -> dict[str, Any]:
+    """Derives diffusers' config.json from the shapes in a single file.
+
+    Raises:
+      WeightsError: not a FLUX transformer, or a head width for which FLUX.1 defines no axes.
+    """
+    stored = _stored(Path(file))
+
+    def shape(name: str) -> tuple[int, ...]:
+        if name not in stored:
+            raise WeightsError(
+                f"missing tensor {name!r} in {file}; it is not a FLUX transformer in Black Forest "
+                "Labs' layout"
+            )
+        return stored[name].shape
+
+    def blocks(kind: str) -> int:
+        return len({name.split(".")[1] for name in stored if name.startswith(kind + ".")})
+
+    width, in_channels = shape("img_in.weight")
+    head_width = shape("double_blocks.0.img_attn.norm.query_norm.scale")[0]
+    if head_width not in _ROPE_AXES:
+        raise WeightsError(
+            f"{file} has heads of width {head_width}, FLUX.1 of {sorted(_ROPE_AXES)}; give the "
+            "config yourself, with axes_dims_rope"
+        )
+    return {
+        "_class_name": "FluxTransformer2DModel",
+        "in_channels": in_channels,
+        "out_channels": shape("final_layer.linear.weight")[0],
+        "num_layers": blocks("double_blocks"),
+        "num_single_layers": blocks("single_blocks"),
+        "attention_head_dim": head_width,
+        "num_attention_heads": width // head_width,
+        "joint_attention_dim": shape("txt_in.weight")[1],
+        "pooled_projection_dim": shape("vector_in.in_layer.weight")[1],
+        "guidance_embeds": "guidance_in.in_layer.weight" in stored,
+        "axes_dims_rope": _ROPE_AXES[head_width],
+    }
+
+
+def _stored(file: Path) -> dict[str, Stored]:
+    stored = files.header(file)[0]
+    for prefix in PREFIXES:
+        if any(name.startswith(prefix) for name in stored):
+            return {
+                name.removeprefix(prefix): place
+                for name, place in stored.items()
+                # Beside the transformer such a checkpoint may hold the VAE and text encoders.
+                if name.startswith(prefix)
+            }
+    return stored
