@@ -280,9 +280,7 @@ def head(
     """The last AdaLN (scale before shift, as in diffusers) and the projection to latents."""
     ends = _merge_ends(weights, config)
     scale, shift = ends.norm_out(temb_BD, layers.part(lora, "norm_out"))
-    return layers.project(
-        ends.proj_out, layers.modulate(image_BSD, shift, scale), lora, "proj_out"
-    )
+    return layers.project(ends.proj_out, layers.modulate(image_BSD, shift, scale), lora, "proj_out")
 
 
 def velocity(
@@ -329,9 +327,7 @@ def velocity(
     """
     check_backend(attention)
     gain = column_gain or ColumnGain()
-    inputs = embed(
-        weights, config, x_BSC, t_B, text, grid=grid, guidance_B=guidance_B, lora=lora
-    )
+    inputs = embed(weights, config, x_BSC, t_B, text, grid=grid, guidance_B=guidance_B, lora=lora)
     how = {"lora": lora, "attention": attention, "remat": remat, "unroll": unroll}
     image, txt, reduced = dual_stack(
         weights, config, inputs, columns=columns, reduce=reduce, gain_BT=gain.dual_BT, **how
@@ -358,9 +354,7 @@ def dual_columns(
     remat: str = "none",
 ) -> Any:
     """Columns of the dual blocks only: the single blocks are not run. Arguments as `velocity`."""
-    inputs = embed(
-        weights, config, x_BSC, t_B, text, grid=grid, guidance_B=guidance_B, lora=lora
-    )
+    inputs = embed(weights, config, x_BSC, t_B, text, grid=grid, guidance_B=guidance_B, lora=lora)
     return dual_stack(
         weights,
         config,

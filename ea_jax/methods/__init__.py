@@ -1,0 +1,1 @@
+"""Concept erasure methods; each ends in an edit of the same model."""

@@ -1,0 +1,123 @@
+"""Where each member of the trajectory pool stands, and how latents move along the schedule.
+
+L_esd wants x_t on the model's own denoising path for the concept. Sampling that path anew at
+every step costs up to 28 forwards; a pool of paths in progress costs none, because the velocity
+that a training step computes anyway also carries its member one step down the schedule.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+
+@dataclasses.dataclass(frozen=True)
+class Visit:
+    """One member's turn in a lower step.
+
+    Attributes:
+      member: which path.
+      index: step of the schedule it stands at; t = sigmas[index].
+      round: how many paths this member has finished.
+      fresh: the path starts here, from noise.
+    """
+
+    member: int
+    index: int
+    round: int
+
+    @property
+    def fresh(self) -> bool:
+        return self.index == 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Rota:
+    """Takes the members of a pool in turn, `batch` of them a step, staggered over the schedule.
+
+    A pure function of the step, so a resumed run needs nothing but the step to go on.
+
+    Attributes:
+      members: size of the pool.
+      batch: members trained in one lower step; divides `members`.
+      steps: length of the sampling schedule.
+    """
+
+    members: int
+    batch: int
+    steps: int
+
+    def __post_init__(self) -> None:
+        if self.members < 1 or self.batch < 1 or self.members % self.batch:
+            raise ValueError(
+                f"a trajectory pool of {self.members} cannot be taken {self.batch} at a time; "
+                "optim.batch must divide data.pool"
+            )
+
+    @property
+    def turns(self) -> int:
+        """Lower steps between two visits of the same member."""
+        return self.members // self.batch
+
+    def offset(self, member: int) -> int:
+        """Index at which a member's first path is entered."""
+        return member * self.steps // self.members
+
+    def visits(self, step: int) -> list[Visit]:
+        """The members that lower step `step` (from 0) trains."""
+        first = step % self.turns * self.batch
+        visited = []
+        for member in range(first, first + self.batch):
+            position = self.offset(member) + step // self.turns
+            visited.append(Visit(member, position % self.steps, position // self.steps))
+        return visited
+
+
+def denoise(
+    velocity: Callable[[jax.Array, jax.Array], jax.Array],
+    noise_BSC: jax.Array,
+    sigmas: jax.Array,
+    index: jax.Array | int,
+) -> jax.Array:
+    """Follows a model from pure noise down to step `index` of a schedule, without gradient.
+
+    Args:
+      velocity: (x_BSC, t_B) -> [B, S, C].
+      noise_BSC: x at sigmas[0] = 1.
+      sigmas: [steps + 1] noise levels from 1 down to 0.
+      index: number of Euler steps taken, 0 to steps; may be traced.
+    Returns:
+      [B, S, C] float32, x at sigmas[index].
+    """
+
+    def euler(i, x):
+        t_B = jnp.full(x.shape[0], sigmas[i], jnp.float32)
+        return x + (sigmas[i + 1] - sigmas[i]) * velocity(x, t_B).astype(jnp.float32)
+
+    return jax.lax.stop_gradient(jax.lax.fori_loop(0, index, euler, noise_BSC.astype(jnp.float32)))
+
+
+def staggered(
+    velocity: Callable[[jax.Array, jax.Array], jax.Array],
+    noise_PSC: jax.Array,
+    sigmas: jax.Array,
+    rota: Rota,
+) -> jax.Array:
+    """A pool's first latents: member m carried to its offset by a few forwards of `velocity`.
+
+    Returns:
+      [P, S, C] float32.
+    """
+    offset_P = jnp.array([rota.offset(m) for m in range(rota.members)])
+
+    def euler(i, x):
+        moved = x + (sigmas[i + 1] - sigmas[i]) * velocity(
+            x, jnp.full(x.shape[0], sigmas[i], jnp.float32)
+        ).astype(jnp.float32)
+        return jnp.where((i < offset_P)[:, None, None], moved, x)
+
+    last = rota.offset(rota.members - 1)
+    return jax.lax.fori_loop(0, last, euler, noise_PSC.astype(jnp.float32))
