@@ -1,0 +1,1 @@
+"""Evidence about an edit: probes, detectors, metrics, reports."""

@@ -1,0 +1,113 @@
+"""Probes: prompts with seeds, and what their pictures are asked.
+
+One picture can answer several questions: a prompt of the erased concept tells whether the concept
+is still there (Acc_e), whether the rest of the prompt is (Acc_rest), and whether it is a picture
+at all (valid).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from ea_jax.evaluate.metrics import Rate
+
+METRICS = ("Acc_e", "Acc_g", "Acc_ir", "Acc_near", "Acc_rest", "valid")
+Answers = frozenset[tuple[str, str]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Probe:
+    """A prompt, a seed, and its questions.
+
+    Attributes:
+      prompt: text as given to the pipeline.
+      seed: of the noise; the same for base and erased.
+      questions: (metric, answers) pairs; a picture counts when it shows *all* of a question's
+        answers, each a (head, label) of the detector, e.g. ("style", "sepia").
+    """
+
+    prompt: str
+    seed: int
+    questions: tuple[tuple[str, Answers], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """What a detector sees in one picture.
+
+    Attributes:
+      seen: (head, label) pairs it reports.
+      valid: False for a blank, noise, or a broken scene.
+    """
+
+    seen: Answers
+    valid: bool
+
+
+class Detector(Protocol):
+    """Reads pictures; `name` prefixes its numbers, so that no table mixes two detectors."""
+
+    name: str
+
+    def __call__(self, images_BHWC: np.ndarray) -> Sequence[Reading]:
+        """Reads pictures [B, H, W, 3] in [0, 1]."""
+        ...
+
+
+Paint = Callable[[Sequence[str], Sequence[int]], np.ndarray]
+
+
+def read(
+    probes: Sequence[Probe],
+    paint: Paint,
+    detector: Detector,
+    *,
+    batch: int,
+    on_batch: Callable[[int], None] = lambda done: None,
+) -> list[Reading]:
+    """Paints each probe and reads its picture.
+
+    Args:
+      probes: what to paint.
+      paint: (prompts, seeds) -> pictures [B, H, W, 3] in [0, 1]; always called with `batch`
+        prompts, the last call filled up, so that one shape is compiled.
+      detector: reads the pictures.
+      batch: pictures painted at once.
+      on_batch: told how many probes are done, for a progress line.
+    Returns:
+      One reading a probe, in order.
+    """
+    readings: list[Reading] = []
+    for start in range(0, len(probes), batch):
+        part = probes[start : start + batch]
+        filled = [*part, *[part[-1]] * (batch - len(part))]
+        images = paint([p.prompt for p in filled], [p.seed for p in filled])
+        readings += detector(images[: len(part)])
+        on_batch(len(readings))
+    return readings
+
+
+def score(probes: Iterable[Probe], readings: Iterable[Reading]) -> dict[str, Rate]:
+    """Counts each metric over the probes that ask it; `valid` over all of them."""
+    rates = {metric: Rate(0, 0) for metric in METRICS}
+    for probe, reading in zip(probes, readings, strict=True):
+        rates["valid"] += Rate(int(reading.valid), 1)
+        for metric, answers in probe.questions:
+            # What is not a picture shows nothing, whatever a head may say of it.
+            hit = reading.valid and answers <= reading.seen
+            rates[metric] += Rate(int(hit), 1)
+    return rates
+
+
+def check_held_out(probes: Iterable[Probe], trained_prompts: Iterable[str]) -> None:
+    """Raises ValueError, naming the overlap, if a probe's prompt was trained on."""
+    overlap = {probe.prompt for probe in probes} & set(trained_prompts)
+    if overlap:
+        raise ValueError(
+            f"{len(overlap)} evaluation prompts were trained on, e.g. {sorted(overlap)[0]!r}; "
+            "evaluate with other templates or words"
+        )
