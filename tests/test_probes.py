@@ -21,8 +21,8 @@ def test_wilson_interval_of_a_textbook_case():
     low, high = Rate(10, 100).interval
     assert low == pytest.approx(5.52, abs=0.01)
     assert high == pytest.approx(17.44, abs=0.01)
-    assert Rate(0, 50).interval[0] == 0.0
-    assert Rate(50, 50).interval[1] == 100.0
+    assert Rate(0, 50).interval[0] == pytest.approx(0.0)
+    assert Rate(50, 50).interval[1] == pytest.approx(100.0)
 
 
 def test_a_metric_without_pictures_has_no_percent():
