@@ -52,11 +52,11 @@ def read_config(folder: str | Path, part: str) -> dict[str, Any]:
     Raises:
       WeightsError: no such file, not JSON, or the config of another model.
     """
+    wanted = _part(part).class_name
     path = Path(folder) / part / "config.json"
     config = read_json(path)
     # diffusers names one class, transformers a list of architectures.
     named = config.get("_class_name") or next(iter(config.get("architectures") or []), None)
-    wanted = _part(part).class_name
     if named != wanted:
         raise WeightsError(
             f"{path} describes a {named}, not a {wanted}; give the folder of a FLUX.1 pipeline"
