@@ -1,0 +1,71 @@
+"""A run's folder belongs to one configuration: another one may not write into it.
+
+    claim(folder, config, may_differ=("log",))
+
+writes `config.json` at the first start; at every later one it compares.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+CONFIG = "config.json"
+
+
+class ForeignRunError(ValueError):
+    """The folder holds a run of another configuration."""
+
+
+def claim(folder: str | Path, config: Mapping[str, Any], *, may_differ: Sequence[str] = ()) -> bool:
+    """Takes a folder for a configuration, or finds that it was taken for the same one.
+
+    Args:
+      folder: made if absent.
+      config: nested, of what JSON can hold; with whatever else has to be the same when a run goes
+        on, such as a hash of the base weights.
+      may_differ: dotted keys or sections that don't change a result, `"log"` or `"log.every"`.
+    Returns:
+      Whether the folder was taken before: there may be something to resume.
+    Raises:
+      ForeignRunError: names the first key that differs, and both values.
+    """
+    path = Path(folder) / CONFIG
+    # Through JSON: a tuple and the list it was stored as are the same value.
+    here = dict(_leaves(json.loads(json.dumps(config))))
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, config)
+        return False
+    there = dict(_leaves(json.loads(path.read_text(encoding="utf-8"))))
+    for key in [*here, *(key for key in there if key not in here)]:
+        if any(key == free or key.startswith(f"{free}.") for free in may_differ):
+            continue
+        if here.get(key, _ABSENT) != there.get(key, _ABSENT):
+            raise ForeignRunError(
+                f"{folder} holds a run with {key} = {there.get(key, _ABSENT)}, not "
+                f"{here.get(key, _ABSENT)}; give the same value to resume it, or another folder"
+            )
+    return True
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Writes a JSON file as a whole or not at all."""
+    path = Path(path)
+    unfinished = path.with_name(path.name + ".tmp")
+    unfinished.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    os.replace(unfinished, path)
+
+
+_ABSENT = "absent"
+
+
+def _leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from _leaves(inner, f"{prefix}.{key}" if prefix else key)
+    else:
+        yield prefix, value

@@ -1,0 +1,76 @@
+"""A log of a run holds every step once, in files that other programs read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tensorboardX.proto.event_pb2 import Event
+
+from ea_jax.runtime.metrics import MetricsLog, NonFiniteError, require_finite
+
+
+def events(folder: Path) -> list[Event]:
+    """Records of a TensorBoard file: length (8 bytes), its checksum (4), data, a checksum (4)."""
+    found = []
+    for path in sorted((folder / "tensorboard").iterdir()):
+        data = path.read_bytes()
+        at = 0
+        while at < len(data):
+            length = int.from_bytes(data[at : at + 8], "little")
+            found.append(Event.FromString(data[at + 12 : at + 12 + length]))
+            at += 16 + length
+    return found
+
+
+def lines(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_scalars_reach_the_lines_and_tensorboard(tmp_path: Path) -> None:
+    with MetricsLog(tmp_path) as log:
+        log.scalars(3, {"lower/esd": jnp.float32(0.25), "upper/keep": 2})
+    assert lines(tmp_path) == [{"step": 3, "lower/esd": 0.25, "upper/keep": 2.0}]
+    logged = {
+        (event.step, value.tag): value.simple_value
+        for event in events(tmp_path)
+        for value in event.summary.value
+    }
+    assert logged == {(3, "lower/esd"): 0.25, (3, "upper/keep"): 2.0}
+
+
+def test_a_picture_reaches_tensorboard(tmp_path: Path) -> None:
+    with MetricsLog(tmp_path) as log:
+        log.image(5, "grid", np.full((4, 6, 3), 0.5, np.float32))
+    [image] = [value for event in events(tmp_path) for value in event.summary.value]
+    assert (image.tag, image.image.height, image.image.width) == ("grid", 4, 6)
+
+
+def test_a_resumed_run_drops_what_came_after_its_checkpoint(tmp_path: Path) -> None:
+    with MetricsLog(tmp_path) as log:
+        for step in (1, 2, 3):
+            log.scalars(step, {"x": step})
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "x"')  # a kill cut this line off
+    with MetricsLog(tmp_path, start=2) as log:
+        log.scalars(3, {"x": 30})
+    assert lines(tmp_path) == [{"step": 1, "x": 1}, {"step": 2, "x": 2}, {"step": 3, "x": 30}]
+    assert any(
+        event.session_log.status == event.session_log.START and event.step == 3
+        for event in events(tmp_path)
+    )
+
+
+def test_a_number_that_json_lacks_is_null(tmp_path: Path) -> None:
+    with MetricsLog(tmp_path) as log:
+        log.scalars(1, {"x": float("nan")})
+    assert lines(tmp_path) == [{"step": 1, "x": None}]
+
+
+def test_a_loss_that_is_no_number_names_step_and_term() -> None:
+    require_finite(7, {"esd": 1.0, "attn": jnp.float32(0)})
+    with pytest.raises(NonFiniteError, match=r"attn is nan at step 7"):
+        require_finite(7, {"esd": 1.0, "attn": jnp.float32(jnp.nan)})
