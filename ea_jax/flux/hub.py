@@ -1,0 +1,56 @@
+"""Where a pipeline lies: a folder, the embedded flux-tiny, or a repository on the Hugging Face hub."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+import huggingface_hub
+from huggingface_hub import errors
+
+EMBEDDED = "flux-tiny"
+
+
+def locate(source: str | Path, patterns: list[str], revision: str | None = None) -> Path:
+    """Returns the folder of a pipeline, downloading what `patterns` name if it is a hub id.
+
+    Args:
+      source: a folder, `flux-tiny`, or a hub id like `black-forest-labs/FLUX.1-dev`.
+      patterns: files to download, as globs.
+      revision: branch, tag or commit on the hub.
+    Raises:
+      ValueError: neither a folder nor a hub id; a gated repository without a token; no network.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return path
+    if str(source) == EMBEDDED:
+        return Path(str(resources.files("ea_jax") / "assets" / EMBEDDED))
+    name = str(source)
+    if name.count("/") != 1 or name.startswith((".", "/", "~")) or name.endswith("/"):
+        raise ValueError(
+            f"{name!r} is no folder here; give the folder of a FLUX.1 pipeline, a hub id like "
+            f"black-forest-labs/FLUX.1-dev, or {EMBEDDED}"
+        )
+    try:
+        return Path(
+            huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=patterns)
+        )
+    except errors.GatedRepoError:
+        raise ValueError(
+            f"{name} is gated: accept its licence at https://huggingface.co/{name}, then run "
+            "'hf auth login' or set HF_TOKEN, and start again"
+        ) from None
+    except errors.RepositoryNotFoundError:
+        raise ValueError(
+            f"{name!r} is neither a folder here nor a repository that this account sees on the "
+            "hub; check the spelling, or run 'hf auth login'"
+        ) from None
+    except errors.RevisionNotFoundError:
+        raise ValueError(f"{name} has no revision {revision!r}; leave it out for main") from None
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, OSError) as error:
+        raise ValueError(
+            f"{name} is not in the local cache and the hub can't be reached "
+            f"({type(error).__name__}); run 'hf download {name}' where there is a network, and "
+            "give the folder"
+        ) from error

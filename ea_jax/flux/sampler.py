@@ -1,0 +1,105 @@
+"""Flow-match Euler sampling: one scan over the noise levels, one velocity a step."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ea_jax.flux import transformer
+from ea_jax.flux.attention import Columns
+from ea_jax.flux.transformer import ColumnGain, Reduce, Text, TransformerConfig, Weights
+
+
+def model_times(sigmas: np.ndarray, dtype: Any) -> np.ndarray:
+    """Noise levels as the model is told them: rounded to `dtype` as t in 0..1000, then divided.
+
+    FluxPipeline rounds before it divides; in bfloat16 the order changes the angle of the time
+    embedding. On the host, because a compiler may keep more precision than asked for.
+    """
+    dtype = np.dtype(dtype)
+    thousand = np.asarray(1000, dtype)
+    return (np.asarray(sigmas, np.float32) * np.float32(1000)).astype(dtype) / thousand
+
+
+def sample(
+    weights: Weights,
+    config: TransformerConfig,
+    x_BSC: jax.Array,
+    text: Text,
+    *,
+    sigmas: np.ndarray,
+    grid: tuple[int, int],
+    guidance: float | None = None,
+    lora: Any = None,
+    column_gain: ColumnGain | None = None,
+    columns: Columns | None = None,
+    reduce: Reduce | None = None,
+    attention: str = "chunked",
+) -> tuple[jax.Array, Any]:
+    """Integrates the flow from the first noise level to the last, compiled once per shape.
+
+    Args:
+      weights: transformer weights; activations take their dtype.
+      config: shape of the transformer.
+      x_BSC: packed latents at `sigmas[0]`; standard normal noise if that is 1.
+      text: encoded prompts.
+      sigmas: noise levels to visit, [steps + 1] falling, from `Schedule.sigmas` (or the tail of
+        it, to go on from a latent that is partly denoised).
+      grid: rows and columns of packed tokens.
+      guidance: distilled guidance scale; None for a model without guidance embedding.
+      lora: adapters with strength folded in; None is the frozen model.
+      column_gain: factors on text columns.
+      columns: concept positions whose attention is wanted at each step.
+      reduce: what to keep of a block's columns, as for `velocity`. A new function retraces.
+      attention: name of the attention backend.
+    Returns:
+      [B, S, C] latents at `sigmas[-1]` in the weights' dtype, and `reduce`'s results with leading
+      axes step and block (None without `columns`).
+    """
+    dtype = weights["x_embedder"]["kernel"].dtype
+    steps = (
+        jnp.asarray(model_times(sigmas[:-1], dtype)),
+        jnp.asarray(np.diff(np.asarray(sigmas, np.float32))),
+    )
+    if guidance is not None:
+        guidance = jnp.float32(guidance)  # an array: another scale is no other program
+    return _scan(
+        weights,
+        config,
+        x_BSC.astype(dtype),
+        text,
+        steps,
+        grid=grid,
+        guidance=guidance,
+        lora=lora,
+        column_gain=column_gain,
+        columns=columns,
+        reduce=reduce,
+        attention=attention,
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("config", "grid", "reduce", "attention"))
+def _scan(weights, config, x_BSC, text, steps, *, guidance, **options):
+    batch = x_BSC.shape[0]
+    guidance_B = None if guidance is None else jnp.broadcast_to(guidance, (batch,))
+
+    def euler(x_BSC, step):
+        time, delta = step
+        velocity_BSC, reduced = transformer.velocity(
+            weights,
+            config,
+            x_BSC,
+            jnp.broadcast_to(time, (batch,)),
+            text,
+            guidance_B=guidance_B,
+            **options,
+        )
+        moved = x_BSC.astype(jnp.float32) + delta * velocity_BSC.astype(jnp.float32)
+        return moved.astype(velocity_BSC.dtype), reduced
+
+    return jax.lax.scan(euler, x_BSC, steps)

@@ -1,0 +1,94 @@
+"""Prompts to token ids, as FluxPipeline does, with the character offsets that spans need."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import transformers
+
+MAX_T5_LENGTH = 512
+# transformers 5 has one class for what used to be a slow and a fast one.
+_CLASSES = {
+    "tokenizer": transformers.CLIPTokenizer,
+    "tokenizer_2": transformers.T5TokenizerFast,
+}
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokens:
+    """A tokenized batch of prompts.
+
+    Attributes:
+      ids_BT: int32, padded to the maximum length.
+      offsets: per prompt and position, start and end in the prompt's characters; (0, 0) for the
+        end token and padding. Text that was cut has no position.
+      truncated: per prompt, whether its end was cut.
+    """
+
+    ids_BT: np.ndarray
+    offsets: tuple[tuple[tuple[int, int], ...], ...]
+    truncated: tuple[bool, ...]
+
+
+def load_tokenizer(folder: str | Path, name: str) -> Any:
+    """Loads `tokenizer` (CLIP) or `tokenizer_2` (T5) of a pipeline folder, without torch.
+
+    Raises:
+      ValueError: the folder has no such tokenizer.
+    """
+    path = Path(folder) / name
+    if not path.is_dir():
+        raise ValueError(
+            f"{path} does not exist; give the folder of a FLUX.1 pipeline in diffusers' layout"
+        )
+    return _CLASSES[name].from_pretrained(str(path), local_files_only=True)
+
+
+def tokenize(tokenizer: Any, prompts: Sequence[str], max_length: int) -> Tokens:
+    """Tokenizes, cuts and pads to `max_length`; a prompt that is cut is logged with what is lost.
+
+    Args:
+      tokenizer: from `load_tokenizer`.
+      prompts: texts.
+      max_length: length T of the result, end token included.
+    Raises:
+      ValueError: no prompts, or a `max_length` outside 2..512.
+    """
+    if not prompts:
+        raise ValueError("no prompts; give at least one (it may be the empty string)")
+    if not 2 <= max_length <= MAX_T5_LENGTH:
+        raise ValueError(
+            f"max_length={max_length} is out of range; FLUX takes 2 to {MAX_T5_LENGTH} text tokens"
+        )
+    cut = tokenizer(
+        list(prompts),
+        padding="max_length",
+        max_length=max_length,
+        truncation=True,
+        return_offsets_mapping=True,
+    )
+    whole = tokenizer(list(prompts), return_offsets_mapping=True, verbose=False)
+    truncated = tuple(len(ids) > max_length for ids in whole["input_ids"])
+    for prompt, ids, offsets, lost in zip(
+        prompts, whole["input_ids"], whole["offset_mapping"], truncated, strict=True
+    ):
+        if lost:
+            # The last kept position is the end token's.
+            start = offsets[max_length - 1][0]
+            _log.warning(
+                "prompt cut at %d of %d tokens, not read: %r",
+                max_length,
+                len(ids),
+                prompt[start:],
+            )
+    return Tokens(
+        ids_BT=np.asarray(cut["input_ids"], np.int32),
+        offsets=tuple(tuple(map(tuple, row)) for row in cut["offset_mapping"]),
+        truncated=truncated,
+    )
