@@ -1,4 +1,4 @@
-"""Settings of the test process; fixtures live in the tests that own them."""
+"""Settings of the test process, and pipelines that many tests read (never write)."""
 
 from __future__ import annotations
 
@@ -15,6 +15,35 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import jax
+import pytest
+
+FLUX_TOKENIZERS = Path(__file__).parents[2] / "shared" / "data" / "flux_tokenizers"
 
 # Sharding is tested on devices that are slices of this CPU; programs that tests start see one.
 jax.config.update("jax_num_cpu_devices", 8)
+
+
+@pytest.fixture(scope="session")
+def dev_folder(tmp_path_factory) -> Path:
+    """A small random pipeline like FLUX.1-dev, letter-wise tokenizers, saved by diffusers."""
+    random_flux = pytest.importorskip("random_flux", reason="needs torch")
+    return random_flux.save(random_flux.build(), tmp_path_factory.mktemp("flux") / "dev")
+
+
+@pytest.fixture(scope="session")
+def schnell_folder(tmp_path_factory) -> Path:
+    """Like `dev_folder`, without guidance and without dynamic shift."""
+    random_flux = pytest.importorskip("random_flux", reason="needs torch")
+    pipeline = random_flux.build(guidance=False)
+    return random_flux.save(pipeline, tmp_path_factory.mktemp("flux") / "schnell")
+
+
+@pytest.fixture(scope="session")
+def flux_dev_like_folder(tmp_path_factory) -> Path:
+    """FLUX.1-dev's tensor names, shards and tokenizers at a tiny width, saved by diffusers."""
+    random_flux = pytest.importorskip("random_flux", reason="needs torch")
+    if not FLUX_TOKENIZERS.is_dir():
+        pytest.skip(f"{FLUX_TOKENIZERS} with FLUX's own tokenizers is absent")
+    pipeline = random_flux.build(tokenizers=FLUX_TOKENIZERS, size=random_flux.DEV_LIKE)
+    folder = tmp_path_factory.mktemp("flux") / "dev-like"
+    return random_flux.save(pipeline, folder, max_shard_size="3MB")

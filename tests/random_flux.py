@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import string
 from pathlib import Path
 from typing import Any
@@ -16,16 +17,45 @@ SCHEDULERS = {
 }
 
 
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """Widths that don't matter to names: everything but the numbers of blocks and levels."""
+
+    num_layers: int = 3
+    num_single_layers: int = 3
+    attention_head_dim: int = 32
+    axes_dims_rope: tuple[int, ...] = (8, 12, 12)
+    vae_channels: tuple[int, ...] = (8, 16, 16)
+    sample_size: int = 64
+
+
+# As many blocks and VAE levels as FLUX.1-dev has: the same tensor names, hence the same LoRA keys.
+DEV_LIKE = Size(
+    num_layers=19,
+    num_single_layers=38,
+    attention_head_dim=16,
+    axes_dims_rope=(4, 6, 6),
+    vae_channels=(4, 8, 8, 8),
+    sample_size=1024,
+)
+
+
 def build(
-    *, guidance: bool = True, tokenizers: Path | None = None, seed: int = 0
+    *,
+    guidance: bool = True,
+    tokenizers: Path | None = None,
+    size: Size | None = None,
+    seed: int = 0,
 ) -> diffusers.FluxPipeline:
-    """A FluxPipeline like dev (with guidance) or schnell (without), three blocks of each kind.
+    """A FluxPipeline like dev (with guidance) or schnell (without).
 
     Args:
       guidance: dev-like, with dynamic shift, or schnell-like.
       tokenizers: folder with FLUX's own `tokenizer` and `tokenizer_2`; None makes letter-wise ones.
+      size: numbers of blocks and widths.
       seed: of the weights.
     """
+    size = size or Size()
     if tokenizers is None:
         clip_tokenizer, t5_tokenizer = letter_tokenizers()
         clip_vocab, t5_vocab = len(clip_tokenizer), len(t5_tokenizer)
@@ -33,25 +63,26 @@ def build(
         clip_tokenizer = transformers.CLIPTokenizer.from_pretrained(tokenizers / "tokenizer")
         t5_tokenizer = transformers.T5TokenizerFast.from_pretrained(tokenizers / "tokenizer_2")
         clip_vocab, t5_vocab = 49408, 32128
+    levels = len(size.vae_channels)
     transformer = diffusers.FluxTransformer2DModel(
-        num_layers=3,
-        num_single_layers=3,
-        attention_head_dim=32,
+        num_layers=size.num_layers,
+        num_single_layers=size.num_single_layers,
+        attention_head_dim=size.attention_head_dim,
         num_attention_heads=2,
-        axes_dims_rope=(8, 12, 12),
+        axes_dims_rope=size.axes_dims_rope,
         joint_attention_dim=32,
         pooled_projection_dim=24,
         guidance_embeds=guidance,
         in_channels=64,
     )
     vae = diffusers.AutoencoderKL(
-        block_out_channels=(8, 16, 16),
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=size.vae_channels,
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
         layers_per_block=1,
         latent_channels=16,
         norm_num_groups=4,
-        sample_size=64,
+        sample_size=size.sample_size,
         scaling_factor=0.3611,
         shift_factor=0.1159,
         use_quant_conv=False,
@@ -66,6 +97,7 @@ def build(
             num_attention_heads=2,
             max_position_embeddings=77,
             projection_dim=24,
+            bos_token_id=clip_vocab - 2,
             eos_token_id=2,  # as in FLUX.1: the end is where the ids are largest
         )
     )

@@ -1,4 +1,4 @@
-"""Where a pipeline lies: a folder, the embedded flux-tiny, or a repository on the Hugging Face hub."""
+"""Where a pipeline lies: a folder, the embedded flux-tiny, or a repository on the hub."""
 
 from __future__ import annotations
 

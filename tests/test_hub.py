@@ -1,0 +1,73 @@
+"""Where a pipeline is found, and what is said when it isn't."""
+
+from __future__ import annotations
+
+from unittest import mock
+
+import huggingface_hub
+import pytest
+from huggingface_hub import errors
+
+from ea_jax.flux import hub
+
+
+def response(code):
+    return mock.MagicMock(status_code=code, headers={})
+
+
+def test_a_folder_is_itself(tmp_path):
+    assert hub.locate(tmp_path, ["*"]) == tmp_path
+
+
+def test_flux_tiny_is_in_the_package():
+    assert hub.locate("flux-tiny", ["*"]).parts[-3:] == ("ea_jax", "assets", "flux-tiny")
+
+
+def test_a_hub_id_is_downloaded_with_the_patterns_asked_for(monkeypatch, tmp_path):
+    asked = {}
+
+    def download(name, **options):
+        asked.update(options, name=name)
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert hub.locate("owner/name", ["vae/*"], "v1") == tmp_path
+    assert asked == {"name": "owner/name", "revision": "v1", "allow_patterns": ["vae/*"]}
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            lambda: errors.GatedRepoError("401", response=response(401)),
+            "owner/name is gated: accept its licence at https://huggingface.co/owner/name, then "
+            "run 'hf auth login' or set HF_TOKEN",
+        ),
+        (
+            lambda: errors.RepositoryNotFoundError("404", response=response(404)),
+            "neither a folder here nor a repository",
+        ),
+        (
+            lambda: errors.RevisionNotFoundError("404", response=response(404)),
+            "owner/name has no revision 'v1'",
+        ),
+        (lambda: errors.LocalEntryNotFoundError("offline"), "the hub can't be reached"),
+        (lambda: errors.OfflineModeIsEnabled("offline"), "run 'hf download owner/name'"),
+        (lambda: ConnectionError("unreachable"), "the hub can't be reached"),
+    ],
+)
+def test_each_refusal_of_the_hub_says_what_to_do(monkeypatch, error, said):
+    def refuse(*args, **options):
+        raise error()
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+    with pytest.raises(ValueError, match="owner/name") as caught:
+        hub.locate("owner/name", ["*"], "v1")
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("source", ["./absent", "/absent/folder", "absent", "a/b/c", "a/"])
+def test_what_is_neither_folder_nor_hub_id_is_named(source):
+    with pytest.raises(ValueError, match="is no folder here; give the folder of a FLUX"):
+        hub.locate(source, ["*"])

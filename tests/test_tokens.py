@@ -1,0 +1,67 @@
+"""Token ids, offsets and cut prompts."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from ea_jax.flux import tokens
+
+
+@pytest.fixture(scope="module")
+def t5(dev_folder):
+    return tokens.load_tokenizer(dev_folder, "tokenizer_2")
+
+
+@pytest.fixture(scope="module")
+def clip(dev_folder):
+    return tokens.load_tokenizer(dev_folder, "tokenizer")
+
+
+def test_offsets_point_at_the_characters_of_each_token(t5):
+    made = tokens.tokenize(t5, ["a cat"], 10)
+    pieces = t5.convert_ids_to_tokens(made.ids_BT[0])
+    assert pieces == ["▁", "a", "▁", "c", "a", "t", "</s>", "<pad>", "<pad>", "<pad>"]
+    assert [made.offsets[0][i] for i in (1, 3, 4, 5)] == [(0, 1), (2, 3), (3, 4), (4, 5)]
+    assert made.offsets[0][6:] == ((0, 0),) * 4
+    assert made.truncated == (False,)
+
+
+def test_clip_ends_and_pads_with_its_largest_id(clip):
+    made = tokens.tokenize(clip, ["a cat", ""], 8)
+    end = clip.eos_token_id
+    assert end == made.ids_BT.max()
+    assert (made.ids_BT[1] == [clip.bos_token_id] + 7 * [end]).all()
+
+
+def test_a_cut_prompt_keeps_its_end_token_and_logs_what_is_lost(t5, caplog):
+    with caplog.at_level(logging.WARNING):
+        made = tokens.tokenize(t5, ["ab cd", "ab"], 5)
+    assert t5.convert_ids_to_tokens(made.ids_BT[0]) == ["▁", "a", "b", "▁", "</s>"]
+    assert made.truncated == (True, False)
+    (record,) = caplog.records
+    assert "prompt cut at 5 of 7 tokens, not read: 'cd'" in record.getMessage()
+
+
+def test_a_prompt_that_just_fits_is_not_cut(t5, caplog):
+    with caplog.at_level(logging.WARNING):
+        made = tokens.tokenize(t5, ["ab cd"], 7)
+    assert made.truncated == (False,)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("length", [1, 513])
+def test_a_length_out_of_range_is_named(t5, length):
+    with pytest.raises(ValueError, match=f"max_length={length} is out of range"):
+        tokens.tokenize(t5, ["a"], length)
+
+
+def test_no_prompts_are_an_error(t5):
+    with pytest.raises(ValueError, match="no prompts"):
+        tokens.tokenize(t5, [], 8)
+
+
+def test_a_folder_without_tokenizer_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"tokenizer_2 does not exist; give the folder"):
+        tokens.load_tokenizer(tmp_path, "tokenizer_2")
