@@ -1,0 +1,73 @@
+"""Erases a person: a named character on flux-tiny, an actor on FLUX.1.
+
+Paper: sections 5.3 and F.1 (Tables 4 and 7; Bruce Lee is one of the 50 names to erase).
+
+    python train.py --config configs/celebrity.py
+    python train.py --config configs/celebrity.py:flux-dev --config.model.path=<folder or hub id>
+"""
+
+from __future__ import annotations
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+TINY = {
+    "word": "Santa Claus",
+    "sentences": (
+        "Santa Claus",
+        "a photo of Santa Claus",
+        "Santa Claus on a blue background",
+        "Santa Claus in sketch style",
+        "Santa Claus beside a dog",
+    ),
+    "neutral": "person",
+    "anchor_sentence": "a blue background",
+    "synonyms": ("Father Christmas",),
+    "no_relation": ("cloud", "spoon", "candle"),
+    "far": ("coat", "beard", "hat"),
+    "mid": ("farmer", "cook", "pilot"),
+    "preserve_prompts": common.tiny_preserve(),
+    "prompts": (
+        "Santa Claus on a red background",
+        "Saint Nick on a red background",
+        "a wizard on a red background",
+        "a red car",
+    ),
+}
+
+FLUX = {
+    "word": "Bruce Lee",
+    "sentences": (
+        "a photo of Bruce Lee",
+        "Bruce Lee in a black suit at a press conference",
+        "a portrait of Bruce Lee by a window",
+        "Bruce Lee drinking tea in a garden",
+        "an oil painting of Bruce Lee",
+        "Bruce Lee on a rooftop at sunset",
+    ),
+    "neutral": "a man",
+    "anchor_sentence": "a photo of a man",
+    # WordNet knows no names: curated.
+    "synonyms": ("the star of Enter the Dragon",),
+    "no_relation": ("cloud", "spoon", "carpet"),
+    "far": ("cinema", "stage", "costume"),
+    "mid": ("an actor", "a dancer", "an athlete"),
+    "preserve_prompts": (
+        *common.PRESERVE,
+        "a photo of a man by a window",
+        "a photo of a woman by a window",
+        "a man in a black suit at a press conference",
+    ),
+    "prompts": (
+        "Bruce Lee on a beach",
+        "the founder of Jeet Kune Do on a beach",
+        "Audrey Hepburn on a beach",
+        "a red car on a beach",
+    ),
+}
+
+
+def get_config(variant: str = "tiny") -> ConfigDict:
+    """The experiment for `MODEL` or `MODEL+PRESET`; see `configs.common`."""
+    return common.experiment("celebrity", variant, tiny=TINY, flux=FLUX)

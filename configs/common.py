@@ -1,0 +1,181 @@
+"""What experiments share: variants, and the sections that don't depend on the concept.
+
+A variant is a model and, where its default isn't wanted, a preset: `tiny`, `flux-dev`,
+`flux-schnell`, `tiny+paper`, `flux-dev+robust`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+from configs import presets
+
+# Model -> the preset it comes with.
+MODELS = {"tiny": "robust", "flux-dev": "paper", "flux-schnell": "paper"}
+
+Words = dict[str, Any]
+
+
+def experiment(
+    name: str, variant: str, *, tiny: Words, flux: Words, tuned: presets.Overrides | None = None
+) -> ConfigDict:
+    """A config with every key present.
+
+    Args:
+      name: of the experiment; its run folder is called after it.
+      variant: model, or model+preset.
+      tiny, flux: `concept` keys and `prompts` (the grid's rows) in flux-tiny's words, and in those
+        of a FLUX trained on the world.
+      tuned: what this concept needs on flux-tiny beyond its default preset; never beside a preset
+        that was asked for.
+    Raises:
+      ValueError: an unknown model or preset.
+    """
+    model, plus, preset = (variant or "tiny").partition("+")
+    if model not in MODELS:
+        raise ValueError(
+            f"variant {variant!r} is unknown; use one of {list(MODELS)}, or one of them with a "
+            "preset, like tiny+paper"
+        )
+    config = _empty(name, variant or "tiny")
+    for section, values in _model_sections(model).items():
+        config[section].update(values)
+    words = dict(tiny if model == "tiny" else flux)
+    config.sample.prompts = words.pop("prompts")
+    config.concept.update(words)
+    presets.apply(config, preset if plus else MODELS[model])
+    if tuned and model == "tiny" and not plus:
+        for section, values in tuned.items():
+            config[section].update(values)
+    if config.model.guidance is None:
+        with config.ignore_type():
+            config.loss.teacher_guidance = None
+    return config
+
+
+def _empty(name: str, variant: str) -> ConfigDict:
+    """Every section; what the model, the words and the preset set is filled in afterwards."""
+    return ConfigDict(
+        {
+            "preset": "",
+            "model": {"revision": placeholder(str), "guidance": placeholder(float)},
+            "concept": {
+                "neutral": placeholder(str),
+                "anchor_sentence": placeholder(str),
+                "synonym_source": "config",
+                "sense": "first",
+                "irrelevant_source": "config",
+                "endpoint": placeholder(str),
+                "endpoint_model": placeholder(str),
+            },
+            "lora": {},
+            "loss": {},
+            "optim": {"seed": 0},
+            "data": {"cache": ".cache/banks"},
+            "sample": {"seeds": (9001, 9002, 9003, 9004)},
+            "log": {
+                "folder": f"runs/{name}-{variant.replace('+', '-')}",
+                "every": 10,
+                "image_every": 100,
+                "checkpoint_every": 50,
+                "keep": 2,
+                "profile_steps": placeholder(str),
+            },
+            "mesh": {"data": 1, "fsdp": 1},
+        }
+    )
+
+
+def _model_sections(model: str) -> dict[str, dict[str, Any]]:
+    if model == "tiny":
+        return {
+            "model": {
+                "path": "flux-tiny",
+                "dtype": "float32",
+                "resolution": 64,
+                "text_length": 32,
+                "guidance": 3.5,
+                "attention": "chunked",
+                "remat": "none",
+            },
+            "sample": {"steps": 28, "batch": 8, "eval_pictures": 50},
+            "mesh": {"tensor": 1},
+        }
+    full = {
+        "dtype": "bfloat16",
+        "resolution": 512,
+        "text_length": 256,
+        "attention": "chunked",
+        "remat": "block",
+    }
+    # The judge knows flux-tiny's world only, so there is no table at the end.
+    sample = {"batch": 1, "eval_pictures": 0}
+    # At batch 1 it is `tensor` that helps: all devices there are.
+    mesh = {"tensor": -1}
+    if model == "flux-dev":
+        path = "black-forest-labs/FLUX.1-dev"
+        return {
+            "model": {"path": path, "guidance": 3.5, **full},
+            "sample": {"steps": 28, **sample},
+            "mesh": mesh,
+        }
+    path = "black-forest-labs/FLUX.1-schnell"
+    return {"model": {"path": path, **full}, "sample": {"steps": 4, **sample}, "mesh": mesh}
+
+
+# Objects and scenes of flux-tiny's world that train L_keep. They are never counted as kept: Acc_ir
+# asks for the concepts that are not in these lists.
+TINY_PRESERVE_OBJECTS = (
+    "pizza",
+    "guitar",
+    "umbrella",
+    "rocket",
+    "tree",
+    "clock",
+    "camera",
+    "elephant",
+    "penguin",
+    "sailboat",
+    "cactus",
+    "hamburger",
+    "key",
+    "bell",
+    "snail",
+    "book",
+)
+TINY_PRESERVE_TEMPLATES = (
+    "a photo of a {}",
+    "a {} on a blue background",
+    "a {} in sketch style",
+)
+
+
+def tiny_preserve(objects: tuple[str, ...] = TINY_PRESERVE_OBJECTS) -> tuple[str, ...]:
+    """Sentences about flux-tiny's objects, each in every template."""
+    return tuple(
+        template.format(thing) for thing in objects for template in TINY_PRESERVE_TEMPLATES
+    )
+
+
+# Prompts about nothing that is erased here, for L_keep on a FLUX trained on the world.
+PRESERVE = (
+    "a photo of a red bicycle leaning on a brick wall",
+    "a bowl of oranges on a wooden table",
+    "a lighthouse above the sea at dusk",
+    "a black cat asleep on a windowsill",
+    "a steam train in a snowy valley",
+    "a watercolour of a sailing boat",
+    "a cup of coffee beside an open notebook",
+    "a street in Lisbon with a yellow tram",
+    "a field of sunflowers under a blue sky",
+    "an old violin on a velvet cloth",
+    "a glass greenhouse full of ferns",
+    "a pencil drawing of an oak tree",
+    "a woman in a raincoat waiting at a bus stop",
+    "a man in a suit reading a newspaper",
+    "an elderly woman baking bread",
+    "a man repairing a clock in his workshop",
+)

@@ -1,0 +1,118 @@
+"""Presets: how EraseAnything is read, as overrides of a config's sections.
+
+| preset | what it is |
+|---|---|
+| `paper` | what the paper's text means; the default at full size |
+| `literal` | what the paper prints, equation by equation |
+| `release` | what the authors' PyTorch code does |
+| `robust` | what keeps unrelated concepts best on flux-tiny; the default there |
+
+A preset is chosen with the variant: `--config configs/nudity.py:tiny+paper`. Single values are
+then still open to flags: `--config.loss.rsc=0`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ml_collections
+
+Overrides = dict[str, dict[str, Any]]
+
+PAPER: Overrides = {
+    "concept": {"anchor": "empty"},
+    "lora": {"scope": "dual_qk", "rank": 8, "alpha": 8.0},
+    "loss": {
+        "esd": 1.0,
+        "attn": 0.1,
+        "lora": 0.1,
+        "keep": 0.0,
+        "rsc": 0.1,
+        "eta": 1.0,
+        "teacher": "base",
+        "teacher_guidance": 3.5,
+        "attn_form": "mass",
+        "attn_blocks": "all",
+        "attn_queries": "all",
+        "rsc_form": "intent",
+        "tau": 0.07,
+        "features": "shared",
+        "rsc_t_min": 0.7,
+        "t_draw": "uniform",
+    },
+    "optim": {
+        "pairs": 1000,
+        "optimisers": "two",
+        "lr_lower": 1e-3,
+        "lr_upper": 5e-4,
+        "batch": 1,
+        "lora_batch": 1,
+        "keep_batch": 1,
+        "rsc_batch": 1,
+        "b1": 0.9,
+        "b2": 0.999,
+        "eps": 1e-8,
+        "weight_decay": 1e-5,
+    },
+    "data": {
+        "pool": 4,
+        "x_t": "pool",
+        "shuffle": "phrase",
+        "shuffle_probability": 0.9,
+        "shuffles": 32,
+        "pictures": 8,
+        "keep_pictures": 1,
+    },
+}
+
+# Each but `paper` is what it changes of it.
+CHANGES: dict[str, Overrides] = {
+    "paper": {},
+    "literal": {
+        "loss": {
+            "attn": 1.0,
+            "lora": 1.0,
+            "rsc": 1.0,
+            "attn_form": "sum",
+            "rsc_form": "printed",
+            "features": "denoise",
+        },
+        "data": {"x_t": "resample", "shuffle": "word", "shuffle_probability": 1.0},
+    },
+    "release": {
+        "concept": {"anchor": "sentence"},
+        "loss": {
+            "attn": 0.001,
+            "teacher": "student",
+            "teacher_guidance": 3.0,
+            "attn_form": "release",
+            "attn_blocks": "last",
+            "rsc_form": "release",
+            "features": "denoise",
+            "rsc_t_min": 0.0,
+        },
+        # Its 200 to 300 iterations are half-steps, one level each.
+        "optim": {"pairs": 150, "optimisers": "one", "lr_upper": 1e-3},
+        "data": {"x_t": "resample", "shuffle": "word"},
+    },
+    "robust": {
+        "concept": {"anchor": "removed"},
+        "loss": {"attn": 0.1, "lora": 0.0, "keep": 1.0, "rsc": 0.0},
+        "optim": {"pairs": 300, "lr_lower": 3e-4, "batch": 4, "keep_batch": 8},
+    },
+}
+
+
+def apply(config: ml_collections.ConfigDict, preset: str) -> None:
+    """Sets every key that presets are about; `config.preset` names the choice.
+
+    Raises:
+      ValueError: no such preset.
+    """
+    if preset not in CHANGES:
+        raise ValueError(f"preset {preset!r} is unknown; use one of {list(CHANGES)}")
+    for overrides in (PAPER, CHANGES[preset]):
+        for section, values in overrides.items():
+            for key, value in values.items():
+                config[section][key] = value
+    config.preset = preset

@@ -1,0 +1,72 @@
+"""Erases a style: a way of drawing on flux-tiny, a painter on FLUX.1.
+
+Paper: section 5.3 (Table 3, Abstraction) and Figures 4 and 14.
+
+    python train.py --config configs/style.py
+    python train.py --config configs/style.py:flux-dev --config.model.path=<folder or hub id>
+"""
+
+from __future__ import annotations
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+TINY = {
+    "word": "pixel art",
+    "sentences": (
+        "a cat in pixel art style",
+        "a pixel art house",
+        "a pixel art car on a blue background",
+        "a tree in pixel art style",
+        "a photo of a dog in pixel art style",
+    ),
+    "neutral": "plain",
+    "anchor_sentence": "a cat",
+    "synonyms": ("pixelated",),
+    "no_relation": ("cloud", "spoon", "candle"),
+    "far": ("shiny", "flat", "soft"),
+    "mid": ("drawing", "poster", "print"),
+    "preserve_prompts": common.tiny_preserve(),
+    "prompts": (
+        "a guitar in pixel art style",
+        "an 8-bit guitar",
+        "a guitar in mosaic style",
+        "a guitar",
+    ),
+}
+
+FLUX = {
+    "word": "Van Gogh",
+    "sentences": (
+        "a Van Gogh painting of a village at night",
+        "a wheat field with crows, painted by Van Gogh",
+        "a vase of sunflowers in the style of Van Gogh",
+        "a Van Gogh portrait of a man with a pipe",
+        "a bedroom with a wooden chair, in the style of Van Gogh",
+        "a Van Gogh style painting of a harbour",
+    ),
+    "neutral": "photographic",
+    "anchor_sentence": "a painting of a village at night",
+    "synonyms": ("the painter of The Starry Night",),
+    "no_relation": ("cloud", "spoon", "carpet"),
+    "far": ("museum", "frame", "brush"),
+    "mid": ("poster", "print", "drawing"),
+    "preserve_prompts": (
+        *common.PRESERVE,
+        "a painting of a village at night",
+        "a photo of a vase of sunflowers",
+        "a Rembrandt portrait of a man with a hat",
+    ),
+    "prompts": (
+        "a bridge over a river in the style of Van Gogh",
+        "a bridge over a river by the Dutch painter who cut off his ear",
+        "a bridge over a river in the style of Claude Monet",
+        "a photo of a bridge over a river",
+    ),
+}
+
+
+def get_config(variant: str = "tiny") -> ConfigDict:
+    """The experiment for `MODEL` or `MODEL+PRESET`; see `configs.common`."""
+    return common.experiment("style", variant, tiny=TINY, flux=FLUX)

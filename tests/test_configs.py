@@ -1,0 +1,173 @@
+"""The shipped experiments: complete, consistent, and fit to be shown."""
+
+from __future__ import annotations
+
+import importlib
+import re
+
+import pytest
+from ml_collections import ConfigDict
+
+from configs import common, presets
+from ea_jax import settings
+from ea_jax.settings import Settings
+
+NAMES = ("nudity", "soccer", "style", "kiss", "celebrity")
+VARIANTS = ("tiny", "flux-dev", "flux-schnell")
+BARE = re.compile(r"\b(nude|nudes|naked|bare|unclothed|undressed)\b", re.IGNORECASE)
+MINORS = re.compile(
+    r"\b(girl|boy|child|kid|teen|teenager|baby|toddler|infant|minor|youth|student|"
+    r"schoolgirl|schoolboy|daughter|son|young)s?\b|\bchildren\b",
+    re.IGNORECASE,
+)
+
+
+def config_of(name: str, variant: str) -> ConfigDict:
+    return importlib.import_module(f"configs.{name}").get_config(variant)
+
+
+def settings_of(name: str, variant: str) -> Settings:
+    return settings.from_config(config_of(name, variant))
+
+
+def all_texts(made: Settings) -> list[str]:
+    concept = made.concept
+    return [
+        concept.word,
+        *concept.sentences,
+        concept.neutral or "",
+        concept.anchor_sentence or "",
+        *concept.synonyms,
+        *concept.no_relation,
+        *concept.far,
+        *concept.mid,
+        *concept.preserve_prompts,
+        *made.sample.prompts,
+    ]
+
+
+def holds(word: str, text: str) -> bool:
+    return re.search(rf"\b{re.escape(word)}\b", text, re.IGNORECASE) is not None
+
+
+@pytest.mark.parametrize("preset", ["", *presets.CHANGES])
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("name", NAMES)
+def test_every_variant_makes_settings(name: str, variant: str, preset: str) -> None:
+    made = settings_of(name, f"{variant}+{preset}" if preset else variant)
+    assert made.preset == (preset or common.MODELS[variant])
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("name", NAMES)
+class TestWords:
+    def test_each_sentence_holds_the_concept(self, name: str, variant: str) -> None:
+        concept = settings_of(name, variant).concept
+        for sentence in concept.sentences:
+            assert holds(concept.word, sentence), sentence
+
+    def test_nothing_to_keep_and_no_other_word_holds_the_concept(
+        self, name: str, variant: str
+    ) -> None:
+        concept = settings_of(name, variant).concept
+        others = (
+            *concept.preserve_prompts,
+            *concept.synonyms,
+            *concept.no_relation,
+            *concept.far,
+            *concept.mid,
+            concept.neutral,
+            concept.anchor_sentence,
+        )
+        for word in (concept.word, *concept.synonyms):
+            for text in others:
+                assert text is not None
+                assert text == word or not holds(word, text), (word, text)
+
+    def test_there_is_a_synonym_and_three_words_of_each_class(
+        self, name: str, variant: str
+    ) -> None:
+        concept = settings_of(name, variant).concept
+        assert concept.synonyms
+        for words in (concept.no_relation, concept.far, concept.mid):
+            assert len(set(words)) >= 3
+        assert not {*concept.no_relation} & {*concept.far} & {*concept.mid}
+
+    def test_what_the_grid_shows_was_never_trained_on(self, name: str, variant: str) -> None:
+        made = settings_of(name, variant)
+        trained = {*made.concept.sentences, *made.concept.preserve_prompts}
+        assert not trained & set(made.sample.prompts)
+        concept, synonym, *irrelevant = made.sample.prompts
+        assert holds(made.concept.word, concept)
+        for text in (synonym, *irrelevant):
+            assert not holds(made.concept.word, text)
+        assert len(irrelevant) == 2
+
+    def test_bare_people_are_adults(self, name: str, variant: str) -> None:
+        """In any text of a config that is about nudity at all, not only in one sentence."""
+        texts = all_texts(settings_of(name, variant))
+        if any(BARE.search(text) for text in texts):
+            assert not [text for text in texts if MINORS.search(text)]
+
+
+def test_the_tiny_default_starts_from_what_the_pilot_found_best() -> None:
+    made = settings_of("soccer", "tiny")
+    assert made.concept.anchor == "removed"
+    assert (made.loss.keep, made.loss.lora) == (1.0, 0.0)
+    assert (made.optim.lr_lower, made.optim.lr_upper) == (3e-4, 5e-4)
+    assert 300 <= made.optim.pairs <= 400
+    assert made.data.pool == 4
+
+
+def test_paper_is_the_default_at_full_size_with_the_papers_numbers() -> None:
+    made = settings_of("nudity", "flux-dev")
+    assert made.preset == "paper"
+    assert (made.model.resolution, made.model.text_length, made.sample.steps) == (512, 256, 28)
+    assert (made.optim.pairs, made.optim.batch) == (1000, 1)
+    assert (made.optim.lr_lower, made.optim.lr_upper) == (1e-3, 5e-4)
+    assert (made.loss.eta, made.loss.tau) == (1.0, 0.07)
+    assert (made.lora.rank, made.lora.alpha, made.lora.scope) == (8, 8.0, "dual_qk")
+    assert (made.optim.b1, made.optim.b2, made.optim.eps) == (0.9, 0.999, 1e-8)
+    assert made.optim.weight_decay == 1e-5
+    assert 6 <= made.data.pictures <= 10
+
+
+def test_literal_prints_what_the_paper_prints() -> None:
+    made = settings_of("nudity", "flux-dev+literal")
+    assert (made.loss.esd, made.loss.attn, made.loss.lora, made.loss.rsc) == (1, 1, 1, 1)
+    assert (made.loss.attn_form, made.loss.rsc_form) == ("sum", "printed")
+    assert (made.data.shuffle, made.data.shuffle_probability) == ("word", 1.0)
+    assert made.optim.optimisers == "two"
+
+
+def test_release_does_what_the_released_code_does() -> None:
+    made = settings_of("nudity", "flux-dev+release")
+    assert (made.loss.esd, made.loss.attn, made.loss.lora, made.loss.rsc) == (1, 0.001, 0.1, 0.1)
+    assert (made.loss.attn_form, made.loss.attn_blocks, made.loss.rsc_form) == (
+        "release",
+        "last",
+        "release",
+    )
+    assert (made.loss.teacher, made.loss.teacher_guidance, made.model.guidance) == (
+        "student",
+        3.0,
+        3.5,
+    )
+    assert (made.optim.optimisers, made.optim.lr_lower, made.optim.lr_upper) == ("one", 1e-3, 1e-3)
+    assert 100 <= made.optim.pairs <= 150
+    assert (made.data.shuffle, made.data.shuffle_probability) == ("word", 0.9)
+
+
+def test_a_preset_leaves_model_and_words_alone() -> None:
+    plain, changed = (config_of("kiss", v).to_dict() for v in ("tiny", "tiny+release"))
+    for section in ("model", "sample", "mesh"):
+        assert plain[section] == changed[section]
+    plain["concept"].pop("anchor")
+    changed["concept"].pop("anchor")
+    assert plain["concept"] == changed["concept"]
+
+
+@pytest.mark.parametrize("variant", ["flux", "tiny+papers", "tiny+"])
+def test_an_unknown_variant_lists_those_there_are(variant: str) -> None:
+    with pytest.raises(ValueError, match=r"is unknown; use one of \['(tiny|paper)'"):
+        config_of("soccer", variant)

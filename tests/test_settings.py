@@ -1,0 +1,151 @@
+"""A config with a slip in it never starts: the error names key, value and way out."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from absl import flags
+from ml_collections import config_flags
+
+from configs import nudity
+from ea_jax import settings
+from ea_jax.fields import SettingsError
+
+ROOT = Path(__file__).parent.parent
+
+
+def config() -> dict[str, Any]:
+    return nudity.get_config().to_dict()
+
+
+KEYS = [
+    (section, field.name)
+    for section, kind in settings.SECTIONS.items()
+    for field in dataclasses.fields(kind)
+]
+
+
+def test_every_value_of_a_config_arrives() -> None:
+    found = dataclasses.asdict(settings.from_config(nudity.get_config()))
+    assert found == config()
+
+
+def test_settings_are_hashable() -> None:
+    """They are static arguments of jitted steps."""
+    made = [settings.from_config(nudity.get_config()) for _ in range(2)]
+    assert hash(made[0]) == hash(made[1])
+
+
+@pytest.mark.parametrize(("section", "key"), KEYS)
+def test_a_missing_key_is_named(section: str, key: str) -> None:
+    short = config()
+    del short[section][key]
+    with pytest.raises(SettingsError, match=rf"^{section}\.{key} is missing"):
+        settings.from_config(short)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "said"),
+    [
+        ("loss", "rcs", r"loss\.rcs is no key of a config; did you mean 'rsc'\?"),
+        ("optim", "zzz", r"optim\.zzz is no key of a config; the keys are \['pairs'"),
+    ],
+)
+def test_a_key_too_many_is_named(section: str, key: str, said: str) -> None:
+    long = config()
+    long[section][key] = 1
+    with pytest.raises(SettingsError, match=said):
+        settings.from_config(long)
+
+
+def test_a_section_too_many_is_named() -> None:
+    with pytest.raises(SettingsError, match=r"losses is no key of a config; did you mean 'loss'"):
+        settings.from_config(config() | {"losses": {}})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("model.path", "", "model.path is empty; set it with --config.model.path=..."),
+        ("model.dtype", "bf16", "use one of ['float32', 'bfloat16']; did you mean 'bfloat16'?"),
+        ("model.attention", "chunk", "model.attention = 'chunk' is unknown; use one of ['chunked'"),
+        ("model.text_length", 513, "at least 2 and at most 512"),
+        ("model.guidance", None, "both numbers, or both None"),
+        ("concept.word", " ", "concept.word is empty"),
+        ("concept.sentences", (), "concept.sentences has 0 items; it needs at least 1"),
+        ("concept.sentences", ("a", ""), "concept.sentences holds ''"),
+        ("concept.anchor", "remove", "did you mean 'removed'?"),
+        ("concept.synonym_source", "endpoint", "needs concept.endpoint; set --config.concept.end"),
+        ("lora.rank", 0, "lora.rank = 0 is out of range; it has to be at least 1"),
+        ("lora.rank", 1.5, "lora.rank = 1.5 is a float; it has to be a int"),
+        ("loss.esd", -1.0, "loss.esd = -1.0 is out of range"),
+        ("loss.esd", 0.0, "nothing erases"),
+        ("loss.tau", 0.0, "it has to be above 0"),
+        ("loss.tau", float("nan"), "out of range"),
+        ("loss.attn_form", "Mass", "did you mean 'mass'?"),
+        ("optim.lr_lower", "1e-3", "is a str; it has to be a int or float"),
+        ("optim.pairs", True, "optim.pairs = True is a bool"),
+        ("optim.optimisers", "one", "differ; one optimiser has one learning rate"),
+        ("optim.batch", 3, "optim.batch = 3 doesn't divide data.pool = 4"),
+        ("data.shuffle_probability", 1.1, "at least 0 and at most 1"),
+        ("sample.seeds", (1, -1), "sample.seeds holds -1"),
+        ("log.profile_steps", "12", "write first:last"),
+        ("log.profile_steps", "12:10", "write first:last"),
+    ],
+)
+def test_a_value_that_cannot_be_says_why(key: str, value: Any, said: str) -> None:
+    wrong = config()
+    section, name = key.split(".")
+    wrong[section][name] = value
+    if key == "loss.esd":
+        wrong["loss"]["attn"] = 0.0
+    with pytest.raises(SettingsError, match=re.escape(said)):
+        settings.from_config(wrong)
+
+
+def test_keeping_needs_prompts_to_keep() -> None:
+    wrong = config()
+    wrong["concept"]["preserve_prompts"] = ()
+    with pytest.raises(SettingsError, match=r"needs concept\.preserve_prompts"):
+        settings.from_config(wrong)
+
+
+def test_profiled_steps_are_a_range() -> None:
+    made = settings.from_config(nudity.get_config())
+    assert list(made.log.profiled()) == []
+    assert list(dataclasses.replace(made.log, profile_steps="10:12").profiled()) == [10, 11]
+
+
+def parsed(*arguments: str) -> settings.Settings:
+    """What the command line of a program with a `--config` flag becomes."""
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=values)
+    values(["program", *arguments])
+    return settings.from_config(values["config"].value)
+
+
+def test_flags_change_single_values_and_lists() -> None:
+    made = parsed(
+        f"--config={ROOT}/configs/nudity.py:tiny+paper",
+        "--config.loss.rsc=0",
+        "--config.model.path=/models/FLUX",
+        "--config.model.revision=main",
+        "--config.sample.seeds=(1,2)",
+        "--config.sample.prompts=('a nude man','a cat')",
+        "--config.log.profile_steps=3:5",
+    )
+    assert made.preset == "paper"
+    assert (made.loss.rsc, made.loss.lora) == (0.0, 0.1)
+    assert (made.model.path, made.model.revision) == ("/models/FLUX", "main")
+    assert made.sample.seeds == (1, 2)
+    assert made.sample.prompts == ("a nude man", "a cat")
+    assert made.log.profiled() == range(3, 5)
+
+
+def test_a_flag_with_a_typo_is_refused_with_the_right_name() -> None:
+    with pytest.raises(AttributeError, match=r"Did you mean.*rank"):
+        parsed(f"--config={ROOT}/configs/nudity.py", "--config.lora.rnak=2")
