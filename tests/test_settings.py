@@ -123,8 +123,9 @@ def test_profiled_steps_are_a_range() -> None:
 def parsed(*arguments: str) -> settings.Settings:
     """What the command line of a program with a `--config` flag becomes."""
     values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", flag_values=values)
-    values(["program", *arguments])
+    line = ["program", *arguments]
+    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=line)
+    values(line)
     return settings.from_config(values["config"].value)
 
 
