@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import string
 from pathlib import Path
 from typing import Any
@@ -126,10 +127,17 @@ def build(
     )
 
 
-def save(pipeline: diffusers.FluxPipeline, folder: Path, **options: Any) -> Path:
-    """`save_pretrained`, quietly; returns the folder."""
-    pipeline.set_progress_bar_config(disable=True)
-    pipeline.save_pretrained(folder, **options)
+def save(
+    pipeline: diffusers.FluxPipeline, folder: Path, *, max_shard_size: str | None = None
+) -> Path:
+    """`save_pretrained` of the pipeline, in shards if a size is given; returns the folder."""
+    pipeline.save_pretrained(folder)
+    if max_shard_size is not None:
+        # The pipeline's own save_pretrained does not hand a shard size on to the text encoders.
+        for part in ("transformer", "text_encoder", "text_encoder_2"):
+            shutil.rmtree(folder / part)
+            model = getattr(pipeline, part)
+            model.save_pretrained(folder / part, max_shard_size=max_shard_size)
     return folder
 
 

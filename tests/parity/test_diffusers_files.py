@@ -106,8 +106,8 @@ def test_a_transformer_of_diffusers_comes_back_as_the_same_tensors(tmp_path, dty
         config=config,
         max_shard_bytes=20_000 if shard == "20KB" else convert.diffusers.MAX_SHARD_BYTES,
     )
-    again = diffusers.FluxTransformer2DModel.from_pretrained(
-        tmp_path / "again" / "transformer", torch_dtype=dtype
+    again = diffusers.FluxTransformer2DModel.from_pretrained(tmp_path / "again" / "transformer").to(
+        dtype
     )
     theirs, ours = model.state_dict(), again.state_dict()
     assert theirs.keys() == ours.keys()
