@@ -1,0 +1,228 @@
+"""What a method leaves behind: a change of named layers, and what made it.
+
+    edit = load("runs/soccer")                      # a folder, or the file in it
+    pipeline.paint([...], seeds=[0], lora=edit.lora(0.8))
+
+An edit holds adapters (low rank), changes of whole kernels, or both. A strength of 1 is the change
+as it was made; without one, an edit is used at the strength that its maker recommends.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import traverse_util
+
+import convert.peft
+from convert.files import WeightsError
+from ea_jax import lora as adapters
+from ea_jax.flux.adapters import AdapterError, Module, walk
+
+# The name that diffusers' `load_lora_weights` looks for in a folder.
+LORA_FILE = "pytorch_lora_weights.safetensors"
+# diffusers can't read these; `ea_jax.merge` folds them into a folder that it can.
+DELTA_FILE = "weight_deltas.safetensors"
+
+Tree = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Edit:
+    """A change of named layers and its origin.
+
+    Attributes:
+      adapters: {A: [(L,) in, r], B: [(L,) r, out]} at layers' paths, alpha / r folded into B.
+      deltas: {kernel: [(L,) in, out]} at layers' paths.
+      base: fingerprint of the weights it was made on; None if unknown, as the rest.
+      concept: what it erases.
+      preset: how.
+      strength: recommended by its maker.
+      more: further strings of its file, kept as they are.
+    """
+
+    adapters: Tree = dataclasses.field(default_factory=dict)
+    deltas: Tree = dataclasses.field(default_factory=dict)
+    base: str | None = None
+    concept: str | None = None
+    preset: str | None = None
+    strength: float | None = None
+    more: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.adapters and not self.deltas:
+            raise AdapterError("an edit needs adapters or deltas; this one would change nothing")
+
+    def lora(self, strength: float | None = None) -> Tree:
+        """Adapters for `velocity` and `Pipeline`, strength folded in.
+
+        Args:
+          strength: None takes the recommended one, or 1.
+        Raises:
+          AdapterError: it changes whole kernels, which adapters can't do; use `apply`.
+        """
+        if self.deltas:
+            raise AdapterError(
+                f"edit {self.concept!r} changes whole kernels; give its `apply(weights)` to the "
+                "sampler as weights, or fold it in with python -m ea_jax.merge"
+            )
+        return adapters.scaled(self.adapters, self._strength(strength))
+
+    def apply(self, weights: Tree, strength: float | None = None) -> Tree:
+        """New weights with the edit in them, rounded to the weights' dtype once.
+
+        Raises:
+          AdapterError: the edit doesn't fit the model.
+        """
+        self.check(weights)
+        return adapters.add(weights, self.changes(strength))
+
+    def changes(self, strength: float | None = None) -> dict[Module, jax.Array]:
+        """What is added to each layer's kernel, float32 [(L,) in, out]."""
+        scale = self._strength(strength)
+        added = {path: scale * adapters.delta(adapter) for path, adapter in walk(self.adapters)}
+        for path, layer in walk(self.deltas):
+            added[path] = added.get(path, 0) + scale * jnp.asarray(layer["kernel"], jnp.float32)
+        return added
+
+    def check(self, weights: Tree) -> int:
+        """Number of layers that it changes in this model, blocks counted one by one.
+
+        Raises:
+          AdapterError: it changes a layer that the model lacks, or one of another shape.
+        """
+        changed = adapters.check(self.adapters, weights) if self.adapters else 0
+        kernels = {path: layer["kernel"].shape for path, layer in walk(weights)}
+        for path, layer in walk(self.deltas):
+            shape = tuple(layer["kernel"].shape)
+            if shape != tuple(kernels.get(path, ())):
+                raise AdapterError(
+                    f"delta of {'.'.join(path)} has shape {list(shape)}, the model's kernel "
+                    f"{list(kernels.get(path, ())) or 'does not exist'}; use it with the model it "
+                    "was made for"
+                )
+            changed += shape[0] if len(shape) == 3 else 1
+        return changed
+
+    def _strength(self, strength: float | None) -> float:
+        if strength is not None:
+            return strength
+        return 1.0 if self.strength is None else self.strength
+
+
+def save(edit: Edit, folder: str | Path) -> Path:
+    """Writes an edit in bfloat16, alpha folded in, in diffusers' layout.
+
+    Returns:
+      The file: `LORA_FILE`, or `DELTA_FILE` for an edit that changes whole kernels.
+    Raises:
+      OSError: it can't be written; a file of that name stays as it was.
+    """
+    facts = {"base": edit.base, "concept": edit.concept, "preset": edit.preset}
+    metadata = {"format": "pt", **edit.more}
+    metadata |= {_FACTS[name]: value for name, value in facts.items() if value is not None}
+    if edit.strength is not None:
+        metadata[_STRENGTH] = repr(float(edit.strength))
+    path = Path(folder) / (DELTA_FILE if edit.deltas else LORA_FILE)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    convert.peft.write(path, edit.adapters, edit.deltas, metadata)
+    return path
+
+
+def load(source: str | Path) -> Edit:
+    """Reads an edit: our own, or a LoRA for FLUX in diffusers' or PEFT's layout.
+
+    Whether it fits a model is seen when it is used, or by `check`.
+
+    Args:
+      source: a file, or a folder that holds `LORA_FILE` or `DELTA_FILE`.
+    Raises:
+      WeightsError: no such file, or one that holds no complete LoRA; names tensor and file.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        there = [path / name for name in (LORA_FILE, DELTA_FILE) if (path / name).is_file()]
+        if len(there) != 1:
+            has = " and ".join(file.name for file in there) or f"no {LORA_FILE}"
+            raise WeightsError(f"{path} holds {has}; give the file itself")
+        path = there[0]
+    lora, deltas, metadata = convert.peft.read(path)
+    facts = {name: metadata.pop(key, None) for name, key in _FACTS.items()}
+    stated = metadata.pop(_STRENGTH, None)
+    try:
+        strength = None if stated is None else float(stated)
+    except ValueError:
+        raise WeightsError(
+            f"{path} states the strength {stated!r}, which is no number; export it again"
+        ) from None
+    return Edit(lora, deltas, strength=strength, more=metadata, **facts)
+
+
+def summed(edits: Sequence[Edit], strengths: Sequence[float] | None = None) -> Edit:
+    """All edits at once, added up: Eq. 12 with W_i = 1. Exact; ranks add up.
+
+    Args:
+      edits: of the same base.
+      strengths: of each; None takes the recommended ones. Folded in: the result has strength 1.
+    Raises:
+      ValueError: none given, another number of strengths, edits of different bases, or edits
+        that don't fit the same layers.
+    """
+    return _weighted(edits, strengths, 1.0)
+
+
+def averaged(edits: Sequence[Edit], strengths: Sequence[float] | None = None) -> Edit:
+    """The mean of edits: Eq. 12 with W_i = 1 / N. Arguments and errors as `summed`.
+
+    Each concept is left with 1 / N of its change: from ten on, little of it remains.
+    """
+    return _weighted(edits, strengths, 1 / max(len(edits), 1))
+
+
+# Keys of the file's metadata.
+_FACTS = {"base": "base_hash", "concept": "concept", "preset": "preset"}
+_STRENGTH = "recommended_strength"
+
+
+def _weighted(edits: Sequence[Edit], strengths: Sequence[float] | None, weight: float) -> Edit:
+    if not edits:
+        raise ValueError("there is no edit to combine; give at least one")
+    if strengths is not None and len(strengths) != len(edits):
+        raise ValueError(f"{len(strengths)} strengths for {len(edits)} edits; give one for each")
+    bases = {edit.base for edit in edits if edit.base is not None}
+    if len(bases) > 1:
+        raise ValueError(
+            f"the edits were made on different models, {sorted(bases)}; combine edits of one base"
+        )
+    given = [None] * len(edits) if strengths is None else list(strengths)
+    scales = [
+        weight * edit._strength(strength) for edit, strength in zip(edits, given, strict=True)
+    ]
+    lora: Tree = {}
+    low_rank = [
+        adapters.scaled(edit.adapters, scale)
+        for edit, scale in zip(edits, scales, strict=True)
+        if edit.adapters
+    ]
+    if low_rank:
+        lora = adapters.concatenate(low_rank)
+    deltas: dict[Module, Any] = {}
+    for edit, scale in zip(edits, scales, strict=True):
+        for path, layer in walk(edit.deltas):
+            deltas[*path, "kernel"] = deltas.get((*path, "kernel"), 0) + scale * layer["kernel"]
+    return Edit(
+        lora,
+        traverse_util.unflatten_dict(deltas),
+        base=next(iter(bases), None),
+        concept=_joined(edit.concept for edit in edits),
+        preset=_joined(edit.preset for edit in edits),
+        strength=1.0,
+    )
+
+
+def _joined(names: Any) -> str | None:
+    return ", ".join(dict.fromkeys(name for name in names if name is not None)) or None
