@@ -94,6 +94,7 @@ def test_a_restored_state_is_the_saved_one_bit_for_bit(tmp_path: Path) -> None:
     assert found is not None
     assert (found.step, found.metadata) == (7, {"base": "sha"})
     same_bits(found.state, state)
+    assert found.state["key"].dtype == state["key"].dtype, "a key came back as plain numbers"
     assert type(found.state["step"]) is int
     assert type(found.state["seeds"]) is np.ndarray
     draws = [jax.random.normal(jax.random.clone(s["key"][1])) for s in (state, found.state)]

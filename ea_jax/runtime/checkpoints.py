@@ -248,7 +248,7 @@ def _like(leaf: Any, array: Any) -> Any:
         return jax.random.wrap_key_data(array, impl=_key_impl(leaf))
     if isinstance(leaf, bool | int | float):
         return type(leaf)(array)
-    return np.asarray(array) if isinstance(leaf, np.ndarray | np.generic) else array
+    return array
 
 
 def _describe(leaf: Any) -> str:
