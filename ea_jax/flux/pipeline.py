@@ -1,0 +1,354 @@
+"""A FLUX pipeline from a diffusers folder: encode prompts, sample, decode; parts come and go.
+
+pipe = Pipeline.load("flux-tiny")
+edit = edits.load("runs/soccer")
+images = pipe.paint(["a soccer ball on grass"], seeds=[0], lora=edit.lora(1.0))
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import convert.bfl
+import convert.diffusers
+from convert import WeightsError
+from ea_jax.flux import clip, hub, latents, sampler, t5, tokens, transformer, vae
+from ea_jax.flux.schedule import Schedule
+from ea_jax.flux.tokens import Tokens
+from ea_jax.flux.transformer import ColumnGain, Text, Weights
+
+PARTS = ("text_encoder", "text_encoder_2", "vae", "transformer")
+Put = Callable[[tuple[str, ...], np.ndarray], jax.Array]
+_SMALL_FILES = ["model_index.json", "scheduler/*", "tokenizer/*", "tokenizer_2/*", "*/config.json"]
+_log = logging.getLogger(__name__)
+
+
+class Pipeline:
+    """The parts of a FLUX pipeline; each is loaded and dropped on its own.
+
+    Attributes:
+      folder: where it lies on this machine.
+      dtype: of weights and activations.
+      schedule: noise levels.
+      transformer_config, clip_config, t5_config, vae_config: shapes of the parts.
+      weights: {part: tree} of the parts that are loaded.
+    """
+
+    def __init__(
+        self,
+        source: str | Path,
+        *,
+        dtype: Any = None,
+        put: Put | None = None,
+        revision: str | None = None,
+        transformer_file: str | Path | None = None,
+    ):
+        """Reads configs and tokenizers, no weights; arguments as for `load`."""
+        self._source, self._revision, self._put = source, revision, put
+        self._transformer_file = transformer_file
+        if dtype is None:
+            dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
+        self.dtype = np.dtype(dtype)
+        self.folder = hub.locate(source, _SMALL_FILES, revision)
+        _check_index(self.folder)
+        read = convert.diffusers.read_config
+        vae_json = read(self.folder, "vae")
+        if transformer_file is None or (self.folder / "transformer/config.json").exists():
+            transformer_json = read(self.folder, "transformer")
+        else:
+            transformer_json = convert.bfl.read_config(transformer_file)
+        self.transformer_config = transformer.TransformerConfig.from_json(transformer_json)
+        self.clip_config = clip.ClipConfig.from_json(read(self.folder, "text_encoder"))
+        self.t5_config = t5.T5Config.from_json(read(self.folder, "text_encoder_2"))
+        self.vae_config = vae.VaeConfig.from_json(vae_json)
+        self.schedule = Schedule.from_json(
+            convert.diffusers.read_json(self.folder / "scheduler" / "scheduler_config.json")
+        )
+        self.clip_tokenizer = tokens.load_tokenizer(self.folder, "tokenizer")
+        self.t5_tokenizer = tokens.load_tokenizer(self.folder, "tokenizer_2")
+        self.weights: dict[str, Weights] = {}
+        self._side = int(vae_json.get("sample_size") or 1024)
+
+    @classmethod
+    def load(
+        cls,
+        source: str | Path,
+        *,
+        dtype: Any = None,
+        parts: Sequence[str] = PARTS,
+        put: Put | None = None,
+        revision: str | None = None,
+        transformer_file: str | Path | None = None,
+    ) -> Pipeline:
+        """Loads a pipeline.
+
+        Args:
+          source: folder in diffusers' layout, `flux-tiny`, or a hub id.
+          dtype: of weights and activations; None is float32 on CPU, bfloat16 elsewhere.
+          parts: which of `PARTS` to load now; `load_part` and `drop` do the rest later.
+          put: (path, host array) -> device array, path starting with the part: where a part is
+            sharded. None uses the default device.
+          revision: of a hub id.
+          transformer_file: the transformer in Black Forest Labs' single-file layout, in place of
+            the folder's.
+        Raises:
+          ValueError: not a FLUX pipeline, or files that don't hold what they should; the message
+            names file or tensor, and the way out.
+        """
+        pipeline = cls(
+            source, dtype=dtype, put=put, revision=revision, transformer_file=transformer_file
+        )
+        for part in parts:
+            pipeline.load_part(part)
+        return pipeline
+
+    def load_part(self, part: str) -> Weights:
+        """Loads the weights of one part, if they aren't here already."""
+        template = self.template(part)
+        if part in self.weights:
+            return self.weights[part]
+        put = None
+        if self._put is not None:
+            shard = self._put
+            put = lambda path, array: shard((part, *path), array)  # noqa: E731
+        _log.info("loading %s of %s", part, self._source)
+        if part == "transformer" and self._transformer_file is not None:
+            weights = convert.bfl.load(template, self._transformer_file, put=put)
+        else:
+            folder = hub.locate(self._source, [*_SMALL_FILES, f"{part}/*"], self._revision)
+            weights = convert.diffusers.load(template, folder, part, put=put)
+        self.weights[part] = weights
+        return weights
+
+    def template(self, part: str) -> Weights:
+        """A part's tree as ShapeDtypeStructs."""
+        abstract = {
+            "transformer": lambda: transformer.abstract_weights(
+                self.transformer_config, self.dtype
+            ),
+            "text_encoder": lambda: clip.abstract_weights(self.clip_config, self.dtype),
+            "text_encoder_2": lambda: t5.abstract_weights(self.t5_config, self.dtype),
+            "vae": lambda: vae.abstract_weights(self.vae_config, self.dtype),
+        }
+        if part not in abstract:
+            raise ValueError(f"part {part!r} is unknown; choose from {list(PARTS)}")
+        return abstract[part]()
+
+    def drop(self, *parts: str) -> None:
+        """Forgets the weights of parts, so that their memory can be used for others."""
+        for part in parts:
+            self.weights.pop(part, None)
+
+    def encode(
+        self, prompts: Sequence[str], *, max_length: int | None = None
+    ) -> tuple[Text, Tokens]:
+        """Encodes prompts with T5 and CLIP; compiled once per number of prompts and length.
+
+        Args:
+          prompts: texts.
+          max_length: T5 tokens, padding included; None is 512 for dev, 256 for schnell.
+        Returns:
+          The encoded text, and T5's tokens with their offsets.
+        Raises:
+          ValueError: an encoder isn't loaded, no prompts, or a length out of range.
+        """
+        clip_weights, t5_weights = self._need("text_encoder"), self._need("text_encoder_2")
+        if max_length is None:
+            max_length = 512 if self.transformer_config.guidance_embeds else 256
+        t5_tokens = tokens.tokenize(self.t5_tokenizer, prompts, max_length)
+        clip_tokens = tokens.tokenize(
+            self.clip_tokenizer, prompts, self.clip_config.max_position_embeddings
+        )
+        text = Text(
+            t5_BTD=_t5_encode(t5_weights, self.t5_config, t5_tokens.ids_BT),
+            pooled_BD=_clip_pool(clip_weights, self.clip_config, clip_tokens.ids_BT),
+        )
+        return text, t5_tokens
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        """Rows, columns and channels of a picture's latents; ValueError for a wrong size."""
+        size = latents.size(height, width, self.vae_config.factor)
+        return (*size, self.vae_config.latent_channels)
+
+    def sample(
+        self,
+        text: Text,
+        *,
+        seeds: Sequence[int] | None = None,
+        noise_BhwC: jax.Array | None = None,
+        steps: int | None = None,
+        guidance: float | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        lora: Any = None,
+        weights: Weights | None = None,
+        column_gain: ColumnGain | None = None,
+        attention: str = "chunked",
+    ) -> jax.Array:
+        """Samples latents; compiled once per shape.
+
+        Args:
+          text: encoded prompts, one per picture, or one for all.
+          seeds: one per picture; see `latents.noise`.
+          noise_BhwC: starting noise, in place of seeds; sets the picture's size.
+          steps: Euler steps; None is 28 for dev, 4 for schnell.
+          guidance: distilled guidance scale; None is 3.5 for dev. schnell has none.
+          height, width: in pixels; None is the VAE's own size (1024 for FLUX.1).
+          lora: adapters with strength folded in, or None.
+          weights: transformer weights in place of the loaded ones, e.g. with deltas added.
+          column_gain: factors on text columns.
+          attention: name of the attention backend.
+        Returns:
+          [B, h, w, C] latents as the transformer sees them; `decode` makes pictures of them.
+        Raises:
+          ValueError: sizes, seeds, text or guidance that don't fit.
+        """
+        if weights is None:
+            weights = self._need("transformer")
+        distilled = self.transformer_config.guidance_embeds
+        if not distilled and guidance is not None:
+            raise ValueError(
+                f"guidance={guidance}, but this model has no guidance embedding (schnell); "
+                "leave it None"
+            )
+        if (seeds is None) == (noise_BhwC is None):
+            raise ValueError("give either seeds or noise_BhwC, not both and not neither")
+        if noise_BhwC is None:
+            shape = self.latent_shape(
+                self._side if height is None else height, self._side if width is None else width
+            )
+            noise_BhwC = latents.noise(seeds or [], shape)
+        batch, h, w, _ = noise_BhwC.shape
+        if h % latents.PATCH or w % latents.PATCH:
+            raise ValueError(f"noise of {h} x {w} latents can't be packed; both must be even")
+        if steps is None:
+            steps = 28 if distilled else 4
+        grid = latents.grid((h, w))
+        packed_BSC, _ = sampler.sample(
+            weights,
+            self.transformer_config,
+            latents.pack(noise_BhwC),
+            _broadcast(text, batch),
+            sigmas=self.schedule.sigmas(steps, grid[0] * grid[1]),
+            grid=grid,
+            guidance=(3.5 if guidance is None else guidance) if distilled else None,
+            lora=lora,
+            column_gain=column_gain,
+            attention=attention,
+        )
+        return latents.unpack(packed_BSC, grid)
+
+    def decode(self, z_BhwC: jax.Array) -> jax.Array:
+        """Pictures [B, H, W, 3], float32 in [0, 1], from latents as `sample` returns them."""
+        return _decode(self._need("vae"), self.vae_config, z_BhwC)
+
+    def encode_images(self, images_BHWC: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        """Latents [B, h, w, C] as the transformer sees them.
+
+        Args:
+          images_BHWC: pictures in [0, 1].
+          key: to draw from the VAE's posterior; None takes its mean.
+        Raises:
+          ValueError: a size the VAE and packing don't divide.
+        """
+        self.latent_shape(*images_BHWC.shape[1:3])
+        return _encode_images(self._need("vae"), self.vae_config, images_BHWC, key)
+
+    def paint(
+        self,
+        prompts: str | Sequence[str],
+        *,
+        seeds: Sequence[int],
+        max_length: int | None = None,
+        steps: int | None = None,
+        guidance: float | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        lora: Any = None,
+    ) -> np.ndarray:
+        """Pictures from prompts, in one batch; arguments as for `encode` and `sample`.
+
+        Args:
+          prompts: one per seed, or one for all.
+          seeds: one per picture.
+        Returns:
+          [B, H, W, 3] float32 in [0, 1].
+        """
+        prompts = [prompts] if isinstance(prompts, str) else prompts
+        text, _ = self.encode(prompts, max_length=max_length)
+        z_BhwC = self.sample(
+            text,
+            seeds=seeds,
+            steps=steps,
+            guidance=guidance,
+            height=height,
+            width=width,
+            lora=lora,
+        )
+        return np.asarray(self.decode(z_BhwC))
+
+    def _need(self, part: str) -> Weights:
+        if part not in self.weights:
+            raise ValueError(f"{part} is not loaded; call load_part({part!r}) first")
+        return self.weights[part]
+
+
+def _check_index(folder: Path) -> None:
+    index = folder / "model_index.json"
+    if not index.exists():
+        raise WeightsError(
+            f"{folder} holds no model_index.json; give the folder of a FLUX.1 pipeline in "
+            "diffusers' layout (a single-file transformer goes in as transformer_file beside it)"
+        )
+    name = convert.diffusers.read_json(index).get("_class_name")
+    if name != "FluxPipeline":
+        raise WeightsError(
+            f"{index} describes a {name}, not a FluxPipeline; give the folder of a FLUX.1 pipeline"
+        )
+
+
+def _broadcast(text: Text, batch: int) -> Text:
+    rows = text.t5_BTD.shape[0]
+    if rows == batch:
+        return text
+    if rows != 1:
+        raise ValueError(
+            f"{rows} prompts for {batch} pictures; give one prompt, or as many as seeds"
+        )
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (batch, *x.shape[1:])), text)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _t5_encode(weights, config, ids_BT):
+    return t5.encode(weights, config, ids_BT)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _clip_pool(weights, config, ids_BT):
+    return clip.pool(weights, config, ids_BT)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _decode(weights, config, z_BhwC):
+    z_BhwC = z_BhwC / config.scaling_factor + config.shift_factor
+    images = vae.decode(weights, config, z_BhwC)
+    return jnp.clip(images.astype(jnp.float32) / 2 + 0.5, 0, 1)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _encode_images(weights, config, images_BHWC, key):
+    dtype = jax.tree.leaves(weights)[0].dtype
+    mean, logvar = vae.encode(weights, config, (2 * images_BHWC - 1).astype(dtype))
+    z_BhwC = mean
+    if key is not None:
+        spread = jnp.exp(0.5 * logvar.astype(jnp.float32))
+        z_BhwC = mean + spread * jax.random.normal(key, mean.shape, jnp.float32)
+    return ((z_BhwC - config.shift_factor) * config.scaling_factor).astype(dtype)

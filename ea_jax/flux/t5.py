@@ -1,0 +1,176 @@
+"""T5 v1.1's encoder, for the text that FLUX attends to."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+Weights = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class T5Config:
+    """Shape of a T5 encoder; the names are those of transformers' config.json."""
+
+    vocab_size: int = 32128
+    d_model: int = 4096
+    d_kv: int = 64
+    d_ff: int = 10240
+    num_layers: int = 24
+    num_heads: int = 64
+    relative_attention_num_buckets: int = 32
+    relative_attention_max_distance: int = 128
+    layer_norm_epsilon: float = 1e-6
+
+    @classmethod
+    def from_json(cls, config: dict[str, Any]) -> T5Config:
+        """Reads a `text_encoder_2/config.json`; what it leaves out is T5-XXL's.
+
+        Raises:
+          ValueError: a T5 before version 1.1 (its MLP is not gated).
+        """
+        if config.get("feed_forward_proj", "gated-gelu") != "gated-gelu":
+            raise ValueError(
+                f"T5 with feed_forward_proj={config['feed_forward_proj']!r} is not supported; "
+                "FLUX's has gated-gelu"
+            )
+        known = {field.name for field in dataclasses.fields(cls)}
+        return cls(**{key: value for key, value in config.items() if key in known})
+
+
+class _Attention(nnx.Module):
+    def __init__(self, config: T5Config, *, rngs: nnx.Rngs):
+        width, inner = config.d_model, config.num_heads * config.d_kv
+        # Logits are not scaled by 1 / sqrt(d_kv): the query's initial weights carry it.
+        spread = {"q": (width * config.d_kv) ** -0.5, "k": width**-0.5, "v": width**-0.5}
+        self.norm = nnx.RMSNorm(width, epsilon=config.layer_norm_epsilon, rngs=rngs)
+        for name, std in spread.items():
+            init = nnx.initializers.normal(std)
+            linear = nnx.Linear(width, inner, use_bias=False, kernel_init=init, rngs=rngs)
+            setattr(self, name, linear)
+        init = nnx.initializers.normal(inner**-0.5)
+        self.o = nnx.Linear(inner, width, use_bias=False, kernel_init=init, rngs=rngs)
+        self.heads = config.num_heads
+
+    def __call__(self, x_BTD: jax.Array, bias_HTT: jax.Array) -> jax.Array:
+        x_BTD = self.norm(x_BTD)
+        split = lambda y: y.reshape(*y.shape[:-1], self.heads, -1)  # noqa: E731
+        q, k, v = split(self.q(x_BTD)), split(self.k(x_BTD)), split(self.v(x_BTD))
+        logits = jnp.einsum("bqhe,bkhe->bhqk", q, k).astype(jnp.float32) + bias_HTT
+        shares = jax.nn.softmax(logits).astype(v.dtype)
+        out = jnp.einsum("bhqk,bkhe->bqhe", shares, v)
+        return self.o(out.reshape(*out.shape[:2], -1))
+
+
+class _FeedForward(nnx.Module):
+    def __init__(self, config: T5Config, *, rngs: nnx.Rngs):
+        self.norm = nnx.RMSNorm(config.d_model, epsilon=config.layer_norm_epsilon, rngs=rngs)
+        linear = functools.partial(nnx.Linear, use_bias=False, rngs=rngs)
+        self.wi_0 = linear(config.d_model, config.d_ff)
+        self.wi_1 = linear(config.d_model, config.d_ff)
+        self.wo = linear(config.d_ff, config.d_model)
+
+    def __call__(self, x_BTD: jax.Array) -> jax.Array:
+        x_BTD = self.norm(x_BTD)
+        return self.wo(jax.nn.gelu(self.wi_0(x_BTD), approximate=True) * self.wi_1(x_BTD))
+
+
+class _Block(nnx.Module):
+    def __init__(self, config: T5Config, *, rngs: nnx.Rngs):
+        self.attention = _Attention(config, rngs=rngs)
+        self.ff = _FeedForward(config, rngs=rngs)
+
+    def __call__(self, x_BTD: jax.Array, bias_HTT: jax.Array) -> jax.Array:
+        x_BTD = x_BTD + self.attention(x_BTD, bias_HTT)
+        return x_BTD + self.ff(x_BTD)
+
+
+class _Ends(nnx.Module):
+    def __init__(self, config: T5Config, *, rngs: nnx.Rngs):
+        self.shared = nnx.Embed(
+            config.vocab_size,
+            config.d_model,
+            embedding_init=nnx.initializers.normal(1.0),
+            rngs=rngs,
+        )
+        self.relative_attention_bias = nnx.Embed(
+            config.relative_attention_num_buckets,
+            config.num_heads,
+            embedding_init=nnx.initializers.normal(config.d_model**-0.5),
+            rngs=rngs,
+        )
+        self.final_norm = nnx.RMSNorm(config.d_model, epsilon=config.layer_norm_epsilon, rngs=rngs)
+
+
+@functools.lru_cache(maxsize=16)
+def _graphs(config: T5Config) -> tuple[Any, Any]:
+    ends = nnx.eval_shape(lambda: _Ends(config, rngs=nnx.Rngs(0)))
+    block = nnx.eval_shape(lambda: _Block(config, rngs=nnx.Rngs(0)))
+    return nnx.graphdef(ends), nnx.graphdef(block)
+
+
+def init_weights(config: T5Config, key: jax.Array, dtype: Any = jnp.float32) -> Weights:
+    """Random weights, blocks stacked under `block`, cast to `dtype`."""
+    end_key, block_key = jax.random.split(key)
+    weights = dict(nnx.to_pure_dict(nnx.state(_Ends(config, rngs=nnx.Rngs(end_key)))))
+    make = lambda k: nnx.to_pure_dict(nnx.state(_Block(config, rngs=nnx.Rngs(k))))  # noqa: E731
+    weights["block"] = jax.vmap(make)(jax.random.split(block_key, config.num_layers))
+    return jax.tree.map(lambda x: x.astype(dtype), weights)
+
+
+def abstract_weights(config: T5Config, dtype: Any = jnp.float32) -> Weights:
+    """The tree of `init_weights` as ShapeDtypeStructs: a template to load into."""
+    return jax.eval_shape(lambda: init_weights(config, jax.random.key(0), dtype))
+
+
+def position_buckets(length: int, buckets: int, max_distance: int) -> np.ndarray:
+    """Bucket of the relative position of key k to query q, both directions.
+
+    Half the buckets are for keys after the query. Of each half, one half is exact, the other
+    logarithmic up to `max_distance`.
+
+    Returns:
+      [length, length] int32, query first.
+    """
+    distance = np.arange(length)[None, :] - np.arange(length)[:, None]
+    half = buckets // 2
+    exact = half // 2
+    far = np.maximum(np.abs(distance), 1).astype(np.float32) / np.float32(exact)
+    octaves = np.log(far) / np.float32(np.log(max_distance / exact))
+    logarithmic = np.minimum(exact + (octaves * (half - exact)).astype(np.int32), half - 1)
+    near = np.abs(distance) < exact
+    return np.where(distance > 0, half, 0) + np.where(near, np.abs(distance), logarithmic)
+
+
+def encode(weights: Weights, config: T5Config, ids_BT: jax.Array | np.ndarray) -> jax.Array:
+    """Encodes tokens; padding is attended to, as in FLUX.
+
+    Args:
+      weights: tree of `init_weights`; activations take its dtype.
+      config: shape of the encoder.
+      ids_BT: token ids.
+    Returns:
+      [B, T, D].
+    """
+    ends_graph, block_graph = _graphs(config)
+    ends = nnx.merge(ends_graph, {k: v for k, v in weights.items() if k != "block"})
+    buckets = position_buckets(
+        ids_BT.shape[1],
+        config.relative_attention_num_buckets,
+        config.relative_attention_max_distance,
+    )
+    # Looked up by hand: nnx.Embed promotes to the dtype it was made with.
+    bias_HTT = weights["relative_attention_bias"]["embedding"][buckets].transpose(2, 0, 1)
+
+    def body(x_BTD, block):
+        return nnx.merge(block_graph, block)(x_BTD, bias_HTT), None
+
+    x_BTD = weights["shared"]["embedding"][jnp.asarray(ids_BT)]
+    x_BTD, _ = jax.lax.scan(body, x_BTD, weights["block"])
+    return ends.final_norm(x_BTD)

@@ -1,0 +1,182 @@
+"""A pipeline's parts come and go, sampling compiles once, and misuse is named."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from convert import WeightsError
+from ea_jax.flux import sampler
+from ea_jax.flux.pipeline import Pipeline
+
+SIDE = {"height": 32, "width": 32, "steps": 2}
+
+
+@pytest.fixture(scope="module")
+def pipeline(dev_folder):
+    return Pipeline.load(dev_folder, dtype=jnp.float32)
+
+
+@pytest.fixture(scope="module")
+def text(pipeline):
+    return pipeline.encode(["a cat", "a dog"], max_length=16)[0]
+
+
+def test_three_lines_paint_a_picture(dev_folder):
+    pipeline = Pipeline.load(dev_folder)
+    images = pipeline.paint("a cat", seeds=[0, 1], max_length=16, **SIDE)
+    assert images.shape == (2, 32, 32, 3)
+    assert images.dtype == np.float32
+    assert images.min() >= 0
+    assert images.max() <= 1
+    assert (images[0] != images[1]).any()
+
+
+def test_parts_are_loaded_used_and_dropped_one_by_one(dev_folder, pipeline, text):
+    lean = Pipeline.load(dev_folder, parts=["text_encoder", "text_encoder_2"])
+    assert set(lean.weights) == {"text_encoder", "text_encoder_2"}
+    again, _ = lean.encode(["a cat", "a dog"], max_length=16)
+    lean.drop("text_encoder", "text_encoder_2")
+    lean.load_part("transformer")
+    assert set(lean.weights) == {"transformer"}
+    np.testing.assert_array_equal(
+        lean.sample(again, seeds=[0, 1], **SIDE), pipeline.sample(text, seeds=[0, 1], **SIDE)
+    )
+
+
+def test_a_part_that_is_not_loaded_is_named(dev_folder, text):
+    empty = Pipeline.load(dev_folder, parts=[])
+    for use, part in [
+        (lambda: empty.encode(["a cat"]), "text_encoder"),
+        (lambda: empty.sample(text, seeds=[0, 1]), "transformer"),
+        (lambda: empty.decode(jnp.zeros((1, 4, 4, 16))), "vae"),
+    ]:
+        with pytest.raises(ValueError, match=f"{part} is not loaded; call load_part"):
+            use()
+    with pytest.raises(ValueError, match="part 'unet' is unknown; choose from"):
+        empty.load_part("unet")
+
+
+def test_put_sees_every_leaf_with_its_part(dev_folder):
+    seen = []
+
+    def put(path, array):
+        seen.append(path)
+        return jax.device_put(array)
+
+    Pipeline.load(dev_folder, parts=["transformer", "vae"], put=put)
+    assert ("transformer", "transformer_blocks", "attn", "to_q", "kernel") in seen
+    assert ("vae", "decoder", "conv_in", "bias") in seen
+
+
+def test_a_picture_does_not_depend_on_its_batch(pipeline, text):
+    both = pipeline.sample(text, seeds=[5, 6], **SIDE)
+    second = jax.tree.map(lambda x: x[1:], text)
+    alone = pipeline.sample(second, seeds=[6], **SIDE)
+    np.testing.assert_allclose(both[1], alone[0], atol=1e-5)
+
+
+def test_sampling_compiles_once_per_shape_whatever_guidance_seed_and_weights(pipeline, text):
+    pipeline.sample(text, seeds=[0, 1], **SIDE)
+    before = sampler._scan._cache_size()
+    other = jax.tree.map(lambda x: 2 * x, pipeline.weights["transformer"])
+    pipeline.sample(text, seeds=[8, 9], guidance=2.0, **SIDE)
+    pipeline.sample(text, seeds=[0, 1], weights=other, **SIDE)
+    assert sampler._scan._cache_size() == before
+
+
+def test_the_scan_is_the_loop_of_euler_steps(pipeline, text):
+    from ea_jax.flux import latents, transformer
+
+    sigmas = pipeline.schedule.sigmas(2, 16)
+    x_BSC = latents.pack(latents.noise([0, 1], (8, 8, 16)))
+    for start, end in itertools.pairwise(sigmas):
+        velocity, _ = transformer.velocity(
+            pipeline.weights["transformer"],
+            pipeline.transformer_config,
+            x_BSC,
+            jnp.full(2, start),
+            text,
+            grid=(4, 4),
+            guidance_B=jnp.full(2, 3.5),
+        )
+        x_BSC = x_BSC + (end - start) * velocity
+    sampled = pipeline.sample(text, seeds=[0, 1], **SIDE)
+    np.testing.assert_allclose(latents.pack(sampled), x_BSC, atol=1e-5)
+
+
+def test_model_times_are_rounded_before_they_are_divided():
+    sigmas = np.array([1.0, 0.98066, 0.3], np.float32)
+    assert sampler.model_times(sigmas, np.float32) == pytest.approx(sigmas)
+    rounded = sampler.model_times(sigmas, jnp.bfloat16)
+    # 980.66 rounds to 980 (steps of 4 there), 300 is exact; then both are divided and rounded.
+    assert rounded.dtype == jnp.bfloat16
+    assert rounded.tolist() == [1.0, float(jnp.bfloat16(0.98)), float(jnp.bfloat16(0.3))]
+
+
+def test_schnell_takes_no_guidance_and_four_steps(schnell_folder):
+    schnell = Pipeline.load(schnell_folder)
+    text, seen = schnell.encode(["a cat"])
+    assert seen.ids_BT.shape == (1, 256)
+    default = schnell.sample(text, seeds=[0], height=32, width=32)
+    four = schnell.sample(text, seeds=[0], height=32, width=32, steps=4)
+    np.testing.assert_array_equal(default, four)
+    with pytest.raises(ValueError, match=r"guidance=3.5, but this model has no guidance"):
+        schnell.sample(text, seeds=[0], guidance=3.5, height=32, width=32)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"seeds": [0, 1], "height": 60}, "height=60 is not a multiple of 8"),
+        ({"seeds": [0, 1, 2]}, "2 prompts for 3 pictures"),
+        ({}, "give either seeds or noise_BhwC"),
+        ({"seeds": [0, 1], "noise_BhwC": jnp.zeros((2, 8, 8, 16))}, "give either seeds"),
+        ({"seeds": [0, -1]}, "seed -1 is out of range"),
+        ({"seeds": [0, 1], "attention": "flash9"}, "flash9"),
+        ({"seeds": [0, 1], "steps": -1}, "steps=-1"),
+        ({"noise_BhwC": jnp.zeros((2, 7, 8, 16))}, "noise of 7 x 8 latents"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_named(pipeline, text, options, said):
+    with pytest.raises(ValueError, match=said):
+        pipeline.sample(text, **{"height": 32, "width": 32, "steps": 2, **options})
+
+
+def test_pictures_of_a_wrong_size_are_not_encoded(pipeline):
+    with pytest.raises(ValueError, match="width=30 is not a multiple of 8"):
+        pipeline.encode_images(jnp.zeros((1, 32, 30, 3)))
+
+
+def test_the_pipeline_of_another_model_is_named(dev_folder, tmp_path):
+    folder = tmp_path / "other"
+    shutil.copytree(dev_folder, folder)
+    index = folder / "model_index.json"
+    index.write_text(json.dumps({"_class_name": "StableDiffusion3Pipeline"}))
+    with pytest.raises(WeightsError, match="describes a StableDiffusion3Pipeline, not a Flux"):
+        Pipeline.load(folder)
+
+
+def test_a_folder_without_index_is_named(tmp_path):
+    with pytest.raises(WeightsError, match=r"holds no model_index\.json; give the folder"):
+        Pipeline.load(tmp_path)
+
+
+def test_a_single_file_transformer_stands_in_for_the_folder_s(dev_folder, tmp_path, pipeline, text):
+    from safetensors.numpy import save_file
+    from test_bfl_file import bfl_tensors
+
+    weights = jax.tree.map(np.asarray, pipeline.weights["transformer"])
+    save_file(bfl_tensors(weights), tmp_path / "flux1.safetensors")
+    other = Pipeline.load(
+        dev_folder, parts=["transformer"], transformer_file=tmp_path / "flux1.safetensors"
+    )
+    np.testing.assert_array_equal(
+        other.sample(text, seeds=[0, 1], **SIDE), pipeline.sample(text, seeds=[0, 1], **SIDE)
+    )
