@@ -1,0 +1,1 @@
+"""Words to tensors: sentences, token spans, synonyms, irrelevant words, and the prompt bank."""

@@ -1,0 +1,222 @@
+"""Prompt bank: every prompt of a run encoded once, kept on the host, drawn from at each step.
+
+T5-XXL has 4.7 billion parameters; with the bank no text encoder is needed in the training loop.
+All rows have one shape, so no prompt causes a recompilation. What a step draws is a function of
+the seed and the step, so a resumed run draws the same.
+
+    bank = build(concepts, recipe, encode=..., tokenizer=pipe.t5_tokenizer, max_length=32, ...)
+    row = draw(bank.rows(concept=0), seed, step)
+    bank.text("un", [row]), bank.columns("un", [row]), bank.text("anchor", [row])
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ea_jax.concepts import encoding, rows, spans
+from ea_jax.flux.attention import Columns
+from ea_jax.flux.tokens import tokenize
+from ea_jax.flux.transformer import Text
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Prompts of one purpose, as numbers into the bank's distinct prompts, and their columns.
+
+    Attributes:
+      prompt_G: int32 numbers of prompts; [G, 1 + K] in the group `others`.
+      idx_GN: int32 token positions of the concept (or of the word in its place), 0 at padding.
+      mask_GN: True at real positions.
+    """
+
+    prompt_G: np.ndarray
+    idx_GN: np.ndarray
+    mask_GN: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class PromptBank:
+    """Encoded prompts and what they are for.
+
+    Attributes:
+      prompts: the distinct texts.
+      t5_UTD, pooled_UD: bfloat16, one row for each of them.
+      groups: `un`, `anchor`: [rows], a row's sentence with the concept and without it;
+        `others`: [contrast rows, 1 + K], a row's synonym first, then its irrelevant words;
+        `plain`: the unshuffled sentences, `plain_C` says whose; `preserve`: prompts without the
+        concept; `empty`: the empty prompt.
+      concept_R: concept of each row.
+      contrast_R: for each row its place in `others`, -1 where its concept has no synonym.
+      plain_C: concept of each sentence in `plain`.
+      words: all words besides the concepts that rows were made with.
+    """
+
+    prompts: tuple[str, ...]
+    t5_UTD: np.ndarray
+    pooled_UD: np.ndarray
+    groups: Mapping[str, Group]
+    concept_R: np.ndarray
+    contrast_R: np.ndarray
+    plain_C: np.ndarray
+    words: tuple[str, ...]
+
+    def rows(self, *, concept: int | None = None) -> np.ndarray:
+        """Numbers of all rows, or of one concept's."""
+        return np.flatnonzero(_is(self.concept_R, concept))
+
+    def contrast_rows(self, *, concept: int | None = None) -> np.ndarray:
+        """Numbers of the rows that have a synonym and irrelevant words; maybe none."""
+        return np.flatnonzero(_is(self.concept_R, concept) & (self.contrast_R >= 0))
+
+    def plain(self, *, concept: int | None = None) -> np.ndarray:
+        """Numbers of the unshuffled sentences, or of one concept's."""
+        return np.flatnonzero(_is(self.plain_C, concept))
+
+    def text(self, group: str, numbers: Sequence[int]) -> Text:
+        """Encoded prompts [B, ...] of a group; for `others` [B * (1 + K), ...], rows outermost."""
+        prompt_B = self.groups[group].prompt_G[self._places(group, numbers)].reshape(-1)
+        return Text(t5_BTD=self.t5_UTD[prompt_B], pooled_BD=self.pooled_UD[prompt_B])
+
+    def columns(self, group: str, numbers: Sequence[int]) -> Columns:
+        """Token positions of the same prompts as `text`."""
+        chosen, places = self.groups[group], self._places(group, numbers)
+        width = chosen.idx_GN.shape[-1]
+        return Columns(
+            idx_BN=chosen.idx_GN[places].reshape(-1, width),
+            mask_BN=chosen.mask_GN[places].reshape(-1, width),
+        )
+
+    def texts(self, group: str) -> list[str]:
+        """The prompts of a group, in order."""
+        return [self.prompts[number] for number in self.groups[group].prompt_G.reshape(-1)]
+
+    def _places(self, group: str, numbers: Sequence[int]) -> np.ndarray:
+        numbers = np.asarray(numbers, np.int64)
+        if group != "others":
+            return numbers
+        places = self.contrast_R[numbers]
+        if (places < 0).any():
+            raise ValueError(
+                f"row {numbers[places < 0][0]} has no synonym; draw from contrast_rows()"
+            )
+        return places
+
+
+Encode = encoding.Encode
+
+
+def build(
+    concepts: Sequence[rows.Concept],
+    recipe: rows.Recipe,
+    *,
+    encode: Encode,
+    tokenizer: Any,
+    max_length: int,
+    encoder: str,
+    preserve: Sequence[str] = (),
+    width: int = spans.WIDTH,
+    batch: int = 8,
+    cache: str | Path | None = None,
+) -> PromptBank:
+    """Makes the texts, finds the concept in each, and encodes every distinct one once.
+
+    Args:
+      concepts, recipe: see `ea_jax.concepts.rows`.
+      encode: [batch] prompts -> (t5_BTD, pooled_BD), T = max_length. Not called when the cache
+        has all prompts, so it may load the encoders when first called.
+      tokenizer: T5's fast tokenizer.
+      max_length: T5 tokens of a prompt, padding included.
+      encoder: name or hash of the encoders' weights; a cache made by others is not used.
+      preserve: prompts without any concept, for L_keep.
+      width: token positions of a concept.
+      batch: prompts given to `encode`, always this many.
+      cache: folder; None keeps nothing on disk.
+    Raises:
+      ValueError: concepts, prompts or words that don't do; see `rows.rows` and `spans.columns`.
+    """
+    made = rows.rows(concepts, recipe)
+    for concept in concepts:
+        rows.require_absent(concept.word, preserve, setting="concept.preserve_prompts")
+    contrast = [row for row in made if row.others]
+    plain = [
+        (number, rows.Variant(text, (concept.word,)))
+        for number, concept in enumerate(concepts)
+        for text in rows.plain(concept)
+    ]
+    wanted = {
+        "un": [row.un for row in made],
+        "anchor": [row.anchor for row in made],
+        "others": [variant for row in contrast for variant in row.others],
+        "plain": [variant for _, variant in plain],
+        "preserve": [rows.Variant(text) for text in preserve],
+        "empty": [rows.Variant("")],
+    }
+    prompts = tuple(dict.fromkeys(v.text for group in wanted.values() for v in group))
+    number = {prompt: n for n, prompt in enumerate(prompts)}
+    tokens = tokenize(tokenizer, prompts, max_length)
+    locate = functools.partial(_group, tokens=tokens, prompts=prompts, number=number, width=width)
+    groups = {name: locate(variants) for name, variants in wanted.items()}
+    groups["others"] = _by_row(groups["others"], len(contrast))
+    t5_UTD, pooled_UD = encoding.encode_once(
+        prompts, tokens.ids_BT, encode=encode, encoder=encoder, batch=batch, cache=cache
+    )
+    return PromptBank(
+        prompts=prompts,
+        t5_UTD=t5_UTD,
+        pooled_UD=pooled_UD,
+        groups=groups,
+        concept_R=np.array([row.concept for row in made], np.int32),
+        contrast_R=_places([bool(row.others) for row in made]),
+        plain_C=np.array([number for number, _ in plain], np.int32),
+        words=tuple(dict.fromkeys(word for row in made for word in row.words)),
+    )
+
+
+def draw(choices: np.ndarray, *key: int) -> int:
+    """One of `choices`, a function of the key alone: seed, step, and whatever else tells apart.
+
+    Raises:
+      ValueError: nothing to choose from.
+    """
+    if not len(choices):
+        raise ValueError("there are no rows to draw from; check concept.synonyms and the concept")
+    return int(choices[np.random.default_rng(key).integers(len(choices))])
+
+
+def _group(variants, *, tokens, prompts, number, width) -> Group:
+    prompt_G = np.array([number[v.text] for v in variants], np.int32)
+    idx_GN, mask_GN = spans.columns(
+        dataclasses.replace(
+            tokens,
+            ids_BT=tokens.ids_BT[prompt_G],
+            offsets=tuple(tokens.offsets[n] for n in prompt_G),
+            truncated=tuple(tokens.truncated[n] for n in prompt_G),
+        ),
+        [prompts[n] for n in prompt_G],
+        [v.phrases for v in variants],
+        width=width,
+    )
+    return Group(prompt_G, idx_GN, mask_GN)
+
+
+def _by_row(group: Group, count: int) -> Group:
+    def split(x: np.ndarray) -> np.ndarray:
+        return x.reshape(count, len(x) // max(count, 1), *x.shape[1:])
+
+    return Group(split(group.prompt_G), split(group.idx_GN), split(group.mask_GN))
+
+
+def _places(has: Sequence[bool]) -> np.ndarray:
+    """Running number of the rows that have something, -1 for the others."""
+    has_R = np.array(has, bool)
+    return np.where(has_R, np.cumsum(has_R) - 1, -1).astype(np.int32)
+
+
+def _is(concept_R: np.ndarray, concept: int | None) -> np.ndarray:
+    return np.full(len(concept_R), True) if concept is None else concept_R == concept

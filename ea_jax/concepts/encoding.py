@@ -1,0 +1,112 @@
+"""Prompts encoded once, in bfloat16, and kept in a file that is known to be theirs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from convert import WeightsError, files
+
+Encode = Callable[[Sequence[str]], tuple[Any, Any]]
+# Changes when the same inputs would give other bytes.
+_VERSION = 1
+_NAMES = ("t5_UTD", "pooled_UD")
+_log = logging.getLogger(__name__)
+
+
+def encode_once(
+    prompts: Sequence[str],
+    ids_UT: np.ndarray,
+    *,
+    encode: Encode,
+    encoder: str,
+    batch: int,
+    cache: str | Path | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Encodes prompts, or reads them where they were encoded before.
+
+    Args:
+      prompts: distinct texts.
+      ids_UT: their T5 tokens, which tell a changed tokenizer or text length.
+      encode: [batch] prompts -> (t5_BTD, pooled_BD); not called when the cache has them.
+      encoder: name or hash of the encoders' weights.
+      batch: prompts given to `encode`, always this many.
+      cache: folder; None keeps nothing. A file there that is damaged is logged and made anew.
+    Returns:
+      bfloat16 [U, T, D] and [U, D].
+    Raises:
+      ValueError: `encode` returns another number of rows or tokens than it should.
+      OSError: the cache can't be written.
+    """
+    if cache is None:
+        return _encode_all(prompts, ids_UT.shape[1], encode, batch)
+    inputs = {
+        "version": _VERSION,
+        "encoder": encoder,
+        "prompts": list(prompts),
+        "tokens": hashlib.sha256(np.ascontiguousarray(ids_UT, np.int32).tobytes()).hexdigest(),
+        "length": ids_UT.shape[1],
+    }
+    digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+    path = Path(cache) / f"prompts-{digest[:24]}.safetensors"
+    if path.exists():
+        try:
+            arrays = _read(path, inputs)
+        # The others: a header whose JSON is whole but not what a header holds.
+        except (WeightsError, KeyError, TypeError, AttributeError) as error:
+            _log.warning("%s: %s; encoding %d prompts again", path, error, len(prompts))
+        else:
+            _log.info("read %d encoded prompts from %s", len(prompts), path)
+            return arrays
+    arrays = _encode_all(prompts, ids_UT.shape[1], encode, batch)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    metadata = {"inputs": json.dumps(inputs), "checksum": _checksum(*arrays)}
+    files.write_arrays(path, dict(zip(_NAMES, arrays, strict=True)), metadata)
+    return arrays
+
+
+def _encode_all(
+    prompts: Sequence[str], length: int, encode: Encode, batch: int
+) -> tuple[np.ndarray, np.ndarray]:
+    # One array for all and one batch beside it: at 512 x 4096 a prompt is 4 MB.
+    t5_UTD = pooled_UD = np.empty(0)
+    for start in range(0, len(prompts), batch):
+        part = list(prompts[start : start + batch])
+        # The last batch is filled up, so that one shape is compiled.
+        t5_BTD, pooled_BD = encode(part + part[-1:] * (batch - len(part)))
+        if t5_BTD.shape[:2] != (batch, length) or pooled_BD.shape[0] != batch:
+            raise ValueError(
+                f"encode returned T5 {tuple(t5_BTD.shape)} and CLIP {tuple(pooled_BD.shape)} for "
+                f"{batch} prompts of {length} tokens; encode and max_length have to agree"
+            )
+        if start == 0:
+            t5_UTD = np.empty((len(prompts), *t5_BTD.shape[1:]), jnp.bfloat16)
+            pooled_UD = np.empty((len(prompts), *pooled_BD.shape[1:]), jnp.bfloat16)
+        t5_UTD[start : start + len(part)] = np.asarray(t5_BTD)[: len(part)]
+        pooled_UD[start : start + len(part)] = np.asarray(pooled_BD)[: len(part)]
+    return t5_UTD, pooled_UD
+
+
+def _read(path: Path, inputs: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """The arrays of a cache file; WeightsError unless they are whole and made of these inputs."""
+    stored, metadata = files.header(path)
+    if metadata.get("inputs") != json.dumps(inputs) or set(stored) != set(_NAMES):
+        raise WeightsError("not a bank of these prompts")
+    t5_UTD, pooled_UD = (files.read(stored[name]) for name in _NAMES)
+    if metadata.get("checksum") != _checksum(t5_UTD, pooled_UD):
+        raise WeightsError("damaged")
+    return t5_UTD, pooled_UD
+
+
+def _checksum(*arrays: np.ndarray) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
