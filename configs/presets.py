@@ -60,6 +60,7 @@ PAPER: Overrides = {
         "shuffle": "phrase",
         "shuffle_probability": 0.9,
         "shuffles": 32,
+        "irrelevant": 3,
         "pictures": 8,
         "keep_pictures": 1,
     },

@@ -198,7 +198,8 @@ class DataSettings:
       x_t: the lower level's latents come from the `pool`, or are `resample`d at every step.
       shuffle: sentences are shuffled by `phrase` (the concept stays together) or by `word`.
       shuffle_probability: how often; otherwise the plain order.
-      shuffles: variants of each sentence in the prompt bank.
+      shuffles: rows of the prompt bank; they take the sentences in turn.
+      irrelevant: words drawn for a row (K), from the three classes in turn.
       pictures: I_f, pictures of the concept for L_lora and L_rsc.
       keep_pictures: pictures of each of concept.preserve_prompts.
       cache: folder for banks and latents; None keeps nothing.
@@ -209,6 +210,7 @@ class DataSettings:
     shuffle: str = choice("phrase", "word")
     shuffle_probability: float = number(float, low=0, high=1)
     shuffles: int = number(int, low=1)
+    irrelevant: int = number(int, low=1)
     pictures: int = number(int, low=1)
     keep_pictures: int = number(int, low=1)
     cache: str | None = optional(text())

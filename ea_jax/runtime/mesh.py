@@ -33,6 +33,7 @@ RULES: Mapping[str, str | tuple[str, ...] | None] = {
     "sequence": None,
     "text": None,
     "channels": None,
+    "text_width": None,  # of T5, CLIP, and the sinusoids of t
     "model": "fsdp",  # D of a base weight
     "heads": "tensor",  # H, or H * E of a weight
     "mlp": "tensor",

@@ -1,0 +1,78 @@
+"""Logical axes of FLUX's weights: what a mesh may split; `ea_jax.runtime.mesh` says how.
+
+Of every kernel one side is the model's width (`fsdp`), the other heads or hidden units
+(`tensor`), so that each device of a tensor mesh holds its heads and its part of each MLP, and
+projections back to the model's width are summed across devices once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from ea_jax.runtime.mesh import sharding
+
+Axes = tuple[str | None, ...]
+
+# Layer -> logical axes of its kernel, [in, out]. Text and time have widths of their own.
+KERNELS: dict[str, Axes] = {
+    "x_embedder": ("channels", "model"),
+    "context_embedder": ("text_width", "model"),
+    "linear_1": ("text_width", "mlp"),
+    "linear_2": ("mlp", "model"),
+    # AdaLN: a quarter of all parameters.
+    "linear": ("model", "mlp"),
+    "up": ("model", "mlp"),
+    "down": ("mlp", "model"),
+    "proj_mlp": ("model", "mlp"),
+    **dict.fromkeys(("to_q", "to_k", "to_v"), ("model", "heads")),
+    **dict.fromkeys(("add_q_proj", "add_k_proj", "add_v_proj"), ("model", "heads")),
+    **dict.fromkeys(("to_out", "to_add_out"), ("heads", "model")),
+}
+# Two layers have this name: a single block's, after attention and MLP, and the last one.
+_STACKED_PROJ_OUT: Axes = ("mlp", "model")
+_LAST_PROJ_OUT: Axes = ("model", "channels")
+# As wide as one head, which no axis splits.
+_NORMS = ("norm_q", "norm_k", "norm_added_q", "norm_added_k")
+
+
+def logical_axes(weights: Any) -> Any:
+    """The tree with each leaf replaced by its logical axes, a tuple as long as its shape.
+
+    Args:
+      weights: transformer weights or their ShapeDtypeStructs.
+    Raises:
+      ValueError: a leaf that the table doesn't know.
+    """
+    return jax.tree.map_with_path(_axes_of, weights)
+
+
+def shardings(mesh: Mesh, weights: Any) -> Any:
+    """Where each leaf of the transformer lives on a mesh; same tree as the weights.
+
+    Raises:
+      ValueError: an axis of the weights that the mesh doesn't divide.
+    """
+    return jax.tree.map_with_path(
+        lambda path, leaf: sharding(mesh, _axes_of(path, leaf), leaf.shape), weights
+    )
+
+
+def _axes_of(path: tuple, leaf: Any) -> Axes:
+    names = [entry.key for entry in path]
+    layer, kind = names[-2:]
+    stacked = ("layers",) if names[0].endswith("transformer_blocks") else ()
+    if layer == "proj_out":
+        kernel = _STACKED_PROJ_OUT if stacked else _LAST_PROJ_OUT
+    elif layer in _NORMS and kind == "scale":
+        return (*stacked, None)
+    elif layer in KERNELS:
+        kernel = KERNELS[layer]
+    else:
+        raise ValueError(f"{'.'.join(names)} has no logical axes; add its layer to KERNELS")
+    axes = (*stacked, *(kernel if kind == "kernel" else kernel[1:]))
+    if len(axes) != len(leaf.shape):
+        raise ValueError(f"{'.'.join(names)} has {len(leaf.shape)} axes, and {axes} are expected")
+    return axes
