@@ -47,8 +47,10 @@ class ClipConfig:
 
 class _Attention(nnx.Module):
     def __init__(self, width: int, heads: int, *, rngs: nnx.Rngs):
-        for name in ("q", "k", "v", "out"):
-            setattr(self, name, nnx.Linear(width, width, rngs=rngs))
+        self.q = nnx.Linear(width, width, rngs=rngs)
+        self.k = nnx.Linear(width, width, rngs=rngs)
+        self.v = nnx.Linear(width, width, rngs=rngs)
+        self.out = nnx.Linear(width, width, rngs=rngs)
         self.heads = heads
 
     def __call__(self, x_BTD: jax.Array) -> jax.Array:

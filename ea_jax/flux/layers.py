@@ -140,6 +140,15 @@ def _qk_norm(head_width: int, rngs: nnx.Rngs) -> nnx.RMSNorm:
 class Attention(nnx.Module):
     """Projections of one stream (single blocks) or of image and text (dual blocks)."""
 
+    to_q: nnx.Linear
+    to_k: nnx.Linear
+    to_v: nnx.Linear
+    to_out: nnx.Linear
+    add_q_proj: nnx.Linear
+    add_k_proj: nnx.Linear
+    add_v_proj: nnx.Linear
+    to_add_out: nnx.Linear
+
     def __init__(self, width: int, heads: int, *, dual: bool, rngs: nnx.Rngs):
         self.heads = heads
         names = ["to_q", "to_k", "to_v"]

@@ -47,15 +47,17 @@ class T5Config:
 class _Attention(nnx.Module):
     def __init__(self, config: T5Config, *, rngs: nnx.Rngs):
         width, inner = config.d_model, config.num_heads * config.d_kv
-        # Logits are not scaled by 1 / sqrt(d_kv): the query's initial weights carry it.
-        spread = {"q": (width * config.d_kv) ** -0.5, "k": width**-0.5, "v": width**-0.5}
         self.norm = nnx.RMSNorm(width, epsilon=config.layer_norm_epsilon, rngs=rngs)
-        for name, std in spread.items():
+
+        def linear(rows: int, columns: int, std: float) -> nnx.Linear:
             init = nnx.initializers.normal(std)
-            linear = nnx.Linear(width, inner, use_bias=False, kernel_init=init, rngs=rngs)
-            setattr(self, name, linear)
-        init = nnx.initializers.normal(inner**-0.5)
-        self.o = nnx.Linear(inner, width, use_bias=False, kernel_init=init, rngs=rngs)
+            return nnx.Linear(rows, columns, use_bias=False, kernel_init=init, rngs=rngs)
+
+        # Logits are not scaled by 1 / sqrt(d_kv): the query's initial weights carry it.
+        self.q = linear(width, inner, (width * config.d_kv) ** -0.5)
+        self.k = linear(width, inner, width**-0.5)
+        self.v = linear(width, inner, width**-0.5)
+        self.o = linear(inner, width, inner**-0.5)
         self.heads = config.num_heads
 
     def __call__(self, x_BTD: jax.Array, bias_HTT: jax.Array) -> jax.Array:

@@ -12,11 +12,8 @@ import numpy as np
 import transformers
 
 MAX_T5_LENGTH = 512
-# transformers 5 has one class for what used to be a slow and a fast one.
-_CLASSES = {
-    "tokenizer": transformers.CLIPTokenizer,
-    "tokenizer_2": transformers.T5TokenizerFast,
-}
+# In transformers 5 these are the fast tokenizers.
+_CLASSES = {"tokenizer": transformers.CLIPTokenizer, "tokenizer_2": transformers.T5Tokenizer}
 _log = logging.getLogger(__name__)
 
 

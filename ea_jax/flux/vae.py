@@ -89,8 +89,10 @@ class _Attention(nnx.Module):
 
     def __init__(self, channels: int, config: VaeConfig, *, rngs: nnx.Rngs):
         self.group_norm = _norm(channels, config, rngs)
-        for name in ("to_q", "to_k", "to_v", "to_out"):
-            setattr(self, name, nnx.Linear(channels, channels, rngs=rngs))
+        self.to_q = nnx.Linear(channels, channels, rngs=rngs)
+        self.to_k = nnx.Linear(channels, channels, rngs=rngs)
+        self.to_v = nnx.Linear(channels, channels, rngs=rngs)
+        self.to_out = nnx.Linear(channels, channels, rngs=rngs)
 
     def __call__(self, x_BhwC: jax.Array) -> jax.Array:
         flat = self.group_norm(x_BhwC).reshape(x_BhwC.shape[0], -1, 1, x_BhwC.shape[-1])
@@ -120,6 +122,9 @@ class _Sampler(nnx.Module):
 
 class _Level(nnx.Module):
     """The blocks of one resolution; the last level of a tower has no sampler."""
+
+    downsamplers: nnx.Dict
+    upsamplers: nnx.Dict
 
     def __init__(
         self, channels: tuple[int, int], blocks: int, config: VaeConfig, *, rngs: nnx.Rngs
