@@ -78,44 +78,42 @@ class PromptBank:
         """Numbers of the unshuffled sentences, or of one concept's."""
         return np.flatnonzero(_is(self.plain_C, concept))
 
-    def text(self, group: str, numbers: Sequence[int]) -> Text:
-        """Encoded prompts [B, ...] of a group; for `others` [B * (1 + K), ...], rows outermost."""
+    def text(self, group: str, numbers: Sequence[int] | np.ndarray) -> Text:
+        """Encoded prompts [B, ...] of a group, in host memory; for `others` [B * (1 + K), ...], rows outermost."""
         prompt_B = self.groups[group].prompt_G[self._places(group, numbers)].reshape(-1)
-        return Text(t5_BTD=self.t5_UTD[prompt_B], pooled_BD=self.pooled_UD[prompt_B])
+        t5_BTD: Any = self.t5_UTD[prompt_B]
+        pooled_BD: Any = self.pooled_UD[prompt_B]
+        return Text(t5_BTD=t5_BTD, pooled_BD=pooled_BD)
 
-    def columns(self, group: str, numbers: Sequence[int]) -> Columns:
+    def columns(self, group: str, numbers: Sequence[int] | np.ndarray) -> Columns:
         """Token positions of the same prompts as `text`."""
         chosen, places = self.groups[group], self._places(group, numbers)
         width = chosen.idx_GN.shape[-1]
-        return Columns(
-            idx_BN=chosen.idx_GN[places].reshape(-1, width),
-            mask_BN=chosen.mask_GN[places].reshape(-1, width),
-        )
+        idx_BN: Any = chosen.idx_GN[places].reshape(-1, width)
+        mask_BN: Any = chosen.mask_GN[places].reshape(-1, width)
+        return Columns(idx_BN=idx_BN, mask_BN=mask_BN)
 
     def texts(self, group: str) -> list[str]:
         """The prompts of a group, in order."""
         return [self.prompts[number] for number in self.groups[group].prompt_G.reshape(-1)]
 
-    def _places(self, group: str, numbers: Sequence[int]) -> np.ndarray:
-        numbers = np.asarray(numbers, np.int64)
+    def _places(self, group: str, numbers: Sequence[int] | np.ndarray) -> np.ndarray:
+        rows_B = np.asarray(numbers, np.int64)
         if group != "others":
-            return numbers
-        places = self.contrast_R[numbers]
+            return rows_B
+        places = self.contrast_R[rows_B]
         if (places < 0).any():
             raise ValueError(
-                f"row {numbers[places < 0][0]} has no synonym; draw from contrast_rows()"
+                f"row {rows_B[places < 0][0]} has no synonym; draw from contrast_rows()"
             )
         return places
-
-
-Encode = encoding.Encode
 
 
 def build(
     concepts: Sequence[rows.Concept],
     recipe: rows.Recipe,
     *,
-    encode: Encode,
+    encode: encoding.Encode,
     tokenizer: Any,
     max_length: int,
     encoder: str,

@@ -1,0 +1,76 @@
+"""Synonyms of a concept: from the first source that has any, with a record of which it was."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+
+from ea_jax.concepts import endpoint as endpoints
+from ea_jax.concepts import replies
+
+Source = Callable[[str], Sequence[str]]
+_log = logging.getLogger(__name__)
+
+_QUESTION = """\
+List up to {count} words or short phrases in English that mean exactly the same as {word} when \
+someone describes a picture. Leave out the word itself, its plural, and anything broader or \
+narrower.
+Answer with one JSON list of strings and nothing else, for example ["sofa", "settee"]. If there \
+is none, answer []."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Synonyms:
+    """What was found.
+
+    Attributes:
+      words: synonyms, the word itself never among them.
+      source: name of the source that gave them; `none` if no source had any.
+    """
+
+    words: tuple[str, ...]
+    source: str
+
+
+def find(word: str, sources: Mapping[str, Source]) -> Synonyms:
+    """Asks sources in order until one has a synonym.
+
+        find("nude", {"wordnet": lambda w: wordnet.synonyms(reader, w), "config": curated.get})
+
+    A word without synonyms is logged, not refused: erasing goes on without L_rsc.
+
+    Args:
+      word: the concept.
+      sources: {name: word -> synonyms}.
+    """
+    for name, source in sources.items():
+        same = " ".join(word.split()).casefold()
+        given = (" ".join(found.replace("_", " ").split()) for found in source(word))
+        words = tuple(dict.fromkeys(found for found in given if found.casefold() not in ("", same)))
+        if words:
+            return Synonyms(words, name)
+    _log.warning(
+        "no synonym of %r from %s: L_rsc is off; give one in concept.synonyms",
+        word,
+        ", ".join(sources) or "any source",
+    )
+    return Synonyms((), "none")
+
+
+def from_endpoint(endpoint: endpoints.Endpoint, word: str, *, count: int = 8) -> list[str]:
+    """A language model's synonyms; maybe none.
+
+    Raises:
+      EndpointError: no answer that is a list of strings.
+    """
+    question = _QUESTION.format(count=count, word=json.dumps(word, ensure_ascii=False))
+    return endpoints.ask(endpoint, question, _parse)
+
+
+def _parse(reply: str) -> list[str]:
+    words = replies.first_list(reply)
+    if not all(isinstance(word, str) and word.strip() for word in words):
+        raise ValueError(f"not a list of words: {words!r}")
+    return words

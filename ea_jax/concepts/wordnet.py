@@ -1,0 +1,100 @@
+"""WordNet through NLTK: synonyms of one sense, and how near two words are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import nltk
+
+# Nouns that an adjective is compared by: later ones stray.
+_RELATED = 3
+
+
+def load(directory: str | Path | None = None) -> Any:
+    """NLTK's WordNet reader, its files read (2 to 4 seconds).
+
+    Args:
+      directory: of NLTK data, the one that holds `corpora/wordnet` or `corpora/wordnet.zip`; put
+        first among NLTK's own places. None asks those alone (NLTK_DATA, ~/nltk_data, ...).
+    Raises:
+      ValueError: there is no WordNet.
+    """
+    if directory is not None and str(directory) not in nltk.data.path:
+        nltk.data.path.insert(0, str(directory))
+    reader = nltk.corpus.wordnet
+    try:
+        reader.ensure_loaded()
+    except (LookupError, OSError):
+        looked = directory if directory is not None else "NLTK's data folders"
+        raise ValueError(
+            f"WordNet is not in {looked}; run `python -m nltk.downloader wordnet`, or set "
+            "NLTK_DATA to a folder that holds corpora/wordnet.zip, or give the words in the config"
+        ) from None
+    return reader
+
+
+def synonyms(reader: Any, word: str, *, sense: str = "first") -> list[str]:
+    """Lemmas of a word's sense, without the word itself, "_" read as a space.
+
+    Args:
+      reader: from `load`.
+      word: one word or several.
+      sense: `first` noun sense; `all` senses of every part of speech; or the name of one, like
+        `nude.n.01` (also a verb's: `kiss.v.01`).
+    Returns:
+      Maybe nothing: WordNet has no synonyms for most names.
+    Raises:
+      ValueError: WordNet has no sense of that name.
+    """
+    names = [
+        name.replace("_", " ")
+        for found in _senses(reader, word, sense)
+        for name in found.lemma_names()
+    ]
+    return [name for name in dict.fromkeys(names) if name.casefold() != word.casefold()]
+
+
+def noun_senses(reader: Any, word: str, *, sense: str = "first") -> list[Any]:
+    """The nouns a word stands for: its sense, or the nouns that an adjective or verb comes from.
+
+    Only nouns hang together in WordNet: "industrious" is compared as "industriousness".
+
+    Args:
+      reader, word, sense: as for `synonyms`.
+    Raises:
+      ValueError: WordNet has no sense of that name.
+    """
+    found = _senses(reader, word, sense) or reader.synsets(_lemma(word))
+    nouns = [one for one in found if one.pos() == "n"]
+    if nouns:
+        return nouns
+    for one in found:
+        nouns += one.attributes()
+        for lemma in one.lemmas():
+            nouns += [form.synset() for form in lemma.derivationally_related_forms()]
+    distinct = {noun.name(): noun for noun in nouns if noun.pos() == "n"}
+    return list(distinct.values())[:_RELATED]
+
+
+def similarity(one: Sequence[Any], other: Sequence[Any]) -> float:
+    """Largest path similarity between two lists of noun senses, in (0, 1]; 1 is the same sense."""
+    return max(a.path_similarity(b) or 0.0 for a in one for b in other)
+
+
+def _lemma(word: str) -> str:
+    return "_".join(word.split())
+
+
+def _senses(reader: Any, word: str, sense: str) -> list[Any]:
+    if sense == "first":
+        return reader.synsets(_lemma(word), pos="n")[:1]
+    if sense == "all":
+        return reader.synsets(_lemma(word))
+    try:
+        return [reader.synset(sense)]
+    except (nltk.corpus.reader.WordNetError, ValueError, KeyError):
+        raise ValueError(
+            f"concept.sense = {sense!r} is not in WordNet; use first, all, or a name like nude.n.01"
+        ) from None
