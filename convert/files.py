@@ -56,6 +56,16 @@ class Stored:
     shape: tuple[int, ...]
     offset: int
 
+    @property
+    def dtype(self) -> np.dtype:
+        """As NumPy has it; WeightsError if it hasn't."""
+        if self.code not in _DTYPES:
+            raise WeightsError(
+                f"{self.file} stores {self.code}, which is not supported; use a file in "
+                "float32, bfloat16 or float16"
+            )
+        return _DTYPES[self.code]
+
 
 def header(path: Path) -> tuple[dict[str, Stored], dict[str, str]]:
     """Reads and checks the header of one safetensors file.
@@ -128,12 +138,7 @@ def read(place: Stored, rows: tuple[int, int] | None = None) -> np.ndarray:
     Raises:
       WeightsError: a dtype that NumPy can't hold, or data cut off since `header` looked.
     """
-    if place.code not in _DTYPES:
-        raise WeightsError(
-            f"{place.file} stores {place.code}, which is not supported; use a file in "
-            "float32, bfloat16 or float16"
-        )
-    shape, offset, dtype = place.shape, place.offset, _DTYPES[place.code]
+    shape, offset, dtype = place.shape, place.offset, place.dtype
     if rows is not None:
         offset += rows[0] * math.prod(shape[1:]) * dtype.itemsize
         shape = (rows[1] - rows[0], *shape[1:])
@@ -188,7 +193,7 @@ def write(
         with partial.open("wb") as file:
             file.write(len(head).to_bytes(8, "little") + head)
             for name in names:
-                array = np.ascontiguousarray(fetch(name))
+                array = np.asarray(fetch(name), order="C")
                 if array.shape != tuple(specs[name].shape) or array.dtype != specs[name].dtype:
                     raise ValueError(
                         f"tensor {name!r} is {array.dtype}{array.shape}, announced as "

@@ -70,7 +70,16 @@ class Edit:
                 f"edit {self.concept!r} changes whole kernels; give its `apply(weights)` to the "
                 "sampler as weights, or fold it in with python -m ea_jax.merge"
             )
-        return adapters.scaled(self.adapters, self._strength(strength))
+        return self.scaled(strength)[0]
+
+    def scaled(self, strength: float | None = None) -> tuple[Tree, Tree]:
+        """Adapters and deltas with a strength folded in; None takes the recommended one, or 1."""
+        if strength is None:
+            strength = 1.0 if self.strength is None else self.strength
+        deltas = {
+            (*path, "kernel"): strength * layer["kernel"] for path, layer in walk(self.deltas)
+        }
+        return adapters.scaled(self.adapters, strength), traverse_util.unflatten_dict(deltas)
 
     def apply(self, weights: Tree, strength: float | None = None) -> Tree:
         """New weights with the edit in them, rounded to the weights' dtype once.
@@ -83,10 +92,10 @@ class Edit:
 
     def changes(self, strength: float | None = None) -> dict[Module, jax.Array]:
         """What is added to each layer's kernel, float32 [(L,) in, out]."""
-        scale = self._strength(strength)
-        added = {path: scale * adapters.delta(adapter) for path, adapter in walk(self.adapters)}
-        for path, layer in walk(self.deltas):
-            added[path] = added.get(path, 0) + scale * jnp.asarray(layer["kernel"], jnp.float32)
+        lora, deltas = self.scaled(strength)
+        added = {path: adapters.delta(adapter) for path, adapter in walk(lora)}
+        for path, layer in walk(deltas):
+            added[path] = added.get(path, 0) + jnp.asarray(layer["kernel"], jnp.float32)
         return added
 
     def check(self, weights: Tree) -> int:
@@ -107,11 +116,6 @@ class Edit:
                 )
             changed += shape[0] if len(shape) == 3 else 1
         return changed
-
-    def _strength(self, strength: float | None) -> float:
-        if strength is not None:
-            return strength
-        return 1.0 if self.strength is None else self.strength
 
 
 def save(edit: Edit, folder: str | Path) -> Path:
@@ -199,23 +203,15 @@ def _weighted(edits: Sequence[Edit], strengths: Sequence[float] | None, weight: 
             f"the edits were made on different models, {sorted(bases)}; combine edits of one base"
         )
     given = [None] * len(edits) if strengths is None else list(strengths)
-    scales = [
-        weight * edit._strength(strength) for edit, strength in zip(edits, given, strict=True)
-    ]
-    lora: Tree = {}
-    low_rank = [
-        adapters.scaled(edit.adapters, scale)
-        for edit, scale in zip(edits, scales, strict=True)
-        if edit.adapters
-    ]
-    if low_rank:
-        lora = adapters.concatenate(low_rank)
+    parts = [edit.scaled(strength) for edit, strength in zip(edits, given, strict=True)]
+    low_rank = [adapters.scaled(lora, weight) for lora, _ in parts if lora]
     deltas: dict[Module, Any] = {}
-    for edit, scale in zip(edits, scales, strict=True):
-        for path, layer in walk(edit.deltas):
-            deltas[*path, "kernel"] = deltas.get((*path, "kernel"), 0) + scale * layer["kernel"]
+    for _, changes in parts:
+        for path, layer in walk(changes):
+            kernel = (*path, "kernel")
+            deltas[kernel] = deltas.get(kernel, 0) + weight * layer["kernel"]
     return Edit(
-        lora,
+        adapters.concatenate(low_rank) if low_rank else {},
         traverse_util.unflatten_dict(deltas),
         base=next(iter(bases), None),
         concept=_joined(edit.concept for edit in edits),

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from flax import nnx, struct
 
 from ea_jax.flux import layers
+from ea_jax.flux.adapters import check as check_adapters
 from ea_jax.flux.attention import Columns, check_backend
 from ea_jax.flux.rope import rope_table
 
@@ -177,6 +178,9 @@ def embed(
         )
     if grid[0] * grid[1] != x_BSC.shape[1]:
         raise ValueError(f"grid {grid} does not hold the {x_BSC.shape[1]} tokens of x")
+    if lora is not None:
+        # An adapter that matches no layer would do nothing, without a word.
+        check_adapters(lora, weights)
     dtype = weights["x_embedder"]["kernel"].dtype
     ends = _merge_ends(weights, config)
     table = rope_table(text.t5_BTD.shape[1], grid, config.axes_dims_rope)
@@ -324,6 +328,7 @@ def velocity(
     Raises:
       ValueError: unknown backend or remat policy, guidance that doesn't fit the model, a grid
         that doesn't fit x.
+      AdapterError: an adapter without its layer.
     """
     check_backend(attention)
     gain = column_gain or ColumnGain()
