@@ -119,7 +119,7 @@ def test_loading_holds_little_more_than_the_result(tmp_path):
         "transformer",
         dtype=np.float32,
         config=config,
-        max_shard_bytes=32_000_000,
+        max_shard_bytes=16_000_000,
     )
     sizes = [path.stat().st_size for path in (tmp_path / "transformer").glob("*.safetensors")]
     assert len(sizes) > 3

@@ -82,6 +82,15 @@ def test_a_picture_does_not_depend_on_its_batch(pipeline, text):
     np.testing.assert_allclose(both[1], alone[0], atol=1e-5)
 
 
+def test_a_long_list_of_prompts_is_encoded_as_each_prompt_alone(pipeline):
+    prompts = [f"{number} cats" for number in range(37)]
+    many, seen = pipeline.encode(prompts, max_length=16)
+    assert many.t5_BTD.shape[:2] == seen.ids_BT.shape == (37, 16)
+    last, _ = pipeline.encode(prompts[-1:], max_length=16)
+    np.testing.assert_allclose(many.t5_BTD[-1:], last.t5_BTD, atol=1e-5)
+    np.testing.assert_allclose(many.pooled_BD[-1:], last.pooled_BD, atol=1e-5)
+
+
 def test_sampling_compiles_once_per_shape_whatever_guidance_seed_and_weights(pipeline, text):
     pipeline.sample(text, seeds=[0, 1], **SIDE)
     before = sampler._scan._cache_size()

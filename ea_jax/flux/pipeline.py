@@ -26,6 +26,7 @@ from ea_jax.flux.tokens import Tokens
 from ea_jax.flux.transformer import ColumnGain, Text, Weights
 
 PARTS = ("text_encoder", "text_encoder_2", "vae", "transformer")
+ENCODE_ROWS = 16
 Put = Callable[[tuple[str, ...], np.ndarray], jax.Array]
 _SMALL_FILES = ["model_index.json", "scheduler/*", "tokenizer/*", "tokenizer_2/*", "*/config.json"]
 _log = logging.getLogger(__name__)
@@ -150,7 +151,7 @@ class Pipeline:
     def encode(
         self, prompts: Sequence[str], *, max_length: int | None = None
     ) -> tuple[Text, Tokens]:
-        """Encodes prompts with T5 and CLIP; compiled once per number of prompts and length.
+        """Encodes prompts with T5 and CLIP, at most `ENCODE_ROWS` at a time.
 
         Args:
           prompts: texts.
@@ -168,8 +169,8 @@ class Pipeline:
             self.clip_tokenizer, prompts, self.clip_config.max_position_embeddings
         )
         text = Text(
-            t5_BTD=_t5_encode(t5_weights, self.t5_config, t5_tokens.ids_BT),
-            pooled_BD=_clip_pool(clip_weights, self.clip_config, clip_tokens.ids_BT),
+            t5_BTD=_in_chunks(_t5_encode, t5_weights, self.t5_config, t5_tokens.ids_BT),
+            pooled_BD=_in_chunks(_clip_pool, clip_weights, self.clip_config, clip_tokens.ids_BT),
         )
         return text, t5_tokens
 
@@ -324,6 +325,16 @@ def _broadcast(text: Text, batch: int) -> Text:
             f"{rows} prompts for {batch} pictures; give one prompt, or as many as seeds"
         )
     return jax.tree.map(lambda x: jnp.broadcast_to(x, (batch, *x.shape[1:])), text)
+
+
+def _in_chunks(encode, weights: Weights, config: Any, ids_BT: np.ndarray) -> jax.Array:
+    """Bounds the memory of a large bank of prompts, with one program for all its chunks."""
+    rows = ids_BT.shape[0]
+    if rows <= ENCODE_ROWS:
+        return encode(weights, config, ids_BT)
+    padded_BT = np.pad(ids_BT, ((0, -rows % ENCODE_ROWS), (0, 0)), mode="edge")
+    chunks = np.split(padded_BT, len(padded_BT) // ENCODE_ROWS)
+    return jnp.concatenate([encode(weights, config, chunk) for chunk in chunks])[:rows]
 
 
 @functools.partial(jax.jit, static_argnums=1)
