@@ -79,7 +79,10 @@ class PromptBank:
         return np.flatnonzero(_is(self.plain_C, concept))
 
     def text(self, group: str, numbers: Sequence[int] | np.ndarray) -> Text:
-        """Encoded prompts [B, ...] of a group, in host memory; for `others` [B * (1 + K), ...], rows outermost."""
+        """Encoded prompts [B, ...] of a group, in host memory.
+
+        For `others` [B * (1 + K), ...]: a row's synonym, its irrelevant words, the next row.
+        """
         prompt_B = self.groups[group].prompt_G[self._places(group, numbers)].reshape(-1)
         t5_BTD: Any = self.t5_UTD[prompt_B]
         pooled_BD: Any = self.pooled_UD[prompt_B]

@@ -70,6 +70,8 @@ class Recipe:
             )
         if self.shuffles < 1:
             raise ValueError(f"data.shuffles = {self.shuffles}, and it has to be at least 1")
+        if self.words < 1:
+            raise ValueError(f"concept.words = {self.words}; L_rsc needs at least 1 (the paper: 3)")
         if self.anchor in ("replaced", "sentence") and self.neutral is None:
             raise ValueError(
                 f"concept.anchor = {self.anchor!r} needs a text; set concept.neutral for "
@@ -130,7 +132,7 @@ def rows(concepts: Sequence[Concept], recipe: Recipe) -> list[Row]:
         if recipe.anchor in ("replaced", "sentence"):
             setting = {"replaced": "concept.neutral", "sentence": "concept.anchor_sentence"}
             require_absent(concept.word, [recipe.neutral or ""], setting=setting[recipe.anchor])
-        if concept.synonyms and not all(concept.irrelevant[: recipe.words] or [()]):
+        if concept.synonyms and not (concept.irrelevant and all(concept.irrelevant)):
             raise ValueError(
                 f"concept {concept.word!r} has a synonym but no irrelevant words; give words of "
                 "each class (concept.no_relation, far, mid), or no synonym, which turns L_rsc off"
