@@ -152,6 +152,8 @@ def _send(request: urllib.request.Request, timeout: float) -> bytes:
                 raise ValueError(f"more than {_MAX_BYTES} bytes")
             if time.monotonic() > deadline:
                 raise TimeoutError
+        if response.length:
+            raise http.client.IncompleteRead(body, response.length)
         return body
 
 
