@@ -10,6 +10,7 @@ as it was made; without one, an edit is used at the strength that its maker reco
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -156,13 +157,7 @@ def load(source: str | Path) -> Edit:
         path = there[0]
     lora, deltas, metadata = convert.peft.read(path)
     facts = {name: metadata.pop(key, None) for name, key in _FACTS.items()}
-    stated = metadata.pop(_STRENGTH, None)
-    try:
-        strength = None if stated is None else float(stated)
-    except ValueError:
-        raise WeightsError(
-            f"{path} states the strength {stated!r}, which is no number; export it again"
-        ) from None
+    strength = _number(metadata.pop(_STRENGTH, None), path)
     return Edit(lora, deltas, strength=strength, more=metadata, **facts)
 
 
@@ -218,6 +213,20 @@ def _weighted(edits: Sequence[Edit], strengths: Sequence[float] | None, weight: 
         preset=_joined(edit.preset for edit in edits),
         strength=1.0,
     )
+
+
+def _number(stated: str | None, path: Path) -> float | None:
+    if stated is None:
+        return None
+    try:
+        number = float(stated)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise WeightsError(
+            f"{path} states the strength {stated!r}, which is no finite number; export it again"
+        )
+    return number
 
 
 def _joined(names: Any) -> str | None:

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,7 +20,7 @@ import numpy as np
 
 import convert.diffusers
 import convert.peft
-from convert import files
+from convert import files, layouts, trees
 from convert.files import Stored, WeightsError
 from ea_jax import edits
 from ea_jax.edits import Edit
@@ -43,7 +45,8 @@ def merge_folder(
       Number of layers that were changed.
     Raises:
       FileExistsError: `out` holds something.
-      ValueError: not a FLUX pipeline, or an edit that doesn't fit it; nothing is written.
+      ValueError: not a FLUX pipeline, an edit that doesn't fit it, a strength that isn't finite;
+        nothing is written.
       OSError: the disk is full; nothing is left behind.
     """
     source, out = hub.locate(model, ["model_index.json", "*/*"]), Path(out)
@@ -51,16 +54,18 @@ def merge_folder(
         raise FileExistsError(f"{out} is not an empty folder; delete it, or choose another --out")
     if source.resolve() in (out.resolve(), *out.resolve().parents):
         raise FileExistsError(f"{out} lies inside {source}; choose an --out outside of it")
+    if strength is not None and not math.isfinite(strength):
+        raise ValueError(f"strength {strength} is no finite number; 1 is the edit as it was made")
     config = TransformerConfig.from_json(convert.diffusers.read_config(source, "transformer"))
-    edit.check(abstract_weights(config))
-    changes = _changes(edit, strength)
-    shards = _shards(source)
-    missing = sorted(set(changes) - set(files.headers(shards)))
-    if missing:
-        raise WeightsError(f"missing tensor {missing[0]!r} in {source}; download the folder again")
+    template = abstract_weights(config)
+    edit.check(template)
+    changes, shards = _changes(edit, strength), _shards(source)
+    _, shapes = trees.plan(template, layouts.TRANSFORMER)
+    trees.check(files.headers(shards), shapes, str(source / "transformer"))
 
-    unfinished = out.with_name(out.name + ".partial")
-    shutil.rmtree(unfinished, ignore_errors=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    unfinished = work / out.name
     try:
         _copy_others(source, unfinished)
         for path in shards:
@@ -74,7 +79,7 @@ def merge_folder(
             )
         unfinished.replace(out)
     finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        shutil.rmtree(work, ignore_errors=True)
     return len(changes)
 
 

@@ -114,6 +114,12 @@ def test_a_folder_with_something_in_it_is_left_alone(model, tmp_path, capsys):
     assert "choose an --out outside of it" in error
 
 
+def test_a_strength_that_is_not_finite_is_refused(model, tmp_path, capsys):
+    path = edits.save(Edit(toy_lora.trained()), tmp_path)
+    arguments = ["--model", str(model), "--lora", str(path), "--out", str(tmp_path / "out")]
+    assert "strength nan is no finite number" in fails([*arguments, "--strength", "nan"], capsys)
+
+
 def test_an_empty_folder_is_filled(model, tmp_path):
     (tmp_path / "out").mkdir()
     merge.merge_folder(model, Edit(toy_lora.trained()), tmp_path / "out")
@@ -153,7 +159,7 @@ def test_a_missing_tensor_is_named(model, tmp_path):
     for shard in (model / "transformer").glob("*.safetensors"):
         if "transformer_blocks.1.attn.add_q_proj.weight" in files.header(shard)[0]:
             shard.unlink()
-    with pytest.raises(ValueError, match=r"missing tensor 'transformer_blocks\.\d"):
+    with pytest.raises(ValueError, match="missing tensor '"):
         merge.merge_folder(model, Edit(toy_lora.trained()), tmp_path / "out")
 
 
