@@ -121,12 +121,13 @@ def test_the_scan_is_the_loop_of_euler_steps(pipeline, text):
 
 
 def test_model_times_are_rounded_before_they_are_divided():
-    sigmas = np.array([1.0, 0.98066, 0.3], np.float32)
+    sigmas = np.array([1.0, 0.75, 0.3], np.float32)
     assert sampler.model_times(sigmas, np.float32) == pytest.approx(sigmas)
+    # 750 lies between 748 and 752, and bfloat16 takes the even one: 0.752, then 0.75390625.
+    # Rounded the other way round it would have stayed 0.75.
     rounded = sampler.model_times(sigmas, jnp.bfloat16)
-    # 980.66 rounds to 980 (steps of 4 there), 300 is exact; then both are divided and rounded.
     assert rounded.dtype == jnp.bfloat16
-    assert rounded.tolist() == [1.0, float(jnp.bfloat16(0.98)), float(jnp.bfloat16(0.3))]
+    assert rounded.tolist() == [1.0, 0.75390625, 0.30078125]
 
 
 def test_schnell_takes_no_guidance_and_four_steps(schnell_folder):
