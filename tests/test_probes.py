@@ -65,5 +65,5 @@ def test_pictures_are_painted_in_batches_of_one_size_with_their_own_seeds():
 
 
 def test_a_trained_prompt_cannot_be_evaluated():
-    with pytest.raises(ValueError, match="1 evaluation prompts were trained on, e.g. 'a ball'"):
+    with pytest.raises(ValueError, match=r"1 evaluation prompts were trained on, e\.g\. 'a ball'"):
         probes.check_held_out([probe()], ["a ball", "a cat"])
