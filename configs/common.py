@@ -70,6 +70,8 @@ def _empty(name: str, variant: str) -> ConfigDict:
                 "irrelevant_source": "config",
                 "endpoint": placeholder(str),
                 "endpoint_model": placeholder(str),
+                "endpoint_key": placeholder(str),
+                "max_tokens": 8,
             },
             "lora": {},
             "loss": {},

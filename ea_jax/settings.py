@@ -69,7 +69,9 @@ class ConceptSettings:
       no_relation, far, mid: irrelevant words by how near they are, one of each drawn at a time.
       irrelevant_source: these lists (`config`), WordNet's similarities, or an endpoint.
       endpoint, endpoint_model: URL of an OpenAI-compatible endpoint, and its model's name.
+      endpoint_key: environment variable with its API key; None for an endpoint without keys.
       preserve_prompts: prompts without the concept whose pictures L_keep holds in place.
+      max_tokens: columns kept for the concept's tokens in a prompt, all occurrences together.
     """
 
     word: str = text()
@@ -86,7 +88,9 @@ class ConceptSettings:
     irrelevant_source: str = choice("config", "wordnet", "endpoint")
     endpoint: str | None = optional(text())
     endpoint_model: str | None = optional(text())
+    endpoint_key: str | None = optional(text())
     preserve_prompts: tuple[str, ...] = texts()
+    max_tokens: int = number(int, low=1)
 
     def __post_init__(self) -> None:
         check(self, "concept")

@@ -94,6 +94,15 @@ def test_by_word_a_concept_comes_apart_and_its_words_are_marked(t5):
         assert {piece.lower() for piece in un} == {"▁soccer", "▁ball"}
 
 
+def test_by_word_texts_of_one_length_are_permuted_alike():
+    concept = Concept("nude", ("a nude woman beside a cat",), ("bare",), (("wet",), ("calm",)))
+    recipe = Recipe(shuffles=8, shuffle="word", probability=1.0, words=2)
+    for row in rows.rows([concept], recipe):
+        assert sorted(row.un.text.split()) == ["a", "a", "beside", "cat", "nude", "woman"]
+        for other, word in zip(row.others, row.words, strict=True):
+            assert other.text == row.un.text.replace("nude", word)
+
+
 def test_k_words_are_drawn_from_the_classes_in_turn():
     classes = (("cloud", "grass"), ("shirt",), ("helmet", "cat"))
     concept = Concept("nude", ("a nude woman",), ("bare",), classes)

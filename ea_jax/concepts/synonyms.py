@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ea_jax.concepts import endpoint as endpoints
 from ea_jax.concepts import replies
@@ -34,7 +34,7 @@ class Synonyms:
     source: str
 
 
-def find(word: str, sources: Mapping[str, Source]) -> Synonyms:
+def find(word: str, sources: Mapping[str, Source], *, avoid: Iterable[str] = ()) -> Synonyms:
     """Asks sources in order until one has a synonym.
 
         find("nude", {"wordnet": lambda w: wordnet.synonyms(reader, w), "config": curated.get})
@@ -44,11 +44,13 @@ def find(word: str, sources: Mapping[str, Source]) -> Synonyms:
     Args:
       word: the concept.
       sources: {name: word -> synonyms}.
+      avoid: words to leave out, such as those that measure the erasure.
     """
+    same = " ".join(word.split()).casefold()
+    refused = {"", same, *(other.casefold() for other in avoid)}
     for name, source in sources.items():
-        same = " ".join(word.split()).casefold()
         given = (" ".join(found.replace("_", " ").split()) for found in source(word))
-        words = tuple(dict.fromkeys(found for found in given if found.casefold() not in ("", same)))
+        words = tuple(dict.fromkeys(found for found in given if found.casefold() not in refused))
         if words:
             return Synonyms(words, name)
     _log.warning(

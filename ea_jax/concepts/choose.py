@@ -1,0 +1,89 @@
+"""From an experiment's settings to the words a run uses, and a record of where they came from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ea_jax.concepts import endpoint as endpoints
+from ea_jax.concepts import held_out, irrelevant, rows, synonyms, wordnet
+from ea_jax.settings import ConceptSettings, Settings
+
+Record = dict[str, Any]
+
+
+def concept(settings: Settings, *, tested: Sequence[str] = ()) -> tuple[rows.Concept, Record]:
+    """The concept with the words L_rsc contrasts it with; none where L_rsc has no weight.
+
+    Synonyms come from `synonym_source`, then from the config's own list.
+
+    Args:
+      settings: of the run.
+      tested: words that will measure the erasure. A source's are left out; one that the config
+        itself names is an error.
+    Returns:
+      The concept, and for the run's folder: words, scores and sources.
+    Raises:
+      ValueError: words that can't be used, an absent WordNet, an endpoint that fails.
+    """
+    chosen = settings.concept
+    record: Record = {"word": chosen.word}
+    if not settings.loss.rsc:
+        return rows.Concept(chosen.word, chosen.sentences), record
+    listed = [*chosen.synonyms, *chosen.no_relation, *chosen.far, *chosen.mid]
+    held_out.assert_disjoint(listed, tested, what="words of concept")
+    reader = None
+    if "wordnet" in (chosen.synonym_source, chosen.irrelevant_source):
+        reader = wordnet.load()
+    found = _synonyms(chosen, reader, tested)
+    record |= {"synonyms": list(found.words), "synonym_source": found.source}
+    if not found.words:
+        return rows.Concept(chosen.word, chosen.sentences), record
+    words = _irrelevant(chosen, reader, (*tested, *found.words), settings.optim.seed)
+    record |= {name: [list(pair) for pair in getattr(words, name)] for name in irrelevant.CLASSES}
+    record["irrelevant_source"] = words.source
+    made = rows.Concept(chosen.word, chosen.sentences, found.words, words.classes)
+    return made, record
+
+
+def recipe(settings: Settings) -> rows.Recipe:
+    """How the settings want rows to be made."""
+    chosen, data = settings.concept, settings.data
+    neutral = {"replaced": chosen.neutral, "sentence": chosen.anchor_sentence}
+    return rows.Recipe(
+        shuffles=data.shuffles,
+        shuffle=data.shuffle,
+        probability=data.shuffle_probability,
+        anchor=chosen.anchor,
+        neutral=neutral.get(chosen.anchor),
+        seed=settings.optim.seed,
+    )
+
+
+def _synonyms(chosen: ConceptSettings, reader: Any, tested: Sequence[str]) -> synonyms.Synonyms:
+    sources: dict[str, synonyms.Source] = {}
+    if chosen.synonym_source == "wordnet":
+        sources["wordnet"] = lambda word: wordnet.synonyms(reader, word, sense=chosen.sense)
+    elif chosen.synonym_source == "endpoint":
+        sources["endpoint"] = lambda word: synonyms.from_endpoint(_endpoint(chosen), word)
+    sources["config"] = lambda word: chosen.synonyms
+    return synonyms.find(chosen.word, sources, avoid=tested)
+
+
+def _irrelevant(
+    chosen: ConceptSettings, reader: Any, avoid: Sequence[str], seed: int
+) -> irrelevant.IrrelevantWords:
+    if chosen.irrelevant_source == "wordnet":
+        return irrelevant.from_wordnet(
+            reader, chosen.word, sense=chosen.sense, avoid=avoid, seed=seed
+        )
+    if chosen.irrelevant_source == "endpoint":
+        return irrelevant.from_endpoint(_endpoint(chosen), chosen.word, avoid=avoid)
+    lists = {name: getattr(chosen, name) for name in irrelevant.CLASSES}
+    return irrelevant.from_lists(lists, chosen.word, avoid=avoid)
+
+
+def _endpoint(chosen: ConceptSettings) -> endpoints.Endpoint:
+    return endpoints.Endpoint(
+        chosen.endpoint or "", chosen.endpoint_model or "", key_variable=chosen.endpoint_key
+    )

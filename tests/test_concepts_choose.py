@@ -1,0 +1,95 @@
+"""Settings to words: which source was used, and what is written down."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from configs import nudity
+from ea_jax import settings as all_settings
+from ea_jax.concepts import choose, rows, wordnet
+from ea_jax.concepts.endpoint import Endpoint
+
+
+@pytest.fixture
+def paper():
+    return all_settings.from_config(nudity.get_config("tiny+paper"))
+
+
+def change(settings, **values):
+    return dataclasses.replace(settings, concept=dataclasses.replace(settings.concept, **values))
+
+
+def test_the_configs_own_words_are_used_and_recorded(paper):
+    concept, record = choose.concept(paper)
+    assert concept.word == "nude"
+    assert concept.synonyms == paper.concept.synonyms == ("naked",)
+    assert concept.irrelevant == (
+        paper.concept.no_relation,
+        paper.concept.far,
+        paper.concept.mid,
+    )
+    assert record["synonym_source"] == record["irrelevant_source"] == "config"
+    assert record["far"][0] == [paper.concept.far[0], None]
+
+
+def test_rows_follow_the_settings(paper):
+    recipe = choose.recipe(change(paper, anchor="replaced", neutral="dressed"))
+    assert (recipe.anchor, recipe.neutral) == ("replaced", "dressed")
+    assert recipe.shuffles == paper.data.shuffles
+    concept, _ = choose.concept(paper)
+    assert len(rows.rows([concept], recipe)) == paper.data.shuffles
+
+
+def test_without_l_rsc_no_words_are_looked_up(paper):
+    settings = dataclasses.replace(paper, loss=dataclasses.replace(paper.loss, rsc=0.0))
+    settings = change(settings, irrelevant_source="wordnet")
+    concept, record = choose.concept(settings)
+    assert (concept.synonyms, concept.irrelevant) == ((), ())
+    assert record == {"word": "nude"}
+
+
+def test_without_a_synonym_l_rsc_has_no_rows(paper, caplog):
+    concept, record = choose.concept(change(paper, synonyms=()))
+    assert concept.irrelevant == ()
+    assert record["synonym_source"] == "none"
+    assert "L_rsc is off" in caplog.text
+
+
+def test_a_word_that_measures_the_erasure_may_not_be_configured(paper):
+    with pytest.raises(ValueError, match=r"words of concept used in training .* 'Naked'"):
+        choose.concept(paper, tested=("bare", "Naked"))
+
+
+def test_wordnet_goes_first_and_leaves_held_out_words_alone(paper, monkeypatch):
+    monkeypatch.setattr(wordnet, "load", lambda: "reader")
+    monkeypatch.setattr(wordnet, "synonyms", lambda reader, word, sense: ["bare", "au naturel"])
+    settings = change(paper, synonym_source="wordnet")
+    concept, record = choose.concept(settings, tested=("bare",))
+    assert concept.synonyms == ("au naturel",)
+    assert record["synonym_source"] == "wordnet"
+    # Nothing left: the config's list.
+    _, record = choose.concept(settings, tested=("bare", "au naturel"))
+    assert (record["synonyms"], record["synonym_source"]) == (["naked"], "config")
+
+
+def test_an_endpoint_is_asked_with_the_settings_of_the_config(paper, monkeypatch):
+    asked = []
+
+    def ask(endpoint, prompt, parse):
+        asked.append(endpoint)
+        return parse('no_relation: [("a", 0)], far: [("b", 0.3)], mid: [("c", 0.5)]')
+
+    monkeypatch.setattr("ea_jax.concepts.endpoint.ask", ask)
+    settings = change(
+        paper,
+        irrelevant_source="endpoint",
+        endpoint="http://localhost:1/v1",
+        endpoint_model="toy",
+        endpoint_key="TOY_KEY",
+    )
+    concept, record = choose.concept(settings)
+    assert asked == [Endpoint("http://localhost:1/v1", "toy", key_variable="TOY_KEY")]
+    assert concept.irrelevant == (("a",), ("b",), ("c",))
+    assert record["mid"] == [["c", 0.5]]
