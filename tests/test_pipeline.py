@@ -95,7 +95,7 @@ def test_sampling_compiles_once_per_shape_whatever_guidance_seed_and_weights(pip
     pipeline.sample(text, seeds=[0, 1], **SIDE)
     before = sampler._scan._cache_size()
     other = jax.tree.map(lambda x: 2 * x, pipeline.weights["transformer"])
-    pipeline.sample(text, seeds=[8, 9], guidance=2.0, **SIDE)
+    pipeline.sample(text, seeds=[8, 9], guidance=2, **SIDE)
     pipeline.sample(text, seeds=[0, 1], weights=other, **SIDE)
     assert sampler._scan._cache_size() == before
 
