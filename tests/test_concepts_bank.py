@@ -12,6 +12,7 @@ from toy_t5 import t5_tokenizer
 
 from ea_jax.concepts import bank, held_out, rows
 from ea_jax.concepts.rows import Concept, Recipe
+from ea_jax.flux.pipeline import Pipeline
 
 LENGTH = 24
 BALL = Concept(
@@ -313,3 +314,29 @@ def test_held_out_words_may_not_stand_in_a_prompt_of_the_bank(t5):
     held_out.assert_absent(["basketball", "foot"], made.prompts)
     with pytest.raises(ValueError, match="held-out word 'Football' is in training prompt"):
         held_out.assert_absent(["Football"], made.prompts)
+
+
+def test_a_bank_holds_what_the_pipeline_encodes(dev_folder):
+    pipe = Pipeline.load(dev_folder, parts=("text_encoder", "text_encoder_2"))
+
+    def encode(prompts):
+        text, _ = pipe.encode(prompts, max_length=LENGTH)
+        return text.t5_BTD, text.pooled_BD
+
+    made = bank.build(
+        [Concept("cat", ("a {}",))],
+        Recipe(shuffles=2),
+        encode=encode,
+        tokenizer=pipe.t5_tokenizer,
+        max_length=LENGTH,
+        encoder="random",
+        batch=2,
+    )
+    # The random pipeline's tokens are letters: ▁ a ▁ c a t.
+    assert made.columns("plain", [0]).idx_BN[0].tolist() == [2, 3, 4, 5, 0, 0, 0, 0]
+    t5_BTD, pooled_BD = encode(["a cat", ""])
+    text = made.text("plain", [0])
+    np.testing.assert_array_equal(text.t5_BTD[0], np.asarray(t5_BTD)[0].astype(ml_dtypes.bfloat16))
+    np.testing.assert_array_equal(
+        made.text("empty", [0]).pooled_BD[0], np.asarray(pooled_BD)[1].astype(ml_dtypes.bfloat16)
+    )
