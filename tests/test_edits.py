@@ -91,6 +91,7 @@ def test_reading_what_was_written_gives_it_rounded_to_bfloat16(tmp_path, scope):
 def test_writing_what_was_read_gives_the_same_bytes(tmp_path):
     first = edits.save(Edit(toy_lora.trained(), **FACTS, more={"note": "ä"}), tmp_path / "one")
     second = edits.save(edits.load(first), tmp_path / "two")
+    assert files.header(first)[1]["note"] == "ä"
     assert first.read_bytes() == second.read_bytes()
 
 
