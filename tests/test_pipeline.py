@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from convert import WeightsError
-from ea_jax.flux import sampler
+from ea_jax.flux import sampler, tokens
 from ea_jax.flux.pipeline import Pipeline
 
 SIDE = {"height": 32, "width": 32, "steps": 2}
@@ -190,3 +190,14 @@ def test_a_single_file_transformer_stands_in_for_the_folder_s(dev_folder, tmp_pa
     np.testing.assert_array_equal(
         other.sample(text, seeds=[0, 1], **SIDE), pipeline.sample(text, seeds=[0, 1], **SIDE)
     )
+
+
+def test_a_folder_with_flux_dev_s_names_and_tokenizers_loads_from_its_shards(flux_dev_like_folder):
+    assert (flux_dev_like_folder / "text_encoder_2" / "model.safetensors.index.json").exists()
+    dev = Pipeline.load(flux_dev_like_folder, parts=["transformer", "text_encoder_2"])
+    assert dev.transformer_config.num_layers == 19
+    assert dev.transformer_config.num_single_layers == 38
+    assert dev.latent_shape(1024, 512) == (128, 64, 16)
+    seen = tokens.tokenize(dev.t5_tokenizer, ["a nude woman with beautiful hair"], 256)
+    assert dev.t5_tokenizer.convert_ids_to_tokens(seen.ids_BT[0, 2:4]) == ["▁nu", "de"]
+    assert seen.offsets[0][2:4] == ((2, 4), (4, 6))
