@@ -1,0 +1,372 @@
+"""EraseAnything: a pair of steps on one LoRA, one that erases and one that preserves.
+
+    lower level: w_esd L_esd + w_attn L_attn         (Eq. 2, 3)   forgets the concept
+    upper level: w_lora L_lora + w_keep L_keep + w_rsc L_rsc      (Eq. 4, 5)   keeps the rest
+
+Both are pure functions of (state, base weights, batch), to be jitted once with `settings` and
+`optimiser` bound. Only the LoRA has gradients; the frozen model enters as an argument.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from ea_jax import lora as adapters
+from ea_jax.flux.attention import Columns
+from ea_jax.flux.transformer import (
+    Text,
+    TransformerConfig,
+    Weights,
+    dual_columns,
+    velocity,
+)
+from ea_jax.methods import losses
+from ea_jax.methods.trajectories import denoise
+from ea_jax.settings import LossSettings
+
+Terms = dict[str, jax.Array]
+
+ATTENTION_FORMS: dict[str, Callable[..., jax.Array]] = {
+    "mass": losses.attention_mass,
+    "sum": losses.attention_sum,
+    "release": losses.attention_norm,
+}
+RSC_FORMS: dict[str, Callable[..., jax.Array]] = {
+    "intent": losses.rsc_intent,
+    "printed": losses.rsc_printed,
+    "release": losses.rsc_release,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class StepSettings:
+    """All that is static about the pair of steps.
+
+    Attributes:
+      model: shape of the transformer.
+      grid: rows and columns of packed image tokens.
+      sigmas: the sampler's noise levels, from 1 down to 0.
+      loss: terms and their forms; a term of weight 0 is not computed.
+      lora_scale: alpha / rank.
+      x_t: from the `pool`, or `resample`d from noise at every lower step.
+      guidance: the model's distilled guidance; None for a model without.
+      attention, remat: see `ea_jax.flux.transformer.velocity`.
+    """
+
+    model: TransformerConfig
+    grid: tuple[int, int]
+    sigmas: tuple[float, ...]
+    loss: LossSettings
+    lora_scale: float = 1.0
+    x_t: str = "pool"
+    guidance: float | None = 3.5
+    attention: str = "chunked"
+    remat: str = "none"
+
+
+class State(struct.PyTreeNode):
+    """What training changes: saved whole, and all that a resumed run needs beside its step.
+
+    Attributes:
+      lora: float32 adapters.
+      lower, upper: optimiser states; `upper` is None where one optimiser serves both levels.
+      pool_PSC: float32 latents of the trajectory pool.
+    """
+
+    lora: Any
+    lower: optax.OptState
+    upper: optax.OptState | None
+    pool_PSC: jax.Array
+
+
+class LowerBatch(struct.PyTreeNode):
+    """One lower step's prompts and places in the pool.
+
+    Attributes:
+      member_B: rows of the pool.
+      fresh_B: True where a path starts from new noise.
+      index_B: step of the schedule each row stands at.
+      weight_B: 1 for real rows, 0 for rows that only fill up a sharded batch.
+      text: sentences with the concept.
+      columns: its tokens in them.
+      anchor: prompts without it.
+      seed: uint32 for the step's noise.
+    """
+
+    member_B: jax.Array
+    fresh_B: jax.Array
+    index_B: jax.Array
+    weight_B: jax.Array
+    text: Text
+    columns: Columns
+    anchor: Text
+    seed: jax.Array
+
+
+class Pictures(struct.PyTreeNode):
+    """Clean packed latents [B, S, C], the prompts that made them, and row weights [B]."""
+
+    latent_BSC: jax.Array
+    text: Text
+    weight_B: jax.Array
+
+
+class Contrast(struct.PyTreeNode):
+    """L_rsc's prompts: R sentences, each with the concept, a synonym, and K irrelevant words.
+
+    Attributes:
+      latent_RSC: pictures whose noised form all prompts of a row see.
+      text, columns: the concept's sentences, [R, ...].
+      others, other_columns: [R * (1 + K), ...], a row's synonym first, then its words.
+    """
+
+    latent_RSC: jax.Array
+    text: Text
+    columns: Columns
+    others: Text
+    other_columns: Columns
+
+
+class UpperBatch(struct.PyTreeNode):
+    """One upper step's pictures: `lora` for L_lora, `keep` for L_keep, `contrast` for L_rsc."""
+
+    lora: Pictures | None
+    keep: Pictures | None
+    contrast: Contrast | None
+    seed: jax.Array
+
+
+def lower_step(
+    state: State,
+    base: Weights,
+    batch: LowerBatch,
+    *,
+    settings: StepSettings,
+    optimiser: optax.GradientTransformation,
+) -> tuple[State, Terms]:
+    """Erases: one update on w_esd L_esd + w_attn L_attn, and the pool moves on by one step.
+
+    Returns:
+      The new state, and each term (unweighted), the total and the gradient's norm, float32.
+    """
+    s = settings
+    sigmas = jnp.array(s.sigmas, jnp.float32)
+    t_B, next_B = sigmas[batch.index_B], sigmas[batch.index_B + 1]
+    x_BSC = _place(state, base, batch, s)
+
+    with jax.named_scope("teacher"):
+        target = None
+        if s.loss.esd:
+            teacher = state.lora if s.loss.teacher == "student" else None
+            both = jax.tree.map(lambda a, c: jnp.concatenate([a, c]), batch.anchor, batch.text)
+            twice = lambda a: jnp.concatenate([a, a])  # noqa: E731
+            v, _ = _velocity(
+                base, teacher, twice(x_BSC), twice(t_B), both, s, guidance=s.loss.teacher_guidance
+            )
+            target = losses.erasing_target(*jnp.split(v, 2), eta=s.loss.eta)
+
+    def loss(lora):
+        with jax.named_scope("student"):
+            v, attn_LB = _velocity(
+                base,
+                lora,
+                x_BSC,
+                t_B,
+                batch.text,
+                s,
+                columns=batch.columns if s.loss.attn else None,
+                reduce=lambda cols, columns: _attention_loss(cols, columns, s),
+            )
+        terms = {}
+        if s.loss.esd:
+            with jax.named_scope("L_esd"):
+                terms["esd"] = _mean(losses.velocity_error(v, target), batch.weight_B)
+        if s.loss.attn:
+            with jax.named_scope("L_attn"):
+                blocks = attn_LB[-1:] if s.loss.attn_blocks == "last" else attn_LB
+                terms["attn"] = _mean(blocks.mean(0), batch.weight_B)
+        total = sum(getattr(s.loss, name) * term for name, term in terms.items())
+        return total, ({**terms, "total": total}, v)
+
+    grads, (terms, v) = jax.grad(loss, has_aux=True)(state.lora)
+    lora, lower = _update(state.lora, grads, state.lower, optimiser)
+    pool_PSC = state.pool_PSC
+    if s.x_t == "pool":
+        moved = x_BSC + (next_B - t_B)[:, None, None] * v.astype(jnp.float32)
+        pool_PSC = pool_PSC.at[batch.member_B].set(moved)
+    terms["grad_norm"] = optax.tree.norm(grads)
+    return state.replace(lora=lora, lower=lower, pool_PSC=pool_PSC), terms
+
+
+def upper_step(
+    state: State,
+    base: Weights,
+    batch: UpperBatch,
+    *,
+    settings: StepSettings,
+    optimiser: optax.GradientTransformation,
+) -> tuple[State, Terms]:
+    """Preserves: one update on w_lora L_lora + w_keep L_keep + w_rsc L_rsc.
+
+    Returns:
+      The new state, and each term (unweighted), the total and the gradient's norm, float32.
+    """
+    s = settings
+    noise_key, t_key, rsc_key = jax.random.split(jax.random.key(batch.seed), 3)
+    kept = {name: getattr(batch, name) for name in ("lora", "keep") if getattr(s.loss, name)}
+    pictures = None
+    if kept:
+        pictures = jax.tree.map(lambda *rows: jnp.concatenate(rows), *kept.values())
+        noise = jax.random.normal(noise_key, pictures.latent_BSC.shape)
+        t_B = _draw_t(t_key, len(noise), s.loss.t_draw)
+        x_BSC = _noised(pictures.latent_BSC, noise, t_B)
+
+    def loss(lora):
+        terms = {}
+        if pictures is not None:
+            with jax.named_scope("student"):
+                v, _ = _velocity(base, lora, x_BSC, t_B, pictures.text, s)
+            row = 0
+            for name, rows in kept.items():
+                part = slice(row, row + len(rows.weight_B))
+                row = part.stop
+                with jax.named_scope(f"L_{name}"):
+                    if name == "lora":
+                        target = noise[part] - rows.latent_BSC
+                    else:
+                        target, _ = _velocity(base, None, x_BSC[part], t_B[part], rows.text, s)
+                    error_B = losses.velocity_error(v[part], target)
+                    terms[name] = _mean(error_B, rows.weight_B)
+        if s.loss.rsc:
+            with jax.named_scope("L_rsc"):
+                terms["rsc"] = _contrast(lora, base, batch.contrast, rsc_key, s)
+        total = sum(getattr(s.loss, name) * term for name, term in terms.items())
+        return total, {**terms, "total": total}
+
+    grads, terms = jax.grad(loss, has_aux=True)(state.lora)
+    shared = state.upper is None
+    opt_state = state.lower if shared else state.upper
+    lora, opt_state = _update(state.lora, grads, opt_state, optimiser)
+    terms["grad_norm"] = optax.tree.norm(grads)
+    return state.replace(lora=lora, **{"lower" if shared else "upper": opt_state}), terms
+
+
+def _velocity(base, lora, x_BSC, t_B, text, s, *, guidance=None, columns=None, reduce=None):
+    """The model's velocity with (or without) LoRA; guidance is the student's unless given."""
+    guidance = s.guidance if guidance is None else guidance
+    return velocity(
+        base,
+        s.model,
+        x_BSC,
+        t_B,
+        text,
+        grid=s.grid,
+        guidance_B=None if guidance is None else jnp.full(len(t_B), guidance, jnp.float32),
+        lora=None if lora is None else adapters.scaled(lora, s.lora_scale),
+        columns=columns,
+        reduce=reduce,
+        attention=s.attention,
+        remat=s.remat,
+    )
+
+
+def _place(state: State, base: Weights, batch: LowerBatch, s: StepSettings) -> jax.Array:
+    """x_t of a lower step: from the pool, fresh noise, or sampled anew down to t."""
+    noise_key = jax.random.key(batch.seed)
+    shape = (len(batch.member_B), *state.pool_PSC.shape[1:])
+    noise_BSC = jax.random.normal(noise_key, shape, jnp.float32)
+    if s.x_t == "resample":
+        return denoise(
+            lambda x, t: _velocity(base, state.lora, x, t, batch.text, s)[0],
+            noise_BSC,
+            jnp.array(s.sigmas, jnp.float32),
+            batch.index_B[0],
+        )
+    return jnp.where(batch.fresh_B[:, None, None], noise_BSC, state.pool_PSC[batch.member_B])
+
+
+def _attention_loss(cols_BHQN: jax.Array, columns: Columns, s: StepSettings) -> jax.Array:
+    if s.loss.attn_queries == "image":
+        cols_BHQN = cols_BHQN[:, :, -s.grid[0] * s.grid[1] :]
+    return ATTENTION_FORMS[s.loss.attn_form](cols_BHQN, columns.mask_BN)
+
+
+def _contrast(lora, base: Weights, batch: Contrast, key: jax.Array, s: StepSettings) -> jax.Array:
+    """L_rsc: features of K + 2 prompts from truncated forwards; gradient through the concept's."""
+    R = batch.latent_RSC.shape[0]
+    others = batch.other_columns.idx_BN.shape[0] // R
+    noise_key, t_key = jax.random.split(key)
+    noise_RSC = jax.random.normal(noise_key, batch.latent_RSC.shape)
+    frozen = jax.lax.stop_gradient(lora)
+    if s.loss.features == "shared":
+        t_R = jax.random.uniform(t_key, (R,), minval=s.loss.rsc_t_min)
+        x_RSC = _noised(batch.latent_RSC, noise_RSC, t_R)
+        x_OSC, t_O = jnp.repeat(x_RSC, others, axis=0), jnp.repeat(t_R, others)
+    else:
+        sigmas = jnp.array(s.sigmas, jnp.float32)
+        high = max(1, sum(sigma >= s.loss.rsc_t_min for sigma in s.sigmas))
+        index = jax.random.randint(t_key, (), 0, high)
+        path = lambda noise, text: denoise(  # noqa: E731
+            lambda x, t: _velocity(base, frozen, x, t, text, s)[0], noise, sigmas, index
+        )
+        x_RSC = path(noise_RSC, batch.text)
+        x_OSC = path(jnp.repeat(noise_RSC, others, axis=0), batch.others)
+        t_R, t_O = jnp.full(R, sigmas[index]), jnp.full(R * others, sigmas[index])
+    un_RQ = _feature(lora, base, x_RSC, t_R, batch.text, batch.columns, s)
+    other_OQ = _feature(frozen, base, x_OSC, t_O, batch.others, batch.other_columns, s)
+    other_ROQ = other_OQ.reshape(R, others, -1)
+    form = RSC_FORMS[s.loss.rsc_form]
+    return form(un_RQ, other_ROQ[:, 0], other_ROQ[:, 1:], tau=s.loss.tau).mean()
+
+
+def _feature(lora, base, x_BSC, t_B, text, columns, s: StepSettings) -> jax.Array:
+    def reduce(cols_BHQN, columns):
+        heads = slice(1) if s.loss.rsc_form == "release" else slice(None)
+        return losses.column_feature(
+            cols_BHQN[:, heads], columns.mask_BN, image_tokens=s.grid[0] * s.grid[1]
+        )
+
+    guidance_B = None if s.guidance is None else jnp.full(len(t_B), s.guidance, jnp.float32)
+    features_LBQ = dual_columns(
+        base,
+        s.model,
+        x_BSC,
+        t_B,
+        text,
+        columns,
+        grid=s.grid,
+        guidance_B=guidance_B,
+        lora=adapters.scaled(lora, s.lora_scale),
+        reduce=reduce,
+        attention=s.attention,
+        remat=s.remat,
+    )
+    return features_LBQ[-1]
+
+
+def _draw_t(key: jax.Array, rows: int, how: str) -> jax.Array:
+    """Noise levels in (0, 1], unshifted: k / 1000 for k in 1..1000, or logistic of a normal."""
+    if how == "logit_normal":
+        return jax.nn.sigmoid(jax.random.normal(key, (rows,)))
+    return jax.random.randint(key, (rows,), 1, 1001) / 1000.0
+
+
+def _noised(latent_BSC: jax.Array, noise_BSC: jax.Array, t_B: jax.Array) -> jax.Array:
+    t = t_B[:, None, None]
+    return (1 - t) * latent_BSC.astype(jnp.float32) + t * noise_BSC
+
+
+def _mean(values_B: jax.Array, weight_B: jax.Array) -> jax.Array:
+    return (values_B * weight_B).sum() / weight_B.sum()
+
+
+def _update(lora, grads, opt_state, optimiser):
+    updates, opt_state = optimiser.update(grads, opt_state, lora)
+    return optax.apply_updates(lora, updates), opt_state
