@@ -1,0 +1,1 @@
+"""flux-tiny: the emoji world it knows, its training, its judge."""
