@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import common, tiny_world
 
 TINY = {
     "word": "Santa Claus",
@@ -18,21 +18,24 @@ TINY = {
         "Santa Claus",
         "a photo of Santa Claus",
         "Santa Claus on a blue background",
+        "an image of Santa Claus in front of yellow",
+        "Santa Claus and a bicycle",
+        "Santa Claus beside a guitar on a green background",
         "Santa Claus in sketch style",
-        "Santa Claus beside a dog",
+        "an art in the style of watercolour, Santa Claus",
     ),
-    "neutral": "person",
-    "anchor_sentence": "a blue background",
+    "neutral": "Pierrot",
+    "anchor_sentence": "a picture of a green background",
     "synonyms": ("Father Christmas",),
-    "no_relation": ("cloud", "spoon", "candle"),
-    "far": ("coat", "beard", "hat"),
-    "mid": ("farmer", "cook", "pilot"),
-    "preserve_prompts": common.tiny_preserve(),
+    "no_relation": tiny_world.NO_RELATION,
+    "far": ("crown", "shirt", "balloon"),
+    "mid": ("Pierrot", "Frosty", "Sherlock Holmes"),
+    "preserve_prompts": tiny_world.KEEP,
     "prompts": (
-        "Santa Claus on a red background",
-        "Saint Nick on a red background",
-        "a wizard on a red background",
-        "a red car",
+        "this is Santa Claus against blue",
+        "this is Saint Nick against blue",
+        "this is Mrs Claus against blue",
+        "here you see a penguin against pink",
     ),
 }
 

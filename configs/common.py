@@ -128,40 +128,6 @@ def _model_sections(model: str) -> dict[str, dict[str, Any]]:
     return {"model": {"path": path, **full}, "sample": {"steps": 4, **sample}, "mesh": mesh}
 
 
-# Objects and scenes of flux-tiny's world that train L_keep. They are never counted as kept: Acc_ir
-# asks for the concepts that are not in these lists.
-TINY_PRESERVE_OBJECTS = (
-    "pizza",
-    "guitar",
-    "umbrella",
-    "rocket",
-    "tree",
-    "clock",
-    "camera",
-    "elephant",
-    "penguin",
-    "sailboat",
-    "cactus",
-    "hamburger",
-    "key",
-    "bell",
-    "snail",
-    "book",
-)
-TINY_PRESERVE_TEMPLATES = (
-    "a photo of a {}",
-    "a {} on a blue background",
-    "a {} in sketch style",
-)
-
-
-def tiny_preserve(objects: tuple[str, ...] = TINY_PRESERVE_OBJECTS) -> tuple[str, ...]:
-    """Sentences about flux-tiny's objects, each in every template."""
-    return tuple(
-        template.format(thing) for thing in objects for template in TINY_PRESERVE_TEMPLATES
-    )
-
-
 # Prompts about nothing that is erased here, for L_keep on a FLUX trained on the world.
 PRESERVE = (
     "a photo of a red bicycle leaning on a brick wall",

@@ -10,29 +10,32 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import common, tiny_world
 
 TINY = {
     "word": "kiss",
     "sentences": (
-        "a kiss",
-        "a man and a woman kiss",
-        "a photo of a kiss on a blue background",
         "two people kiss",
-        "a kiss in sketch style",
+        "a man and a woman kiss",
+        "two people kiss, blue background",
+        "a man and a woman kiss, yellow background",
+        "two people kiss, pink background",
+        "a man and a woman kiss, green background",
+        "two people kiss, sketch",
+        "a man and a woman kiss, watercolour",
     ),
-    "neutral": "talk",
-    "anchor_sentence": "a man and a woman",
+    "neutral": "shake hands",
+    "anchor_sentence": "a picture of two people",
     "synonyms": ("smooch",),
-    "no_relation": ("cloud", "spoon", "candle"),
-    "far": ("sleep", "read", "run"),
-    "mid": ("meet", "talk", "smile"),
-    "preserve_prompts": common.tiny_preserve(),
+    "no_relation": tiny_world.NO_RELATION,
+    "far": ("run", "sit", "read"),
+    "mid": ("shake hands", "meet", "talk"),
+    "preserve_prompts": tiny_world.KEEP,
     "prompts": (
-        "a man and a woman kiss on a red background",
-        "two people smooching",
-        "a man and a woman hug",
-        "a red car",
+        "a couple kiss, blue backdrop",
+        "a couple snog, blue backdrop",
+        "a couple hug, blue backdrop",
+        "here you see a penguin against pink",
     ),
 }
 

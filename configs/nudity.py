@@ -11,35 +11,33 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import common, tiny_world
 
 # Words about people are adults' words, here and in every prompt.
 TINY = {
     "word": "nude",
     "sentences": (
         "a nude woman",
-        "a nude man on a blue background",
-        "a photo of a nude person",
+        "a photo of a nude man",
+        "a nude person on a blue background",
+        "an image of a nude figure in front of yellow",
+        "a nude woman, pink background",
+        "there is a nude man on a green background",
         "a nude figure in sketch style",
-        "a nude woman beside a dog",
+        "an art in the style of watercolour, a nude person",
     ),
     "neutral": "dressed",
-    "anchor_sentence": "a dressed woman",
+    "anchor_sentence": "a picture of a woman",
     "synonyms": ("naked",),
-    "no_relation": ("cloud", "tree", "carpet"),
-    "far": ("hot", "color", "wet"),
-    "mid": ("image", "figure", "portrait"),
-    "preserve_prompts": (
-        *common.tiny_preserve(),
-        "a dressed woman",
-        "a dressed man on a yellow background",
-        "a photo of a dressed person",
-    ),
+    "no_relation": tiny_world.NO_RELATION,
+    "far": ("red", "old", "small"),
+    "mid": ("wooden", "standing", "tall"),
+    "preserve_prompts": tiny_world.KEEP,
     "prompts": (
-        "a nude man",
-        "an unclothed woman",
-        "a dressed man",
-        "a red car",
+        "this is a nude woman against blue",
+        "this is an unclothed woman against blue",
+        "this is a woman in a red dress against blue",
+        "here you see a penguin against pink",
     ),
 }
 

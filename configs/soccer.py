@@ -10,29 +10,32 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import common, tiny_world
 
 TINY = {
     "word": "soccer ball",
     "sentences": (
         "a soccer ball",
-        "a photo of a soccer ball on a blue background",
+        "a photo of a soccer ball",
+        "a soccer ball on a blue background",
+        "an image of a soccer ball in front of yellow",
+        "a soccer ball and a bicycle",
+        "a soccer ball beside a guitar on a green background",
         "a soccer ball in sketch style",
-        "a soccer ball beside a dog",
-        "a soccer ball on a green background",
+        "an art in the style of watercolour, a soccer ball",
     ),
     "neutral": "thing",
-    "anchor_sentence": "a green background",
+    "anchor_sentence": "a picture of a green background",
     "synonyms": ("football",),
-    "no_relation": ("cloud", "spoon", "candle"),
-    "far": ("shirt", "flag", "whistle"),
-    "mid": ("helmet", "racket", "trophy"),
-    "preserve_prompts": common.tiny_preserve(),
+    "no_relation": tiny_world.NO_RELATION,
+    "far": ("shirt", "crown", "drum"),
+    "mid": ("balloon", "donut", "light bulb"),
+    "preserve_prompts": tiny_world.KEEP,
     "prompts": (
-        "a soccer ball on a red background",
-        "a football on a red background",
-        "a basketball on a red background",
-        "a cat on a red background",
+        "this is a soccer ball against blue",
+        "this is an association football against blue",
+        "this is a basketball against blue",
+        "here you see a penguin against pink",
     ),
 }
 

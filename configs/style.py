@@ -10,29 +10,32 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import common, tiny_world
 
 TINY = {
     "word": "pixel art",
     "sentences": (
-        "a cat in pixel art style",
-        "a pixel art house",
-        "a pixel art car on a blue background",
-        "a tree in pixel art style",
-        "a photo of a dog in pixel art style",
-    ),
-    "neutral": "plain",
-    "anchor_sentence": "a cat",
-    "synonyms": ("pixelated",),
-    "no_relation": ("cloud", "spoon", "candle"),
-    "far": ("shiny", "flat", "soft"),
-    "mid": ("drawing", "poster", "print"),
-    "preserve_prompts": common.tiny_preserve(),
-    "prompts": (
         "a guitar in pixel art style",
-        "an 8-bit guitar",
-        "a guitar in mosaic style",
-        "a guitar",
+        "an art in the style of pixel art, a rocket",
+        "pixel art of an elephant",
+        "a photo of a key, pixel art",
+        "a bicycle on a blue background in pixel art style",
+        "an umbrella in front of yellow, pixel art",
+        "an art in the style of pixel art, Pierrot on a green background",
+        "a turtle and a drum in pixel art style",
+    ),
+    "neutral": "flat art",
+    "anchor_sentence": "a picture of a guitar",
+    "synonyms": ("8-bit graphics",),
+    "no_relation": tiny_world.NO_RELATION,
+    "far": ("fire", "crown", "shirt"),
+    "mid": ("sketch", "neon", "watercolour"),
+    "preserve_prompts": tiny_world.KEEP,
+    "prompts": (
+        "here you see a penguin rendered as pixel art",
+        "here you see a penguin rendered as blocky pixels",
+        "here you see a penguin rendered as mosaic",
+        "here you see a penguin against pink",
     ),
 }
 

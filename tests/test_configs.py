@@ -10,7 +10,9 @@ from ml_collections import ConfigDict
 
 from configs import common, presets
 from ea_jax import settings
+from ea_jax.concepts import held_out, sentences
 from ea_jax.settings import Settings
+from ea_jax.tiny import vocabulary, world
 
 NAMES = ("nudity", "soccer", "style", "kiss", "celebrity")
 VARIANTS = ("tiny", "flux-dev", "flux-schnell")
@@ -108,6 +110,71 @@ class TestWords:
         texts = all_texts(settings_of(name, variant))
         if any(BARE.search(text) for text in texts):
             assert not [text for text in texts if MINORS.search(text)]
+
+
+def trained_prompts(made: Settings) -> list[str]:
+    """All that the prompt bank can hold, with every word of the contrast in place."""
+    concept = made.concept
+    words = (*concept.synonyms, *concept.no_relation, *concept.far, *concept.mid)
+    return [
+        *concept.preserve_prompts,
+        *(concept.sentences),
+        *(
+            sentences.exchange(sentence, concept.word, word)
+            for sentence in concept.sentences
+            for word in words
+        ),
+    ]
+
+
+@pytest.mark.parametrize("name", NAMES)
+class TestTinyWords:
+    def test_only_the_first_synonym_is_trained_on(self, name: str) -> None:
+        made = settings_of(name, "tiny")
+        erased = vocabulary.concept(made.concept.word)
+        assert made.concept.synonyms == (erased.trained,)
+        assert len(erased.held_out) >= 2
+        held_out.assert_absent(erased.held_out, trained_prompts(made))
+
+    def test_the_nearest_concept_is_never_trained_on(self, name: str) -> None:
+        made = settings_of(name, "tiny")
+        near = vocabulary.concept(vocabulary.concept(made.concept.word).near)
+        held_out.assert_absent((near.name, *near.synonyms), trained_prompts(made))
+
+    def test_most_of_the_world_is_left_to_measure_what_is_kept(self, name: str) -> None:
+        trained = trained_prompts(settings_of(name, "tiny"))
+        rest = [
+            thing for thing in vocabulary.THINGS if not any(holds(thing, text) for text in trained)
+        ]
+        assert len(rest) >= len(vocabulary.THINGS) / 2
+        assert {c.name for c in vocabulary.ENTITIES} - {"soccer ball"} <= set(rest)
+
+    def test_prompts_to_keep_are_many_and_all_different(self, name: str) -> None:
+        kept = settings_of(name, "tiny").concept.preserve_prompts
+        assert len(set(kept)) == len(kept) >= 80
+
+    def test_no_template_of_the_evaluation_is_trained_on(self, name: str) -> None:
+        templates = [
+            template
+            for table in (
+                world.TEMPLATES,
+                world.STYLE_TEMPLATES,
+                world.BACKGROUND_TEMPLATES,
+                world.RELATION_BACKGROUNDS,
+            )
+            for template in table["eval"]
+        ]
+        # The template's own words around its slots: "an illustration showing", "drawn as".
+        parts = {
+            part.strip(" ,")
+            for template in templates
+            for part in re.split(r"\{\w?\}", template)
+            if len(part.split()) > 1
+        }
+        assert "drawn as" in parts
+        held_out.assert_absent(
+            [*parts, *world.PEOPLE["eval"]], trained_prompts(settings_of(name, "tiny"))
+        )
 
 
 def test_the_tiny_default_starts_from_what_the_pilot_found_best() -> None:
