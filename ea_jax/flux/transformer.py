@@ -383,7 +383,7 @@ def _layers(weights: Weights, lora: layers.Adapters | None, name: str) -> Weight
     return stack if adapters is None else {**stack, "lora": adapters}
 
 
-def _scan(body, carry, stack, *, remat: str, unroll: bool):
+def _scan(body, carry, stack, *, remat: str, unroll: bool) -> tuple[Any, Any]:
     policies = {"block": None, "dots": jax.checkpoint_policies.dots_saveable}
     if remat in policies:
         # The scan already keeps a block's recomputation apart from its first run.

@@ -34,13 +34,13 @@ def _equation(equation: core.JaxprEqn) -> int:
     name, params = equation.primitive.name, equation.params
     if name == "dot_general":
         (contracted, _), _ = params["dimension_numbers"]
-        shape = equation.invars[0].aval.shape
-        out = math.prod(equation.outvars[0].aval.shape)
+        shape = _shape(equation.invars[0])
+        out = math.prod(_shape(equation.outvars[0]))
         return 2 * out * math.prod(shape[axis] for axis in contracted)
     if name == "conv_general_dilated":
-        kernel = equation.invars[1].aval.shape
+        kernel = _shape(equation.invars[1])
         out_channels = kernel[params["dimension_numbers"].rhs_spec[0]]
-        out = math.prod(equation.outvars[0].aval.shape)
+        out = math.prod(_shape(equation.outvars[0]))
         return 2 * out * math.prod(kernel) // out_channels
     if name == "while":
         raise ValueError("a while loop has no known number of turns; count its body by itself")
@@ -60,3 +60,7 @@ def _inner(params: dict[str, Any]) -> list[core.Jaxpr]:
         elif isinstance(value, core.Jaxpr):
             found.append(value)
     return found
+
+
+def _shape(variable: Any) -> tuple[int, ...]:
+    return variable.aval.shape
