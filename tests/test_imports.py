@@ -22,8 +22,9 @@ LAYERS = (
     ("ea_jax.evaluate",),
     ("ea_jax.app", "ea_jax.aot", "ea_jax.profile", "ea_jax.sample", "ea_jax.merge", "ea_jax.run"),
 )
-# Beside the tower: what it may import. Only the top row and programs may import it.
-SIDE = {"ea_jax.tiny": {"ea_jax.runtime", "ea_jax.flux", "convert"}}
+# Beside the tower: what it may import. Only the top row and programs may import it. From `evaluate`
+# the tiny world takes the forms of a probe and a detector, which its own fill.
+SIDE = {"ea_jax.tiny": {"ea_jax.runtime", "ea_jax.flux", "ea_jax.evaluate", "convert"}}
 # These stand alone.
 ALONE = ("ea_jax.runtime", "convert")
 
