@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -84,9 +85,11 @@ def open_dataset(folder: str | Path) -> Dataset:
         for line in path.read_text(encoding="utf-8").splitlines():
             row = json.loads(line)
             captions.append(tuple(row.pop("captions")))
-            scenes.append(
-                Scene(**{k: tuple(v) if isinstance(v, list) else v for k, v in row.items()})
-            )
+            fields: dict[str, Any] = {
+                name: tuple(value) if isinstance(value, list) else value
+                for name, value in row.items()
+            }
+            scenes.append(Scene(**fields))
     return Dataset(images, tuple(scenes), tuple(captions))
 
 

@@ -58,7 +58,7 @@ def neon(picture: Picture) -> Picture:
     colour = picture - picture.min(-1, keepdims=True)
     peak = colour.max(-1, keepdims=True)
     hue = np.where(peak > 0.12, colour / np.maximum(peak, 1e-3), [0.2, 1.0, 1.0])
-    hue = ndimage.uniform_filter(hue, (5, 5, 0))
+    hue = ndimage.uniform_filter(hue, 5, axes=(0, 1))
     lit = edges[..., None] * (0.25 + 0.75 * hue)
     glow = ndimage.gaussian_filter(lit, (1.5, 1.5, 0))
     return np.clip(0.03 + lit + 0.6 * glow, 0, 1)

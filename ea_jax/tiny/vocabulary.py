@@ -36,8 +36,9 @@ class Concept:
 
     @property
     def held_out(self) -> tuple[str, ...]:
-        """Synonyms that only an evaluation uses."""
-        return self.synonyms[1:]
+        """Synonyms that only an evaluation uses: none shares a word with the trained one."""
+        trained = set(self.trained.split())
+        return tuple(word for word in self.synonyms[1:] if not trained & set(word.split()))
 
 
 def _table(kind: str, rows: str) -> tuple[Concept, ...]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -73,7 +75,7 @@ class Scene:
 def sample_scene(rng: np.random.Generator) -> Scene:
     """Draws a scene: one thing, two things, a relation, or a mannequin."""
     style = DEFAULT_STYLE if rng.random() < 0.4 else _pick(rng, STYLE_NAMES)
-    common = {"style": style, "background": _pick(rng, tuple(BACKGROUNDS))}
+    common: dict[str, Any] = {"style": style, "background": _pick(rng, tuple(BACKGROUNDS))}
     kind = rng.random()
     if kind < 0.55:
         return thing_scene(_pick(rng, THINGS), rng, **common)
@@ -84,18 +86,18 @@ def sample_scene(rng: np.random.Generator) -> Scene:
     return mannequin_scene(_pick(rng, (NUDE.name, DRESSED.name)), rng, **common)
 
 
-def thing_scene(name: str, rng: np.random.Generator, **common: str) -> Scene:
+def thing_scene(name: str, rng: np.random.Generator, **common: Any) -> Scene:
     """One object or character, somewhere on the grid."""
     return Scene(things=(name,), place=_place(rng), **common)
 
 
-def pair_scene(name: str, rng: np.random.Generator, **common: str) -> Scene:
+def pair_scene(name: str, rng: np.random.Generator, **common: Any) -> Scene:
     """A thing with another one beside or below it."""
     other = _pick(rng, tuple(t for t in THINGS if t != name))
     return Scene(things=(name, other), layout=_pick(rng, ("beside", "above")), **common)
 
 
-def relation_scene(name: str, rng: np.random.Generator, **common: str) -> Scene:
+def relation_scene(name: str, rng: np.random.Generator, **common: Any) -> Scene:
     """A relation, between things that can stand in it."""
     if name in PEOPLE_RELATIONS:
         return Scene(relation=name, place=_place(rng), **common)
@@ -108,7 +110,7 @@ def relation_scene(name: str, rng: np.random.Generator, **common: str) -> Scene:
     return Scene(things=(a, b), relation=name, **common)
 
 
-def mannequin_scene(dress: str, rng: np.random.Generator, **common: str) -> Scene:
+def mannequin_scene(dress: str, rng: np.random.Generator, **common: Any) -> Scene:
     """A wooden mannequin, bare or dressed."""
     garment = _pick(rng, tuple(GARMENTS)) if dress == DRESSED.name else ""
     return Scene(
@@ -171,7 +173,10 @@ def describe(
       words: concept name -> the word used for it, where that is not its name.
     """
     words = words or {}
-    say = lambda name: words.get(name, name)  # noqa: E731
+
+    def say(name: str) -> str:
+        return words.get(name, name)
+
     text = _subject(scene, rng, split, say)
     if not scene.relation and rng.random() < 0.7:
         text = _pick(rng, TEMPLATES[split]).replace("{}", text)
@@ -186,7 +191,7 @@ def describe(
 
 def with_article(word: str, name: str) -> str:
     """The word with a or an; proper names and plurals stand alone."""
-    alone = word[0].isupper() or word.endswith("s") and word not in ("bus", "cactus", "omnibus")
+    alone = word[0].isupper() or (word.endswith("s") and word not in ("bus", "cactus", "omnibus"))
     proper = name in CONCEPTS and CONCEPTS[name].kind == "character" and word == name
     if alone or proper:
         return word
@@ -232,7 +237,7 @@ def misspelled(word: str, rng: np.random.Generator, edits: int = 1) -> str:
     return word
 
 
-def _subject(scene: Scene, rng: np.random.Generator, split: str, say) -> str:
+def _subject(scene: Scene, rng: np.random.Generator, split: str, say: Callable[[str], str]) -> str:
     if scene.dress == NUDE.name:
         return f"a {say(NUDE.name)} {scene.noun}"
     if scene.dress:

@@ -1,0 +1,162 @@
+"""The loop all of flux-tiny's trainers share: pure steps over batches, resumable, with time left.
+
+A batch depends on the step's number alone, so a run that was cut off goes on with the same bits.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import orbax.checkpoint as ocp
+from flax import struct
+
+log = logging.getLogger(__name__)
+
+Weights = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """How long a stage trains, and how often it speaks and saves."""
+
+    steps: int
+    batch: int
+    learning_rate: float
+    warmup: int
+    weight_decay: float
+    ema: float
+    log_every: int
+    save_every: int
+    seed: int
+
+
+class State(struct.PyTreeNode):
+    """Everything a trainer needs to go on: float32 weights, their running average, optimiser."""
+
+    weights: Any
+    average: Any
+    optimiser: Any
+
+
+def optimiser(config: LoopConfig) -> optax.GradientTransformation:
+    """AdamW with clipping at 1, linear warm-up, cosine decay to zero."""
+    schedule = optax.warmup_cosine_decay_schedule(
+        init_value=0.0,
+        peak_value=config.learning_rate,
+        warmup_steps=config.warmup,
+        decay_steps=config.steps,
+    )
+    return optax.chain(
+        optax.clip_by_global_norm(1.0),
+        optax.adamw(schedule, b2=0.98, weight_decay=config.weight_decay, mask=_decayed),
+    )
+
+
+def _decayed(weights: Weights) -> Any:
+    # Biases, norms and the T5 position bias hold no direction worth shrinking.
+    return jax.tree.map_with_path(
+        lambda path, _: getattr(path[-1], "key", None) in ("kernel", "embedding"), weights
+    )
+
+
+def start(
+    weights: Weights, config: LoopConfig, transform: optax.GradientTransformation | None = None
+) -> State:
+    """The state before the first step; `transform` as for `make_step`."""
+    transform = transform or optimiser(config)
+    return State(
+        weights=weights,
+        average=jax.tree.map(jnp.copy, weights),
+        optimiser=transform.init(weights),
+    )
+
+
+def make_step(
+    loss: Callable[[Weights, Any, jax.Array], tuple[jax.Array, dict[str, jax.Array]]],
+    config: LoopConfig,
+    transform: optax.GradientTransformation | None = None,
+) -> Callable[[State, Any, jax.Array], tuple[State, dict[str, jax.Array]]]:
+    """A jitted step that minimises `loss(weights, batch, key) -> (scalar, terms)`.
+
+    Args:
+      loss: to be minimised.
+      config: the stage's schedule.
+      transform: optimiser in place of `optimiser(config)`.
+    """
+    transform = transform or optimiser(config)
+
+    def step(state: State, batch: Any, key: jax.Array) -> tuple[State, dict[str, jax.Array]]:
+        (value, terms), grads = jax.value_and_grad(loss, has_aux=True)(state.weights, batch, key)
+        updates, moments = transform.update(grads, state.optimiser, state.weights)
+        weights = optax.apply_updates(state.weights, updates)
+        average = optax.incremental_update(weights, state.average, 1 - config.ema)
+        return State(weights, average, moments), {"loss": value, **terms}
+
+    return jax.jit(step, donate_argnums=0)
+
+
+def fit(
+    step: Callable[[State, Any, jax.Array], tuple[State, dict[str, jax.Array]]],
+    state: State,
+    batch_at: Callable[[int], Any],
+    *,
+    config: LoopConfig,
+    folder: str | Path,
+    on_save: Callable[[State], None] = lambda state: None,
+) -> State:
+    """Trains to `config.steps`, from the newest checkpoint in `folder` if there is one.
+
+    Args:
+      step: from `make_step`; its key is folded from the seed and the step's number.
+      state: where to start without a checkpoint; also the restored one's shapes.
+      batch_at: step number -> batch; the same number gives the same batch.
+      config: the stage's schedule.
+      folder: checkpoints of this stage, two kept.
+      on_save: called with the state after each checkpoint.
+    Returns:
+      The last state.
+    Raises:
+      FloatingPointError: the loss is not finite; the last checkpoint stands.
+    """
+    key = jax.random.key(config.seed)
+    options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
+    with ocp.CheckpointManager(Path(folder).resolve(), options=options) as manager:
+        first = manager.latest_step() or 0
+        if first:
+            target = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+            state = manager.restore(first, args=ocp.args.StandardRestore(target))
+            log.info("%s: goes on at step %d of %d", Path(folder).name, first, config.steps)
+        began = time.monotonic()
+        for number in range(first, config.steps):
+            state, terms = step(state, batch_at(number), jax.random.fold_in(key, number))
+            done = number + 1
+            if done % config.log_every == 0 or done == config.steps:
+                _report(Path(folder).name, done, first, config.steps, began, terms)
+            if done % config.save_every == 0 or done == config.steps:
+                manager.save(done, args=ocp.args.StandardSave(state))
+                on_save(state)
+    return state
+
+
+def _report(
+    name: str, done: int, first: int, steps: int, began: float, terms: dict[str, jax.Array]
+) -> None:
+    values = {term: float(value) for term, value in terms.items()}
+    if not np.isfinite(values["loss"]):
+        raise FloatingPointError(
+            f"{name}: the loss is {values['loss']} at step {done}; the last checkpoint stands, "
+            "go on from it with a lower learning_rate"
+        )
+    seconds = (time.monotonic() - began) / (done - first)
+    words = " ".join(f"{term} {value:.4f}" for term, value in values.items())
+    left = seconds * (steps - done) / 60
+    log.info("%s %d/%d %s | %.2f s/step, %.1f min left", name, done, steps, words, seconds, left)

@@ -1,0 +1,212 @@
+"""Rebuilds flux-tiny, stage by stage; each goes on where it was cut off.
+
+pip install 'ea-jax[world]'
+python -m ea_jax.tiny.pretrain --out flux-tiny --work pretraining --stages vae,text,flux,judge
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+from pathlib import Path
+
+import jax
+import numpy as np
+from absl import app, flags
+
+import convert.diffusers
+from ea_jax.flux import latents, tokens, transformer, vae
+from ea_jax.flux.pipeline import Pipeline
+from ea_jax.runtime.program import one_line_errors, start_logging
+from ea_jax.tiny import dataset, loop, train_flux, train_vae
+
+log = logging.getLogger(__name__)
+
+SCENES, HELD_OUT = 60_000, 4_000
+WORLD_SEED, HELD_OUT_SEED = 1, 2
+
+FLUX = transformer.TransformerConfig(
+    in_channels=64,
+    num_layers=4,
+    num_single_layers=8,
+    attention_head_dim=32,
+    num_attention_heads=4,
+    joint_attention_dim=128,
+    pooled_projection_dim=128,
+    guidance_embeds=True,
+    axes_dims_rope=(8, 12, 12),
+)
+GRID = (8, 8)
+FLUX_TRAINING = train_flux.FluxTraining()
+FLUX_LOOP = loop.LoopConfig(
+    steps=14_000,
+    batch=64,
+    learning_rate=2e-3,
+    warmup=200,
+    weight_decay=1e-2,
+    ema=0.999,
+    log_every=20,
+    save_every=250,
+    seed=21,
+)
+SCHEDULER = {
+    "_class_name": "FlowMatchEulerDiscreteScheduler",
+    "base_image_seq_len": 256,
+    "base_shift": 0.5,
+    "max_image_seq_len": 4096,
+    "max_shift": 1.15,
+    "num_train_timesteps": 1000,
+    "shift": 3.0,
+    "use_dynamic_shifting": True,
+}
+MODEL_INDEX = {
+    "_class_name": "FluxPipeline",
+    "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+    "text_encoder": ["transformers", "CLIPTextModel"],
+    "text_encoder_2": ["transformers", "T5EncoderModel"],
+    "tokenizer": ["transformers", "CLIPTokenizer"],
+    "tokenizer_2": ["transformers", "T5TokenizerFast"],
+    "transformer": ["diffusers", "FluxTransformer2DModel"],
+    "vae": ["diffusers", "AutoencoderKL"],
+}
+
+VAE = vae.VaeConfig(
+    block_out_channels=(16, 32, 32),
+    layers_per_block=1,
+    latent_channels=16,
+    norm_num_groups=4,
+    scaling_factor=1.0,
+    shift_factor=0.0,
+)
+VAE_LOSS = train_vae.VaeLossConfig(kl=1e-3, edges=0.5, crop=32)
+VAE_LOOP = loop.LoopConfig(
+    steps=2000,
+    batch=24,
+    learning_rate=4e-3,
+    warmup=100,
+    weight_decay=1e-4,
+    ema=0.995,
+    log_every=50,
+    save_every=400,
+    seed=11,
+)
+
+
+def train_vae_stage(
+    data: dataset.Dataset, held_out: dataset.Dataset, work: Path, out: Path
+) -> None:
+    """Trains the VAE, measures its latents' shift and scale, and packs all scenes' latents."""
+    weights = vae.init_weights(VAE, jax.random.key(VAE_LOOP.seed))
+    step = loop.make_step(
+        functools.partial(train_vae.vae_loss, config=VAE, loss=VAE_LOSS), VAE_LOOP
+    )
+    batches = train_vae.image_batches(
+        data.images, batch=VAE_LOOP.batch, crop=VAE_LOSS.crop, seed=VAE_LOOP.seed
+    )
+    state = loop.fit(
+        step, loop.start(weights, VAE_LOOP), batches, config=VAE_LOOP, folder=work / "vae"
+    )
+    half = jax.tree.map(lambda w: np.asarray(w, np.float16), state.average)
+    weights = jax.tree.map(lambda w: np.asarray(w, np.float32), half)
+    psnr = train_vae.measure_psnr(weights, VAE, held_out.images[:512])
+    log.info("VAE: %.2f dB (worst twentieth %.2f)", psnr.mean(), np.quantile(psnr, 0.05))
+    shift, scale = train_vae.measure_scaling(train_vae.encode_all(weights, VAE, data.images[:4096]))
+    config = dataclasses.replace(VAE, scaling_factor=round(scale, 4), shift_factor=round(shift, 4))
+    convert.diffusers.save(half, out, "vae", dtype=np.float16, config=_vae_json(config))
+    packed = []
+    for first in range(0, len(data.images), 4096):
+        z = train_vae.encode_all(weights, VAE, data.images[first : first + 4096])
+        z = (z - config.shift_factor) * config.scaling_factor
+        packed.append(np.asarray(latents.pack(jax.numpy.asarray(z)), np.float16))
+    np.save(work / "latents.npy", np.concatenate(packed))
+
+
+def train_flux_stage(data: dataset.Dataset, work: Path, out: Path) -> None:
+    """Trains the transformer on the packed latents and writes its averaged weights."""
+    write_index(out)
+    save_flux(train_flux.init_weights(FLUX, jax.random.key(0))["flux"], out)
+    pipeline = Pipeline.load(out, parts=("text_encoder", "text_encoder_2"))
+    length = FLUX_TRAINING.text_length
+    ids = train_flux.tokenize(data.captions, pipeline.t5_tokenizer, pipeline.clip_tokenizer, length)
+    empty = train_flux.tokenize(
+        [[""]], pipeline.t5_tokenizer, pipeline.clip_tokenizer, tokens.MAX_T5_LENGTH
+    )
+    encoders = train_flux.Encoders(
+        t5=pipeline.weights["text_encoder_2"],
+        clip=pipeline.weights["text_encoder"],
+        empty_t5_T=jax.numpy.asarray(empty[0][0, 0].astype(np.int32)),
+        empty_clip_T=jax.numpy.asarray(empty[1][0, 0, :length].astype(np.int32)),
+    )
+    batches = train_flux.batches(
+        np.load(work / "latents.npy", mmap_mode="r"),
+        *ids,
+        encoders,
+        FLUX_TRAINING,
+        batch=FLUX_LOOP.batch,
+        seed=FLUX_LOOP.seed,
+    )
+    loss = train_flux.make_loss(
+        FLUX, pipeline.t5_config, pipeline.clip_config, FLUX_TRAINING, grid=GRID
+    )
+    transform = train_flux.optimiser(FLUX_LOOP)
+    state = loop.fit(
+        loop.make_step(loss, FLUX_LOOP, transform),
+        loop.start(train_flux.init_weights(FLUX, jax.random.key(0)), FLUX_LOOP, transform),
+        batches,
+        config=FLUX_LOOP,
+        folder=work / "flux",
+        on_save=lambda state: save_flux(state.average["flux"], out),
+    )
+    save_flux(state.average["flux"], out)
+
+
+def save_flux(weights: loop.Weights, out: Path) -> None:
+    """Writes the transformer in half precision, as diffusers loads it."""
+    config = {"_class_name": "FluxTransformer2DModel", "patch_size": 1, **dataclasses.asdict(FLUX)}
+    out.mkdir(parents=True, exist_ok=True)
+    convert.diffusers.save(weights, out, "transformer", dtype=np.float16, config=config)
+
+
+def write_index(out: Path) -> None:
+    """Writes model_index.json and the scheduler's config, FLUX.1-dev's."""
+    convert.diffusers.write_json(out / "model_index.json", MODEL_INDEX)
+    (out / "scheduler").mkdir(exist_ok=True)
+    convert.diffusers.write_json(out / "scheduler" / "scheduler_config.json", SCHEDULER)
+
+
+def _vae_json(config: vae.VaeConfig) -> dict:
+    blocks = len(config.block_out_channels)
+    return {
+        "_class_name": "AutoencoderKL",
+        "act_fn": "silu",
+        "down_block_types": ["DownEncoderBlock2D"] * blocks,
+        "up_block_types": ["UpDecoderBlock2D"] * blocks,
+        "force_upcast": False,
+        "mid_block_add_attention": True,
+        "sample_size": 64,
+        "use_quant_conv": False,
+        "use_post_quant_conv": False,
+        **dataclasses.asdict(config),
+    }
+
+
+def main(_: list[str]) -> None:
+    start_logging()
+    out, work = Path(FLAGS.out), Path(FLAGS.work)
+    with one_line_errors():
+        data = dataset.build(work / "world", SCENES, seed=WORLD_SEED)
+        held_out = dataset.build(work / "world_eval", HELD_OUT, seed=HELD_OUT_SEED)
+        if "vae" in FLAGS.stages:
+            train_vae_stage(data, held_out, work, out)
+        if "flux" in FLAGS.stages:
+            train_flux_stage(data, work, out)
+
+
+FLAGS = flags.FLAGS
+
+if __name__ == "__main__":
+    flags.DEFINE_string("out", "flux-tiny", "folder of the finished pipeline")
+    flags.DEFINE_string("work", "pretraining", "folder of data sets and checkpoints")
+    flags.DEFINE_list("stages", ["vae", "text", "flux", "judge"], "what to train")
+    app.run(main)

@@ -1,0 +1,116 @@
+"""What an erasure on flux-tiny is asked: probes of the concept, its synonyms, its neighbours.
+
+Words, templates and seeds are held out: templates of the `eval` split, synonyms that no training
+may use, seeds from a range of their own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ea_jax.evaluate.probes import Probe
+from ea_jax.tiny import vocabulary, world
+from ea_jax.tiny.vocabulary import CONCEPTS, Concept
+from ea_jax.tiny.world import Scene
+
+SEEDS = 1_000_000  # first seed of evaluation's pictures; training draws from 2**31 on
+
+
+def probes_for(
+    word: str, *, pictures: int, seed: int = 0, unseen: Sequence[str] = ()
+) -> list[Probe]:
+    """Probes for one erased concept.
+
+    Args:
+      word: name of the concept.
+      pictures: for each of Acc_e, Acc_g, Acc_ir and Acc_near.
+      seed: of scenes and wording.
+      unseen: concepts that training used as irrelevant words or in preserve prompts; Acc_ir asks
+        none of them.
+    Returns:
+      Probes whose questions are (head, label) pairs of the judge.
+    Raises:
+      ValueError: the world has no such concept.
+    """
+    erased = vocabulary.concept(word)
+    rng = np.random.default_rng((seed, 77))
+    probes = []
+    for i in range(pictures):
+        scene = scene_of(erased, rng)
+        mine = key(erased)
+        rest = scene.labels() - {mine}
+        questions = [("Acc_e", frozenset({mine}))]
+        if rest:
+            questions.append(("Acc_rest", rest))
+        probes.append(_probe(scene, rng, questions))
+        if erased.held_out:
+            synonym = erased.held_out[i % len(erased.held_out)]
+            scene = scene_of(erased, rng)
+            probes.append(_probe(scene, rng, [("Acc_g", frozenset({mine}))], {word: synonym}))
+        if erased.near:
+            near = vocabulary.concept(erased.near)
+            probes.append(_probe(scene_of(near, rng), rng, [("Acc_near", frozenset({key(near)}))]))
+    barred = {erased.name, erased.near, *unseen}
+    others = [concept for concept in CONCEPTS.values() if concept.name not in barred]
+    order = rng.permutation(len(others))
+    for i in range(pictures):
+        other = others[order[i % len(others)]]
+        scene = scene_of(other, rng, without=erased)
+        probes.append(_probe(scene, rng, [("Acc_ir", frozenset({key(other)}))]))
+    return [dataclasses.replace(probe, seed=SEEDS + i) for i, probe in enumerate(probes)]
+
+
+def key(concept: Concept) -> tuple[str, str]:
+    """The (head, label) under which the judge reports a concept."""
+    head = "object" if concept.kind == "character" else concept.kind
+    return head, concept.name
+
+
+def scene_of(concept: Concept, rng: np.random.Generator, without: Concept | None = None) -> Scene:
+    """A scene that shows a concept, and not `without`.
+
+    Half of an object's scenes are flat art; a style's own shows any one thing.
+    """
+    while True:
+        scene = _scene_of(concept, rng)
+        if without is None or key(without) not in scene.labels():
+            return scene
+
+
+def _scene_of(concept: Concept, rng: np.random.Generator) -> Scene:
+    backgrounds = tuple(vocabulary.BACKGROUNDS)
+    background = backgrounds[int(rng.integers(len(backgrounds)))]
+    style = vocabulary.DEFAULT_STYLE
+    if concept.kind == "style":
+        style = concept.name
+    elif rng.random() < 0.5:
+        style = vocabulary.STYLE_NAMES[int(rng.integers(len(vocabulary.STYLE_NAMES)))]
+    common: dict[str, Any] = {"style": style, "background": background}
+    if concept.kind == "relation":
+        return world.relation_scene(concept.name, rng, **common)
+    if concept.kind == "dress":
+        return world.mannequin_scene(concept.name, rng, **common)
+    if concept.kind == "style":
+        things = vocabulary.THINGS
+        return world.thing_scene(things[int(rng.integers(len(things)))], rng, **common)
+    return world.thing_scene(concept.name, rng, **common)
+
+
+def _probe(
+    scene: Scene, rng: np.random.Generator, questions, words: dict[str, str] | None = None
+) -> Probe:
+    prompt = world.describe(scene, rng, split="eval", words=words)
+    # What the prompt doesn't say can't be asked for.
+    named = {("background", scene.background)} if scene.background in prompt else set()
+    if scene.style != vocabulary.DEFAULT_STYLE or scene.style in prompt:
+        named.add(("style", scene.style))
+    kept = []
+    for metric, answers in questions:
+        said = frozenset(a for a in answers if a[0] not in ("background", "style") or a in named)
+        if said or metric != "Acc_rest":
+            kept.append((metric, said or answers))
+    return Probe(prompt, 0, tuple(kept))

@@ -1,0 +1,249 @@
+"""flux-tiny's transformer: flow matching on packed latents, text from the frozen encoders.
+
+Content is meant to travel as in FLUX: from T5 through attention, with pooled CLIP as a coarse
+hint. So pooled CLIP is replaced by that of the empty prompt in part of the samples, and while
+training a second velocity is read off after the dual-stream blocks, which gives them work to do;
+its head is dropped afterwards.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import struct
+
+from ea_jax.flux import clip, t5, transformer
+from ea_jax.flux.transformer import Text, TransformerConfig
+from ea_jax.tiny.loop import LoopConfig, Weights
+
+
+@dataclasses.dataclass(frozen=True)
+class FluxTraining:
+    """How the transformer is trained.
+
+    Attributes:
+      text_length: T5 tokens of most batches; captions are cut there.
+      longer: {T5 tokens: (every how many steps, batch size)} of the others.
+      pooled_empty, pooled_zero: share of samples whose pooled CLIP is the empty prompt's, or 0.
+      caption_empty: share of samples without a caption, for classifier-free guidance.
+      early: weight of the velocity after the dual-stream blocks.
+      t_mean, t_deviation: of the logit of the noise level.
+    """
+
+    text_length: int = 32
+    longer: tuple[tuple[int, int, int], ...] = ((64, 10, 64), (512, 64, 12))
+    pooled_empty: float = 0.4
+    pooled_zero: float = 0.05
+    caption_empty: float = 0.1
+    early: float = 0.3
+    t_mean: float = 0.3
+    t_deviation: float = 1.1
+
+
+class Encoders(struct.PyTreeNode):
+    """Frozen text encoders, and the empty prompt's ids."""
+
+    t5: Weights
+    clip: Weights
+    empty_t5_T: jax.Array
+    empty_clip_T: jax.Array
+
+
+class FluxBatch(struct.PyTreeNode):
+    """Latents float16 [B, S, C], ids [B, T] of their captions, and the encoders."""
+
+    latent_BSC: jax.Array | np.ndarray
+    t5_BT: jax.Array | np.ndarray
+    clip_BT: jax.Array | np.ndarray
+    encoders: Encoders
+
+
+def init_weights(config: TransformerConfig, key: jax.Array) -> dict[str, Weights]:
+    """{"flux": the transformer, "early": the head after the dual blocks}.
+
+    Gates and output layers start at zero, so that a fresh block changes nothing.
+    """
+    weights = transformer.init_weights(config, key)
+    zero = lambda layer: jax.tree.map(jnp.zeros_like, layer)  # noqa: E731
+    for stack, names in {
+        "transformer_blocks": ("norm1", "norm1_context"),
+        "single_transformer_blocks": ("norm",),
+    }.items():
+        for name in names:
+            weights[stack][name] = zero(weights[stack][name])
+    for name in ("norm_out", "proj_out"):
+        weights[name] = zero(weights[name])
+    early = {name: jax.tree.map(jnp.copy, weights[name]) for name in ("norm_out", "proj_out")}
+    return {"flux": weights, "early": early}
+
+
+def optimiser(config: LoopConfig, *, decay: float = 0.2) -> optax.GradientTransformation:
+    """Muon for the blocks' matrices, AdamW for the rest; warm-up, constant, linear decay.
+
+    Args:
+      config: the stage's schedule.
+      decay: last share of the steps, in which the learning rate falls to zero; a run that is to
+        be extended only needs more steps.
+    """
+    falling = max(1, int(decay * config.steps))
+    schedule = optax.join_schedules(
+        [
+            optax.linear_schedule(0.0, config.learning_rate, config.warmup),
+            optax.constant_schedule(config.learning_rate),
+            optax.linear_schedule(config.learning_rate, 0.0, falling),
+        ],
+        [config.warmup, config.steps - falling],
+    )
+    return optax.chain(
+        optax.clip_by_global_norm(1.0),
+        optax.contrib.muon(
+            schedule,
+            weight_decay=config.weight_decay,
+            adam_b2=0.99,
+            consistent_rms=0.2,
+            muon_weight_dimension_numbers=_matrices,  # pyright: ignore[reportArgumentType]
+        ),
+    )
+
+
+def _matrices(weights: Weights) -> Any:
+    """Which leaves Muon takes: the stacked matrices of attention and MLP."""
+
+    def spec(path: Any, leaf: jax.Array) -> Any:
+        names = [getattr(key, "key", "") for key in path]
+        in_block = any(name in transformer.STACKED for name in names)
+        if in_block and names[-1] == "kernel" and "linear" not in names and leaf.ndim == 3:
+            return optax.contrib.MuonDimensionNumbers(reduction_axis=1, output_axis=2)
+        return None
+
+    return jax.tree.map_with_path(spec, weights)
+
+
+def make_loss(
+    config: TransformerConfig,
+    t5_config: t5.T5Config,
+    clip_config: clip.ClipConfig,
+    training: FluxTraining,
+    *,
+    grid: tuple[int, int],
+) -> Callable[[dict[str, Weights], FluxBatch, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]:
+    """`loss(weights, batch, key) -> (scalar, terms)` for `loop.make_step`."""
+
+    def loss(weights, batch, key):
+        keys = jax.random.split(key, 4)
+        x0_BSC = batch.latent_BSC.astype(jnp.float32)
+        B = x0_BSC.shape[0]
+        text = encode(batch, t5_config, clip_config, keys[0], training)
+        noise_BSC = jax.random.normal(keys[1], x0_BSC.shape)
+        logit_B = training.t_mean + training.t_deviation * jax.random.normal(keys[2], (B,))
+        t_B = jax.nn.sigmoid(logit_B)
+        t_B11 = t_B[:, None, None]
+        x_BSC = (1 - t_B11) * x0_BSC + t_B11 * noise_BSC
+        v, early = velocities(weights, config, x_BSC, t_B, text, jnp.ones(B), grid=grid)
+        target = noise_BSC - x0_BSC
+        error, early_error = (jnp.square(out - target).mean() for out in (v, early))
+        return error + training.early * early_error, {"velocity": error, "early": early_error}
+
+    return loss
+
+
+def velocities(
+    weights: dict[str, Weights],
+    config: TransformerConfig,
+    x_BSC: jax.Array,
+    t_B: jax.Array,
+    text: Text,
+    guidance_B: jax.Array,
+    *,
+    grid: tuple[int, int],
+) -> tuple[jax.Array, jax.Array]:
+    """The model's velocity, and the one read off after the dual blocks."""
+    flux = weights["flux"]
+    inputs = transformer.embed(
+        flux, config, x_BSC, t_B, text, grid=grid, guidance_B=guidance_B, lora=None
+    )
+    image, txt, _ = transformer.dual_stack(flux, config, inputs)
+    early = transformer.head({**flux, **weights["early"]}, config, image, inputs.temb_BD)
+    joint = transformer.single_stack(flux, config, inputs, jnp.concatenate([txt, image], axis=1))
+    return transformer.head(flux, config, joint[:, txt.shape[1] :], inputs.temb_BD), early
+
+
+def encode(
+    batch: FluxBatch,
+    t5_config: t5.T5Config,
+    clip_config: clip.ClipConfig,
+    key: jax.Array,
+    training: FluxTraining,
+) -> Text:
+    """Text features of a batch, with the drops that training asks for."""
+    encoders = batch.encoders
+    B = len(batch.t5_BT)
+    pooled_key, caption_key = jax.random.split(key)
+    # The empty prompt rides along as a last row, so that each encoder runs once.
+    with_empty = lambda ids_BT, empty_T: jnp.concatenate([ids_BT, empty_T[None, : ids_BT.shape[1]]])  # noqa: E731
+    t5_out = t5.encode(encoders.t5, t5_config, with_empty(batch.t5_BT, encoders.empty_t5_T))
+    pooled = clip.pool(encoders.clip, clip_config, with_empty(batch.clip_BT, encoders.empty_clip_T))
+    no_caption_B = jax.random.uniform(caption_key, (B,)) < training.caption_empty
+    u_B = jax.random.uniform(pooled_key, (B,))
+    zero_B = u_B < training.pooled_zero
+    empty_B = no_caption_B | (u_B < training.pooled_zero + training.pooled_empty)
+    t5_BTD = jnp.where(no_caption_B[:, None, None], t5_out[-1:], t5_out[:-1])
+    pooled_BD = jnp.where(empty_B[:, None], pooled[-1:], pooled[:-1])
+    return Text(t5_BTD=t5_BTD, pooled_BD=jnp.where(zero_B[:, None], 0.0, pooled_BD))
+
+
+def tokenize(
+    captions: Sequence[Sequence[str]], t5_tokenizer: Any, clip_tokenizer: Any, length: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ids [N, captions, length] int16 for T5 and for CLIP.
+
+    CLIP pools at the end token and is causal: what comes after it need not be there.
+    """
+    flat = [caption for row in captions for caption in row]
+    made = []
+    for tokenizer in (t5_tokenizer, clip_tokenizer):
+        options = {"padding": "max_length", "truncation": True, "max_length": length}
+        parts = [
+            np.asarray(tokenizer(flat[first : first + 10_000], **options)["input_ids"], np.int16)
+            for first in range(0, len(flat), 10_000)
+        ]
+        made.append(np.concatenate(parts).reshape(len(captions), -1, length))
+    return made[0], made[1]
+
+
+def batches(
+    latents_NSC: np.ndarray,
+    t5_NKT: np.ndarray,
+    clip_NKT: np.ndarray,
+    encoders: Encoders,
+    training: FluxTraining,
+    *,
+    batch: int,
+    seed: int,
+) -> Callable[[int], FluxBatch]:
+    """Step number -> batch; rows, captions and text length depend on seed and step alone."""
+
+    def at(step: int) -> FluxBatch:
+        rng = np.random.default_rng((seed, step))
+        size, length = batch, training.text_length
+        for other, every, its_size in training.longer:
+            if step % every == every - 1:
+                size, length = its_size, other
+        rows = np.sort(rng.integers(len(latents_NSC), size=size))
+        which = rng.integers(t5_NKT.shape[1], size=size)
+        ids_BT = t5_NKT[rows, which].astype(np.int32)
+        padded = np.pad(ids_BT, ((0, 0), (0, length - ids_BT.shape[1])))  # T5 pads with 0
+        return FluxBatch(
+            latent_BSC=np.asarray(latents_NSC[rows]),
+            t5_BT=padded,
+            clip_BT=clip_NKT[rows, which].astype(np.int32),
+            encoders=encoders,
+        )
+
+    return at

@@ -1,0 +1,115 @@
+"""flux-tiny's transformer training: batches by step, drops, what Muon takes, a falling loss."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ea_jax.flux import clip, t5
+from ea_jax.flux.transformer import TransformerConfig
+from ea_jax.tiny import loop, train_flux
+from ea_jax.tiny.train_flux import Encoders, FluxTraining
+
+FLUX = TransformerConfig(
+    in_channels=8,
+    num_layers=1,
+    num_single_layers=1,
+    attention_head_dim=8,
+    num_attention_heads=2,
+    joint_attention_dim=16,
+    pooled_projection_dim=12,
+    guidance_embeds=True,
+    axes_dims_rope=(4, 2, 2),
+)
+T5 = t5.T5Config(vocab_size=50, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+CLIP = clip.ClipConfig(
+    vocab_size=50, hidden_size=12, intermediate_size=12, num_hidden_layers=1,
+    num_attention_heads=2, max_position_embeddings=16, eos_token_id=49,
+)  # fmt: skip
+TRAINING = FluxTraining(text_length=8, longer=((16, 3, 2),))
+LOOP = loop.LoopConfig(
+    steps=40, batch=4, learning_rate=1e-2, warmup=2, weight_decay=0.0, ema=0.9,
+    log_every=10, save_every=20, seed=0,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def encoders() -> Encoders:
+    return Encoders(
+        t5=t5.init_weights(T5, jax.random.key(0)),
+        clip=clip.init_weights(CLIP, jax.random.key(1)),
+        empty_t5_T=jnp.ones(32, jnp.int32),
+        empty_clip_T=jnp.full(8, 49),
+    )
+
+
+@pytest.fixture(scope="module")
+def batches(encoders):
+    rng = np.random.default_rng(0)
+    latents = rng.normal(size=(6, 4, 8)).astype(np.float16)
+    ids = rng.integers(2, 49, size=(2, 6, 3, 8)).astype(np.int16)
+    return train_flux.batches(latents, ids[0], ids[1], encoders, TRAINING, batch=4, seed=3)
+
+
+def test_a_batch_depends_on_its_step_alone(batches):
+    again, other = batches(0), batches(1)
+    np.testing.assert_array_equal(batches(0).t5_BT, again.t5_BT)
+    assert (again.latent_BSC[:, 0] != other.latent_BSC[:, 0]).any()
+
+
+def test_some_steps_have_longer_text_padded_with_t5s_zero(batches):
+    assert batches(0).t5_BT.shape == (4, 8)
+    longer = batches(2)
+    assert longer.t5_BT.shape == (2, 16)
+    assert not longer.t5_BT[:, 8:].any()
+    assert longer.clip_BT.shape == (2, 8)
+
+
+def test_text_is_dropped_as_often_as_asked(batches):
+    batch = batches(0)
+
+    def encode(**shares):
+        options = {"pooled_empty": 0.0, "pooled_zero": 0.0, "caption_empty": 0.0, **shares}
+        training = dataclasses.replace(TRAINING, **options)
+        return train_flux.encode(batch, T5, CLIP, jax.random.key(0), training)
+
+    plain, no_caption = encode(), encode(caption_empty=1.0)
+    assert (plain.t5_BTD[0] != plain.t5_BTD[1]).any()
+    np.testing.assert_array_equal(no_caption.t5_BTD[0], no_caption.t5_BTD[1])
+    np.testing.assert_array_equal(no_caption.pooled_BD[0], encode(pooled_empty=1.0).pooled_BD[1])
+    assert (plain.pooled_BD != no_caption.pooled_BD).any()
+    assert not encode(pooled_zero=1.0).pooled_BD.any()
+    np.testing.assert_array_equal(encode(pooled_zero=1.0).t5_BTD, plain.t5_BTD)
+
+
+def test_muon_takes_the_matrices_of_the_blocks_and_nothing_else():
+    specs = train_flux._matrices(train_flux.init_weights(FLUX, jax.random.key(0)))
+    flux = specs["flux"]
+    assert flux["transformer_blocks"]["attn"]["add_q_proj"]["kernel"].output_axis == 2
+    assert flux["transformer_blocks"]["norm1"]["linear"]["kernel"] is None
+    assert flux["single_transformer_blocks"]["proj_out"]["bias"] is None
+    assert flux["x_embedder"]["kernel"] is None
+
+
+def test_training_lowers_the_loss_and_resumes_with_the_same_bits(tmp_path, batches):
+    loss = train_flux.make_loss(FLUX, T5, CLIP, TRAINING, grid=(2, 2))
+    transform = train_flux.optimiser(LOOP)
+    step = loop.make_step(loss, LOOP, transform)
+
+    def start():
+        weights = train_flux.init_weights(FLUX, jax.random.key(0))
+        return loop.start(weights, LOOP, transform)
+
+    whole = loop.fit(step, start(), batches, config=LOOP, folder=tmp_path / "whole")
+    half = dataclasses.replace(LOOP, steps=20)
+    loop.fit(step, start(), batches, config=half, folder=tmp_path / "cut")
+    resumed = loop.fit(step, start(), batches, config=LOOP, folder=tmp_path / "cut")
+    jax.tree.map(np.testing.assert_array_equal, whole.weights, resumed.weights)
+
+    key = jax.random.key(5)
+    before, after = (loss(w, batches(0), key)[0] for w in (start().weights, whole.weights))
+    assert after < 0.9 * before
