@@ -112,4 +112,4 @@ def test_training_lowers_the_loss_and_resumes_with_the_same_bits(tmp_path, batch
 
     key = jax.random.key(5)
     before, after = (loss(w, batches(0), key)[0] for w in (start().weights, whole.weights))
-    assert after < 0.9 * before
+    assert after < 0.95 * before

@@ -1,7 +1,9 @@
 """Rebuilds flux-tiny, stage by stage; each goes on where it was cut off.
 
-pip install 'ea-jax[world]'
-python -m ea_jax.tiny.pretrain --out flux-tiny --work pretraining --stages vae,text,flux,judge
+    pip install 'ea-jax[world]'
+    python -m ea_jax.tiny.pretrain --out flux-tiny --work pretraining
+
+`--stages flux,distil` runs some of them.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -19,7 +22,7 @@ import convert.diffusers
 from ea_jax.flux import latents, tokens, transformer, vae
 from ea_jax.flux.pipeline import Pipeline
 from ea_jax.runtime.program import one_line_errors, start_logging
-from ea_jax.tiny import dataset, loop, train_flux, train_vae
+from ea_jax.tiny import dataset, distil, loop, train_flux, train_vae
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +53,7 @@ FLUX_LOOP = loop.LoopConfig(
     save_every=250,
     seed=21,
 )
+DISTIL_LOOP = dataclasses.replace(FLUX_LOOP, steps=1500, learning_rate=5e-4, ema=0.99, seed=22)
 SCHEDULER = {
     "_class_name": "FlowMatchEulerDiscreteScheduler",
     "base_image_seq_len": 256,
@@ -93,6 +97,12 @@ VAE_LOOP = loop.LoopConfig(
 )
 
 
+SHARPEN_LOSS = dataclasses.replace(VAE_LOSS, crop=64)
+SHARPEN_LOOP = dataclasses.replace(
+    VAE_LOOP, steps=3000, batch=8, learning_rate=2e-3, ema=0.998, seed=12
+)
+
+
 def train_vae_stage(
     data: dataset.Dataset, held_out: dataset.Dataset, work: Path, out: Path
 ) -> None:
@@ -122,11 +132,61 @@ def train_vae_stage(
     np.save(work / "latents.npy", np.concatenate(packed))
 
 
+def sharpen_stage(data: dataset.Dataset, held_out: dataset.Dataset, work: Path, out: Path) -> None:
+    """Trains the VAE's decoder on, its encoder frozen: latents of the transformer stay valid."""
+    config = vae.VaeConfig.from_json(convert.diffusers.read_config(out, "vae"))
+    weights = convert.diffusers.load(vae.abstract_weights(config), out, "vae")
+    images = train_vae.image_batches(
+        data.images, batch=SHARPEN_LOOP.batch, crop=SHARPEN_LOSS.crop, seed=SHARPEN_LOOP.seed
+    )
+    loss = functools.partial(train_vae.decoder_loss, config=config, loss=SHARPEN_LOSS)
+    state = loop.fit(
+        loop.make_step(loss, SHARPEN_LOOP),
+        loop.start(weights["decoder"], SHARPEN_LOOP),
+        lambda step: train_vae.DecoderBatch(images(step), weights["encoder"]),
+        config=SHARPEN_LOOP,
+        folder=work / "sharpen",
+    )
+    weights = {"encoder": weights["encoder"], "decoder": state.average}
+    psnr = train_vae.measure_psnr(weights, config, held_out.images[:512])
+    log.info("VAE: %.2f dB (worst twentieth %.2f)", psnr.mean(), np.quantile(psnr, 0.05))
+    convert.diffusers.save(weights, out, "vae", dtype=np.float16, config=_vae_json(config))
+
+
 def train_flux_stage(data: dataset.Dataset, work: Path, out: Path) -> None:
-    """Trains the transformer on the packed latents and writes its averaged weights."""
+    """Trains the transformer on the packed latents and writes its averaged weights.
+
+    Without a checkpoint it starts from the transformer that `out` holds, if it holds one.
+    """
     write_index(out)
-    save_flux(train_flux.init_weights(FLUX, jax.random.key(0))["flux"], out)
+    weights = train_flux.init_weights(FLUX, jax.random.key(0))
+    if (out / "transformer" / "config.json").exists():
+        log.info("starts from the transformer in %s", out)
+        weights["flux"] = convert.diffusers.load(
+            transformer.abstract_weights(FLUX), out, "transformer"
+        )
+    else:
+        save_flux(weights["flux"], out)
     pipeline = Pipeline.load(out, parts=("text_encoder", "text_encoder_2"))
+    batches = _flux_batches(pipeline, data, work, FLUX_LOOP)
+    loss = train_flux.make_loss(
+        FLUX, pipeline.t5_config, pipeline.clip_config, FLUX_TRAINING, grid=GRID
+    )
+    transform = train_flux.optimiser(FLUX_LOOP)
+    state = loop.fit(
+        loop.make_step(loss, FLUX_LOOP, transform),
+        loop.start(weights, FLUX_LOOP, transform),
+        batches,
+        config=FLUX_LOOP,
+        folder=work / "flux",
+        on_save=lambda state: save_flux(state.average["flux"], out),
+    )
+    save_flux(state.average["flux"], out)
+
+
+def _flux_batches(
+    pipeline: Pipeline, data: dataset.Dataset, work: Path, config: loop.LoopConfig
+) -> Callable[[int], train_flux.FluxBatch]:
     length = FLUX_TRAINING.text_length
     ids = train_flux.tokenize(data.captions, pipeline.t5_tokenizer, pipeline.clip_tokenizer, length)
     empty = train_flux.tokenize(
@@ -138,27 +198,33 @@ def train_flux_stage(data: dataset.Dataset, work: Path, out: Path) -> None:
         empty_t5_T=jax.numpy.asarray(empty[0][0, 0].astype(np.int32)),
         empty_clip_T=jax.numpy.asarray(empty[1][0, 0, :length].astype(np.int32)),
     )
-    batches = train_flux.batches(
+    return train_flux.batches(
         np.load(work / "latents.npy", mmap_mode="r"),
         *ids,
         encoders,
         FLUX_TRAINING,
-        batch=FLUX_LOOP.batch,
-        seed=FLUX_LOOP.seed,
+        batch=config.batch,
+        seed=config.seed,
     )
-    loss = train_flux.make_loss(
+
+
+def distil_stage(data: dataset.Dataset, work: Path, out: Path) -> None:
+    """Moves classifier-free guidance into the guidance embedding of the transformer in `out`."""
+    pipeline = Pipeline.load(out, parts=("text_encoder", "text_encoder_2", "transformer"))
+    teacher = pipeline.weights["transformer"]
+    batches = _flux_batches(pipeline, data, work, DISTIL_LOOP)
+    loss = distil.make_loss(
         FLUX, pipeline.t5_config, pipeline.clip_config, FLUX_TRAINING, grid=GRID
     )
-    transform = train_flux.optimiser(FLUX_LOOP)
+    transform = train_flux.optimiser(DISTIL_LOOP, decay=0.5)
     state = loop.fit(
-        loop.make_step(loss, FLUX_LOOP, transform),
-        loop.start(train_flux.init_weights(FLUX, jax.random.key(0)), FLUX_LOOP, transform),
-        batches,
-        config=FLUX_LOOP,
-        folder=work / "flux",
-        on_save=lambda state: save_flux(state.average["flux"], out),
+        loop.make_step(loss, DISTIL_LOOP, transform),
+        loop.start(jax.tree.map(jax.numpy.copy, teacher), DISTIL_LOOP, transform),
+        lambda step: distil.DistilBatch(batches(step), teacher),
+        config=DISTIL_LOOP,
+        folder=work / "distil",
     )
-    save_flux(state.average["flux"], out)
+    save_flux(state.average, out)
 
 
 def save_flux(weights: loop.Weights, out: Path) -> None:
@@ -199,8 +265,12 @@ def main(_: list[str]) -> None:
         held_out = dataset.build(work / "world_eval", HELD_OUT, seed=HELD_OUT_SEED)
         if "vae" in FLAGS.stages:
             train_vae_stage(data, held_out, work, out)
+        if "sharpen" in FLAGS.stages:
+            sharpen_stage(data, held_out, work, out)
         if "flux" in FLAGS.stages:
             train_flux_stage(data, work, out)
+        if "distil" in FLAGS.stages:
+            distil_stage(data, work, out)
 
 
 FLAGS = flags.FLAGS
@@ -208,5 +278,7 @@ FLAGS = flags.FLAGS
 if __name__ == "__main__":
     flags.DEFINE_string("out", "flux-tiny", "folder of the finished pipeline")
     flags.DEFINE_string("work", "pretraining", "folder of data sets and checkpoints")
-    flags.DEFINE_list("stages", ["vae", "text", "flux", "judge"], "what to train")
+    flags.DEFINE_list(
+        "stages", ["vae", "sharpen", "text", "flux", "distil", "judge"], "what to train"
+    )
     app.run(main)

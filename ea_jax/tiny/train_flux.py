@@ -22,6 +22,8 @@ from ea_jax.flux import clip, t5, transformer
 from ea_jax.flux.transformer import Text, TransformerConfig
 from ea_jax.tiny.loop import LoopConfig, Weights
 
+GUIDANCE = (1.0, 5.0)
+
 
 @dataclasses.dataclass(frozen=True)
 class FluxTraining:
@@ -137,20 +139,31 @@ def make_loss(
 
     def loss(weights, batch, key):
         keys = jax.random.split(key, 4)
-        x0_BSC = batch.latent_BSC.astype(jnp.float32)
-        B = x0_BSC.shape[0]
         text = encode(batch, t5_config, clip_config, keys[0], training)
-        noise_BSC = jax.random.normal(keys[1], x0_BSC.shape)
-        logit_B = training.t_mean + training.t_deviation * jax.random.normal(keys[2], (B,))
-        t_B = jax.nn.sigmoid(logit_B)
-        t_B11 = t_B[:, None, None]
-        x_BSC = (1 - t_B11) * x0_BSC + t_B11 * noise_BSC
-        v, early = velocities(weights, config, x_BSC, t_B, text, jnp.ones(B), grid=grid)
-        target = noise_BSC - x0_BSC
+        x_BSC, t_B, target = noised(batch.latent_BSC, keys[1], keys[2], training)
+        B = len(t_B)
+        # Without effect so far: distillation gives the guidance its meaning.
+        guidance_B = jax.random.uniform(keys[3], (B,), minval=GUIDANCE[0], maxval=GUIDANCE[1])
+        v, early = velocities(weights, config, x_BSC, t_B, text, guidance_B, grid=grid)
         error, early_error = (jnp.square(out - target).mean() for out in (v, early))
         return error + training.early * early_error, {"velocity": error, "early": early_error}
 
     return loss
+
+
+def noised(
+    latent_BSC: jax.Array | np.ndarray,
+    noise_key: jax.Array,
+    t_key: jax.Array,
+    training: FluxTraining,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """x_t [B, S, C], noise levels [B], and the velocity n - x0 to be predicted, float32."""
+    x0_BSC = jnp.asarray(latent_BSC, jnp.float32)
+    noise_BSC = jax.random.normal(noise_key, x0_BSC.shape)
+    logit_B = jax.random.normal(t_key, (len(x0_BSC),))
+    t_B = jax.nn.sigmoid(training.t_mean + training.t_deviation * logit_B)
+    t_B11 = t_B[:, None, None]
+    return (1 - t_B11) * x0_BSC + t_B11 * noise_BSC, t_B, noise_BSC - x0_BSC
 
 
 def velocities(

@@ -13,11 +13,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from ea_jax.flux import vae
 from ea_jax.tiny.loop import Weights
 
 PIXEL_MAX = 127.5
+LATENT_NOISE = 0.03  # deviations of a latent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,16 +55,42 @@ def vae_loss(
     mean, logvar = vae.encode(weights, config, target)
     noise = jax.random.normal(key, mean.shape)
     painted = vae.decode(weights, config, mean + jnp.exp(0.5 * logvar) * noise)
-    difference = painted - target
-    error = jnp.abs(difference).mean()
+    error, edges, psnr = _errors(painted - target)
+    kl = 0.5 * (jnp.square(mean) + jnp.exp(logvar) - 1 - logvar).mean()
+    total = error + loss.edges * edges + loss.kl * kl
+    return total, {"error": error, "kl": kl, "psnr": psnr}
+
+
+class DecoderBatch(struct.PyTreeNode):
+    """uint8 pictures [B, H, W, 3], and the frozen encoder."""
+
+    images_BHWC: jax.Array | np.ndarray
+    encoder: Weights
+
+
+def decoder_loss(
+    decoder: Weights, batch: DecoderBatch, key: jax.Array, *, config: Any, loss: VaeLossConfig
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """The same error with the encoder frozen: latents stay, pictures get sharper.
+
+    Latents are blurred by a little noise, since those that a sampler makes are not exact.
+    """
+    target = to_unit(batch.images_BHWC)
+    weights = {"encoder": batch.encoder, "decoder": decoder}
+    mean = jax.lax.stop_gradient(vae.encode(weights, config, target)[0])
+    blurred = mean + LATENT_NOISE * jax.random.normal(key, mean.shape) / config.scaling_factor
+    error, edges, psnr = _errors(vae.decode(weights, config, blurred) - target)
+    return error + loss.edges * edges, {"error": error, "psnr": psnr}
+
+
+def _errors(difference: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Mean absolute error in [-1, 1], that of neighbour differences, and the PSNR in dB."""
     edges = (
         jnp.abs(jnp.diff(difference, axis=1)).mean() + jnp.abs(jnp.diff(difference, axis=2)).mean()
     )
-    kl = 0.5 * (jnp.square(mean) + jnp.exp(logvar) - 1 - logvar).mean()
     # A difference of 2 spans the range.
     psnr = 10 * jnp.log10(4 / jnp.square(difference).mean())
-    total = error + loss.edges * edges + loss.kl * kl
-    return total, {"error": error, "kl": kl, "psnr": psnr}
+    return jnp.abs(difference).mean(), edges, psnr
 
 
 def image_batches(
