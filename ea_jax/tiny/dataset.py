@@ -26,7 +26,7 @@ class Dataset:
     """Scenes, their pictures and captions.
 
     Attributes:
-      images: uint8 [N, 64, 64, 3], memory-mapped.
+      images: uint8 [N, 64, 64, 3] in memory, 12 KB a picture.
       scenes: what each picture shows.
       captions: `CAPTIONS` texts for each picture.
     """
@@ -54,9 +54,11 @@ def build(
       processes: renderers side by side.
     Raises:
       MissingArtError: the emoji art is not installed.
+      ValueError: the folder holds scenes of another seed.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    _require_seed(folder, seed)
     art = Art.load()
     shards = -(-count // SHARD)
     missing = [n for n in range(shards) if not (folder / f"{n:04d}.jsonl").exists()]
@@ -76,10 +78,10 @@ def open_dataset(folder: str | Path) -> Dataset:
     Raises:
       ValueError: no such dataset.
     """
-    lines = sorted(Path(folder).glob("*.jsonl"))
+    lines = sorted(Path(folder).glob("[0-9]*.jsonl"))
     if not lines:
         raise ValueError(f"{folder} holds no scenes; make them with ea_jax.tiny.dataset.build")
-    images = np.concatenate([np.load(p.with_suffix(".npy"), mmap_mode="r") for p in lines])
+    images = np.concatenate([np.load(p.with_suffix(".npy")) for p in lines])
     scenes, captions = [], []
     for path in lines:
         for line in path.read_text(encoding="utf-8").splitlines():
@@ -91,6 +93,28 @@ def open_dataset(folder: str | Path) -> Dataset:
             }
             scenes.append(Scene(**fields))
     return Dataset(images, tuple(scenes), tuple(captions))
+
+
+def unseen(held_out: Dataset, trained: Dataset) -> Dataset:
+    """The scenes of `held_out` that `trained` does not hold: one in two is drawn again."""
+    seen = set(trained.scenes)
+    kept = [i for i, scene in enumerate(held_out.scenes) if scene not in seen]
+    return Dataset(
+        held_out.images[kept],
+        tuple(held_out.scenes[i] for i in kept),
+        tuple(held_out.captions[i] for i in kept),
+    )
+
+
+def _require_seed(folder: Path, seed: int) -> None:
+    note = folder / "seed"
+    if not note.exists():
+        note.write_text(f"{seed}\n", encoding="utf-8")
+    elif int(note.read_text(encoding="utf-8")) != seed:
+        raise ValueError(
+            f"{folder} holds scenes of seed {note.read_text(encoding='utf-8').strip()}, not {seed}; "
+            "give another folder"
+        )
 
 
 def _shard(folder: Path, number: int, seed: int, draw, art: Art) -> int:

@@ -262,7 +262,9 @@ def main(_: list[str]) -> None:
     out, work = Path(FLAGS.out), Path(FLAGS.work)
     with one_line_errors():
         data = dataset.build(work / "world", SCENES, seed=WORLD_SEED)
-        held_out = dataset.build(work / "world_eval", HELD_OUT, seed=HELD_OUT_SEED)
+        held_out = dataset.unseen(
+            dataset.build(work / "world_eval", HELD_OUT, seed=HELD_OUT_SEED), data
+        )
         if "vae" in FLAGS.stages:
             train_vae_stage(data, held_out, work, out)
         if "sharpen" in FLAGS.stages:

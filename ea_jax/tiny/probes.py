@@ -101,16 +101,17 @@ def _scene_of(concept: Concept, rng: np.random.Generator) -> Scene:
 
 
 def _probe(
-    scene: Scene, rng: np.random.Generator, questions, words: dict[str, str] | None = None
+    scene: Scene, rng: np.random.Generator, questions, said: dict[str, str] | None = None
 ) -> Probe:
-    prompt = world.describe(scene, rng, split="eval", words=words)
+    prompt = world.describe(scene, rng, split="eval", words=said)
     # What the prompt doesn't say can't be asked for.
-    named = {("background", scene.background)} if scene.background in prompt else set()
+    words = prompt.replace(",", "").split()
+    named = {("background", scene.background)} if scene.background in words else set()
     if scene.style != vocabulary.DEFAULT_STYLE or scene.style in prompt:
         named.add(("style", scene.style))
     kept = []
     for metric, answers in questions:
-        said = frozenset(a for a in answers if a[0] not in ("background", "style") or a in named)
-        if said or metric != "Acc_rest":
-            kept.append((metric, said or answers))
+        stated = frozenset(a for a in answers if a[0] not in ("background", "style") or a in named)
+        if stated or metric != "Acc_rest":
+            kept.append((metric, stated or answers))
     return Probe(prompt, 0, tuple(kept))

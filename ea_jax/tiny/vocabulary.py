@@ -213,6 +213,10 @@ CONCEPTS = {
     concept.name: concept
     for concept in (*ENTITIES, *OBJECTS, *CHARACTERS, *STYLES, *RELATIONS, NUDE, DRESSED)
 }
+# Every word of a name or synonym.
+WORDS = frozenset(
+    word for c in CONCEPTS.values() for name in (c.name, *c.synonyms) for word in name.split()
+)
 THINGS = tuple(c.name for c in (*ENTITIES, *OBJECTS, *CHARACTERS))
 STYLE_NAMES = tuple(c.name for c in STYLES)
 RELATION_NAMES = tuple(c.name for c in RELATIONS)

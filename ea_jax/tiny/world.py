@@ -189,9 +189,12 @@ def describe(
     return text
 
 
+_SINGULAR = ("bus", "cactus", "octopus", "omnibus")
+
+
 def with_article(word: str, name: str) -> str:
     """The word with a or an; proper names and plurals stand alone."""
-    alone = word[0].isupper() or (word.endswith("s") and word not in ("bus", "cactus", "omnibus"))
+    alone = word[0].isupper() or (word.endswith("s") and word not in _SINGULAR)
     proper = name in CONCEPTS and CONCEPTS[name].kind == "character" and word == name
     if alone or proper:
         return word
@@ -222,19 +225,28 @@ def with_slip(text: str, rng: np.random.Generator) -> str:
 
 
 def misspelled(word: str, rng: np.random.Generator, edits: int = 1) -> str:
-    """A word at edit distance of at most `edits`: letters dropped, doubled, swapped, replaced."""
-    for _ in range(edits):
-        i = int(rng.integers(len(word)))
-        kind = rng.integers(4)
-        if kind == 0 and len(word) > 3:
-            word = word[:i] + word[i + 1 :]
-        elif kind == 1:
-            word = word[:i] + word[i] + word[i:]
-        elif kind == 2 and i + 1 < len(word):
-            word = word[:i] + word[i + 1] + word[i] + word[i + 2 :]
-        else:
-            word = word[:i] + chr(97 + int(rng.integers(26))) + word[i + 1 :]
-    return word
+    """The word with `edits` slips (letters dropped, doubled, swapped, replaced); never itself.
+
+    Nor is it ever another word of the world: "cat" does not become "car".
+    """
+    while True:
+        slipped = word
+        for _ in range(edits):
+            slipped = _slip(slipped, rng)
+        if slipped != word and slipped not in vocabulary.WORDS:
+            return slipped
+
+
+def _slip(word: str, rng: np.random.Generator) -> str:
+    i = int(rng.integers(len(word)))
+    kind = rng.integers(4)
+    if kind == 0 and len(word) > 3:
+        return word[:i] + word[i + 1 :]
+    if kind == 1:
+        return word[:i] + word[i] + word[i:]
+    if kind == 2 and i + 1 < len(word):
+        return word[:i] + word[i + 1] + word[i] + word[i + 2 :]
+    return word[:i] + chr(97 + int(rng.integers(26))) + word[i + 1 :]
 
 
 def _subject(scene: Scene, rng: np.random.Generator, split: str, say: Callable[[str], str]) -> str:
