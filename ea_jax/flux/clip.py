@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from ea_jax.flux.embedding import lookup
+
 Weights = dict[str, Any]
 # transformers reads this id, which early CLIP configs hold by mistake, as "the largest id".
 LARGEST_ID = 2
@@ -137,7 +139,7 @@ def hidden_states(weights: Weights, config: ClipConfig, ids_BT: jax.Array) -> ja
         return nnx.merge(block_graph, block)(x_BTD), None
 
     # Looked up by hand: nnx.Embed promotes to the dtype it was made with.
-    x_BTD = weights["token_embedding"]["embedding"][ids_BT]
+    x_BTD = lookup(weights["token_embedding"]["embedding"], ids_BT)
     x_BTD = x_BTD + weights["position_embedding"]["embedding"][:length]
     x_BTD, _ = jax.lax.scan(body, x_BTD, weights["layers"])
     return ends.final_norm(x_BTD)

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from ea_jax.flux.embedding import lookup
+
 Weights = dict[str, Any]
 
 
@@ -168,11 +170,12 @@ def encode(weights: Weights, config: T5Config, ids_BT: jax.Array | np.ndarray) -
         config.relative_attention_max_distance,
     )
     # Looked up by hand: nnx.Embed promotes to the dtype it was made with.
-    bias_HTT = weights["relative_attention_bias"]["embedding"][buckets].transpose(2, 0, 1)
+    bias_TTH = lookup(weights["relative_attention_bias"]["embedding"], buckets)
+    bias_HTT = bias_TTH.transpose(2, 0, 1)
 
     def body(x_BTD, block):
         return nnx.merge(block_graph, block)(x_BTD, bias_HTT), None
 
-    x_BTD = weights["shared"]["embedding"][jnp.asarray(ids_BT)]
+    x_BTD = lookup(weights["shared"]["embedding"], jnp.asarray(ids_BT))
     x_BTD, _ = jax.lax.scan(body, x_BTD, weights["block"])
     return ends.final_norm(x_BTD)

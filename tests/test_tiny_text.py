@@ -1,0 +1,212 @@
+"""flux-tiny's tokenizers, T5 and CLIP: formats by hand, and losses that fall."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ea_jax.flux import clip, t5, tokens
+from ea_jax.flux.embedding import lookup
+from ea_jax.tiny import loop, text_stage, tokenizers, train_clip, train_t5
+
+NOUNS = ("umbrella", "guitar", "Dracula", "penguin")
+COLOURS = ("red", "blue", "green", "yellow")
+CAPTIONS = [
+    (f"a photo of a {noun}, {colour} background", f"{noun} on {colour}")
+    for noun, colour in itertools.product(NOUNS, COLOURS)
+]
+SCHEDULE = loop.LoopConfig(
+    steps=40,
+    batch=16,
+    learning_rate=1e-2,
+    warmup=5,
+    weight_decay=0.0,
+    ema=0.5,
+    log_every=40,
+    save_every=40,
+    seed=0,
+)
+T5_SMALL = t5.T5Config(d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+CLIP_SMALL = clip.ClipConfig(
+    hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    where = tmp_path_factory.mktemp("flux-tiny")
+    config = dataclasses.replace(
+        text_stage.TOKENIZERS, t5_pieces=120, t5_sentinels=8, clip_merges=60
+    )
+    tokenizers.run([text for texts in CAPTIONS for text in texts], config, where)
+    return where
+
+
+@pytest.fixture(scope="module")
+def pair(folder):
+    return tokenizers.load_tokenizers(folder)
+
+
+def test_t5_text_comes_back_with_its_case(pair):
+    ids = pair[0]("a photo of a Dracula on red").input_ids
+    assert pair[0].decode(ids, skip_special_tokens=True) == "a photo of a Dracula on red"
+
+
+def test_clip_text_comes_back_in_lower_case(pair):
+    ids = pair[1]("a photo of a Dracula").input_ids
+    assert pair[1].decode(ids, skip_special_tokens=True).strip() == "a photo of a dracula"
+
+
+def test_special_ids_are_those_of_t5_and_clip(pair):
+    text, pooled = pair
+    assert (text.pad_token_id, text.eos_token_id, text.unk_token_id) == (0, 1, 2)
+    assert pooled.eos_token_id == len(pooled) - 1 == max(pooled.get_vocab().values())
+    assert pooled.bos_token_id == len(pooled) - 2
+
+
+@pytest.mark.parametrize("name", ["tokenizer", "tokenizer_2"])
+def test_offsets_cover_exactly_the_word(folder, name):
+    prompt = "a photo of a penguin on red"
+    read = tokens.tokenize(tokens.load_tokenizer(folder, name), [prompt], 32)
+    start, end = prompt.index("penguin"), prompt.index("penguin") + len("penguin")
+    inside = [(a, b) for a, b in read.offsets[0] if a < b and a < end and b > start]
+    assert "".join(sorted({prompt[a:b] for a, b in inside}, key=prompt.index)).endswith("penguin")
+    assert max(b for _, b in inside) == end
+    assert min(a for a, _ in inside) == start
+
+
+def test_a_misspelled_word_falls_into_known_pieces(pair):
+    for tokenizer in pair:
+        pieces = tokenizer.tokenize("umbrelba")
+        assert len(pieces) > len(tokenizer.tokenize("umbrella"))
+        assert tokenizer.unk_token not in pieces or tokenizer is pair[1]
+
+
+def test_no_piece_joins_a_word_and_its_comma(pair):
+    assert pair[0].tokenize("guitar,") == [*pair[0].tokenize("guitar"), ","]
+
+
+def test_short_words_are_one_piece(pair):
+    for word in ("a", "on", "of"):
+        assert pair[0].tokenize(word) == ["▁" + word]
+
+
+def test_corruption_puts_sentinels_for_spans_and_back():
+    text, sentinels = list(range(10, 30)), [98, 97, 96, 95, 94]
+    for seed in range(20):
+        source, target = train_t5.corrupt(
+            text, sentinels, np.random.default_rng(seed), noise=0.3, span=2.0
+        )
+        assert source[-1] == target[-1] == train_t5.END
+        assert [i for i in source if i > 30] == [i for i in target if i > 30] == [98, 97, 96]
+        # 6 of 20 tokens are cut out, and filling each span in at its sentinel gives the text.
+        assert len(target) == 6 + 3 + 1
+        spans = {i: [] for i in sentinels}
+        for token in target[:-1]:
+            if token > 30:
+                last = token
+            else:
+                spans[last].append(token)
+        filled = [t for i in source[:-1] for t in (spans[i] if i > 30 else [i])]
+        assert filled == text
+
+
+def test_corruption_of_two_tokens_keeps_one():
+    source, target = train_t5.corrupt([7, 8], [99], np.random.default_rng(0), noise=0.2, span=2.0)
+    assert sorted(source) == sorted([1, 99, source[0] if source[0] != 99 else source[1]])
+    assert target in ([99, 7, 1], [99, 8, 1])
+
+
+def test_the_decoder_does_not_look_ahead_or_at_padding():
+    config = dataclasses.replace(T5_SMALL, vocab_size=20)
+    weights = train_t5.init_decoder(config, 6, jax.random.key(0))
+    keys = jax.random.split(jax.random.key(1), 4)
+    text = jax.random.normal(keys[0], (1, 6, 16))
+    memory = jax.random.normal(keys[1], (1, 5, 16))
+    mask = np.array([[True, True, True, False, False]])
+    first = train_t5.decode(weights, config, text, memory, mask)
+    later = text.at[:, 4:].set(jax.random.normal(keys[2], (1, 2, 16)))
+    padded = memory.at[:, 3:].set(jax.random.normal(keys[3], (1, 2, 16)))
+    second = train_t5.decode(weights, config, later, padded, mask)
+    np.testing.assert_allclose(first[:, :4], second[:, :4], atol=1e-5)
+    assert np.abs(first[:, 4:] - second[:, 4:]).max() > 0.1
+
+
+def test_the_gradient_of_a_lookup_adds_up_at_repeated_rows():
+    ids = np.array([[2, 0], [2, 2]])
+    grad = jax.grad(lambda table: (lookup(table, ids) * jnp.array([1.0, 10.0])).sum())
+    by_hand = [[1, 10], [0, 0], [3, 30]]
+    np.testing.assert_array_equal(grad(jnp.ones((3, 2))), by_hand)
+
+
+def test_padding_that_says_the_same_everywhere_costs_nothing():
+    x_BTD = jnp.array([[[1.0, 5.0], [2.0, 3.0]], [[9.0, 9.0], [2.0, 3.0]]])
+    padding = np.array([[False, True], [False, True]])
+    assert train_t5._variance(x_BTD, padding) == 0
+    # 1 and 9 lie 4 from their mean, 5 and 9 lie 2: (16 + 4) / 2.
+    assert train_t5._variance(x_BTD, ~padding) == 10
+
+
+def _losses(loss, config, weights, batches):
+    step = loop.make_step(loss, config)
+    state = loop.start(weights, config)
+    values = []
+    for number in range(config.steps):
+        state, terms = step(state, batches(number), jax.random.key(0))
+        values.append(float(terms["loss"]))
+    return values
+
+
+def test_span_corruption_is_learned(pair):
+    tokenizer = pair[0]
+    shape = dataclasses.replace(T5_SMALL, vocab_size=len(tokenizer))
+    config = train_t5.T5TrainConfig(
+        encoder=shape, schedule=SCHEDULE, lengths=(32,), shares=(1.0,), noise=0.2, span=2.0,
+        pairs=0.5, target=12, still=0.1,
+    )  # fmt: skip
+    ids = [[tokenizer(t, add_special_tokens=False).input_ids for t in texts] for texts in CAPTIONS]
+    comma = tokenizer.convert_tokens_to_ids(",")
+    batches = train_t5.text_batches(ids, train_t5.sentinel_ids(tokenizer), comma, config)
+
+    def loss(weights, batch, key):
+        return train_t5.span_loss(weights, batch, key, config=shape, still=0.1)
+
+    values = _losses(loss, SCHEDULE, train_t5.init_weights(config), batches)
+    assert np.mean(values[-5:]) < 0.7 * np.mean(values[:5])
+
+
+def test_pictures_and_captions_find_each_other(pair):
+    tokenizer = pair[1]
+    shape = dataclasses.replace(
+        CLIP_SMALL, vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id
+    )
+    config = train_clip.ClipTrainConfig(
+        text=shape, schedule=SCHEDULE, length=24, joined=0.0, width=16
+    )
+    images = np.random.default_rng(0).integers(0, 256, (len(CAPTIONS), 64, 64, 3), np.uint8)
+    batches = train_clip.picture_batches(images, CAPTIONS, tokenizer, config)
+
+    def loss(weights, batch, key):
+        return train_clip.contrastive_loss(weights, batch, key, config=shape)
+
+    weights = train_clip.init_weights(config, jax.random.key(0))
+    values = _losses(loss, SCHEDULE, weights, batches)
+    assert np.mean(values[-5:]) < 0.7 * np.mean(values[:5])
+
+
+def test_pooled_text_does_not_depend_on_padding(pair):
+    tokenizer = pair[1]
+    shape = dataclasses.replace(
+        CLIP_SMALL, vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id
+    )
+    weights = clip.init_weights(shape, jax.random.key(0))
+    short, full = (
+        clip.pool(weights, shape, train_clip.tokenize(tokenizer, ["a guitar"], length))
+        for length in (24, 77)
+    )
+    np.testing.assert_allclose(short, full, atol=1e-6)
