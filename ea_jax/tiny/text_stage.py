@@ -54,6 +54,17 @@ T5_STILL_SCHEDULE = dataclasses.replace(T5_SCHEDULE, steps=400, learning_rate=1e
 T5_STILL = 1.0
 
 
+def run(data: dataset.Dataset, held_out: dataset.Dataset, work: Path, out: Path) -> None:
+    """Trains tokenizers, T5 and CLIP into the pipeline folder `out`.
+
+    Raises:
+      FileExistsError: `out` holds text encoders already.
+    """
+    t5_tokenizer, clip_tokenizer = train_tokenizers(data.captions, out)
+    train_t5_encoder(data.captions, t5_tokenizer, work, out)
+    train_clip_encoder(data, held_out, clip_tokenizer, work, out)
+
+
 def train_tokenizers(captions: Sequence[Sequence[str]], out: Path) -> tuple[Any, Any]:
     """Trains both on two captions of each picture, and writes them into the pipeline folder."""
     return tokenizers.run([text for texts in captions for text in texts[:2]], TOKENIZERS, out)
