@@ -95,6 +95,23 @@ def test_muon_takes_the_matrices_of_the_blocks_and_nothing_else():
     assert flux["x_embedder"]["kernel"] is None
 
 
+def test_parts_of_a_batch_give_its_gradient(batches, monkeypatch):
+    def loss(weights, batch, key):
+        value = (weights["w"] * batch.latent_BSC.astype(jnp.float32)).mean()
+        return value + 0 * batch.t5_BT.sum(), {"value": value}
+
+    weights = {"w": jnp.arange(8.0)}
+    start = lambda: loop.start(jax.tree.map(jnp.copy, weights), LOOP)  # noqa: E731
+    whole, terms = loop.make_step(loss, LOOP)(start(), batches(0), jax.random.key(0))
+    monkeypatch.setattr(train_flux, "PART_TOKENS", 24)  # two rows of 4 + 8 tokens
+    assert train_flux.split(batches(0))[0][0].shape == (2, 2, 4, 8)
+    parted, parted_terms = loop.make_step(loss, LOOP, None, train_flux.split)(
+        start(), batches(0), jax.random.key(0)
+    )
+    np.testing.assert_allclose(terms["loss"], parted_terms["loss"], rtol=1e-5)
+    np.testing.assert_allclose(whole.weights["w"], parted.weights["w"], rtol=1e-5)
+
+
 def test_training_lowers_the_loss_and_resumes_with_the_same_bits(tmp_path, batches):
     loss = train_flux.make_loss(FLUX, T5, CLIP, TRAINING, grid=(2, 2))
     transform = train_flux.optimiser(LOOP)

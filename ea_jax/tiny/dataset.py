@@ -112,7 +112,7 @@ def _require_seed(folder: Path, seed: int) -> None:
         note.write_text(f"{seed}\n", encoding="utf-8")
     elif int(note.read_text(encoding="utf-8")) != seed:
         raise ValueError(
-            f"{folder} holds scenes of seed {note.read_text(encoding='utf-8').strip()}, not {seed}; "
+            f"{folder} holds scenes of another seed than {seed}; "
             "give another folder"
         )
 

@@ -84,6 +84,7 @@ def make_step(
     loss: Callable[[Weights, Any, jax.Array], tuple[jax.Array, dict[str, jax.Array]]],
     config: LoopConfig,
     transform: optax.GradientTransformation | None = None,
+    split: Callable[[Any], tuple[Any, Callable[[Any], Any]]] | None = None,
 ) -> Callable[[State, Any, jax.Array], tuple[State, dict[str, jax.Array]]]:
     """A jitted step that minimises `loss(weights, batch, key) -> (scalar, terms)`.
 
@@ -91,11 +92,31 @@ def make_step(
       loss: to be minimised.
       config: the stage's schedule.
       transform: optimiser in place of `optimiser(config)`.
+      split: batch -> (stacked parts, part -> batch): gradients are averaged over the parts one by
+        one. On a CPU small parts stay in its cache.
     """
     transform = transform or optimiser(config)
+    differentiate = jax.value_and_grad(loss, has_aux=True)
+
+    def averaged(weights: Weights, batch: Any, key: jax.Array) -> Any:
+        if split is None:
+            return differentiate(weights, batch, key)
+        parts, join = split(batch)
+        count = len(jax.tree.leaves(parts)[0])
+
+        def add(total, part_and_key):
+            part, part_key = part_and_key
+            found = differentiate(weights, join(part), part_key)
+            return jax.tree.map(lambda a, b: a + b / count, total, found), None
+
+        shapes = jax.eval_shape(
+            differentiate, weights, join(jax.tree.map(lambda x: x[0], parts)), key
+        )
+        zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        return jax.lax.scan(add, zero, (parts, jax.random.split(key, count)))[0]
 
     def step(state: State, batch: Any, key: jax.Array) -> tuple[State, dict[str, jax.Array]]:
-        (value, terms), grads = jax.value_and_grad(loss, has_aux=True)(state.weights, batch, key)
+        (value, terms), grads = averaged(state.weights, batch, key)
         updates, moments = transform.update(grads, state.optimiser, state.weights)
         weights = optax.apply_updates(state.weights, updates)
         average = optax.incremental_update(weights, state.average, 1 - config.ema)

@@ -48,7 +48,7 @@ FLUX_LOOP = loop.LoopConfig(
     learning_rate=2e-3,
     warmup=200,
     weight_decay=1e-2,
-    ema=0.999,
+    ema=0.998,
     log_every=20,
     save_every=250,
     seed=21,
@@ -174,7 +174,7 @@ def train_flux_stage(data: dataset.Dataset, work: Path, out: Path) -> None:
     )
     transform = train_flux.optimiser(FLUX_LOOP)
     state = loop.fit(
-        loop.make_step(loss, FLUX_LOOP, transform),
+        loop.make_step(loss, FLUX_LOOP, transform, train_flux.split),
         loop.start(weights, FLUX_LOOP, transform),
         batches,
         config=FLUX_LOOP,

@@ -23,6 +23,7 @@ from ea_jax.flux.transformer import Text, TransformerConfig
 from ea_jax.tiny.loop import LoopConfig, Weights
 
 GUIDANCE = (1.0, 5.0)
+PART_TOKENS = 800
 
 
 @dataclasses.dataclass(frozen=True)
@@ -228,6 +229,15 @@ def tokenize(
         ]
         made.append(np.concatenate(parts).reshape(len(captions), -1, length))
     return made[0], made[1]
+
+
+def split(batch: FluxBatch) -> tuple[Any, Callable[[Any], FluxBatch]]:
+    """Parts of a batch of at most `PART_TOKENS` tokens, for `loop.make_step`."""
+    B, S, T = *batch.latent_BSC.shape[:2], batch.t5_BT.shape[1]
+    rows = max(n for n in range(1, B + 1) if B % n == 0 and (n == 1 or n * (S + T) <= PART_TOKENS))
+    content = (batch.latent_BSC, batch.t5_BT, batch.clip_BT)
+    parts = jax.tree.map(lambda x: x.reshape(B // rows, rows, *x.shape[1:]), content)
+    return parts, lambda part: FluxBatch(*part, encoders=batch.encoders)
 
 
 def batches(
