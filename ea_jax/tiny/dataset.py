@@ -111,10 +111,7 @@ def _require_seed(folder: Path, seed: int) -> None:
     if not note.exists():
         note.write_text(f"{seed}\n", encoding="utf-8")
     elif int(note.read_text(encoding="utf-8")) != seed:
-        raise ValueError(
-            f"{folder} holds scenes of another seed than {seed}; "
-            "give another folder"
-        )
+        raise ValueError(f"{folder} holds scenes of another seed than {seed}; give another folder")
 
 
 def _shard(folder: Path, number: int, seed: int, draw, art: Art) -> int:
