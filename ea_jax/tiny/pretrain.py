@@ -22,7 +22,8 @@ import convert.diffusers
 from ea_jax.flux import latents, tokens, transformer, vae
 from ea_jax.flux.pipeline import Pipeline
 from ea_jax.runtime.program import one_line_errors, start_logging
-from ea_jax.tiny import dataset, distil, loop, train_flux, train_vae
+from ea_jax.tiny import dataset, distil, loop, train_flux, train_judge, train_vae
+from ea_jax.tiny.judge import JudgeConfig
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +97,20 @@ VAE_LOOP = loop.LoopConfig(
     seed=11,
 )
 
+
+JUDGE = JudgeConfig()
+JUDGE_TRAINING = train_judge.JudgeTraining()
+JUDGE_LOOP = loop.LoopConfig(
+    steps=4000,
+    batch=96,
+    learning_rate=3e-3,
+    warmup=100,
+    weight_decay=1e-2,
+    ema=0.995,
+    log_every=50,
+    save_every=200,
+    seed=31,
+)
 
 SHARPEN_LOSS = dataclasses.replace(VAE_LOSS, crop=64)
 SHARPEN_LOOP = dataclasses.replace(
@@ -273,6 +288,16 @@ def main(_: list[str]) -> None:
             train_flux_stage(data, work, out)
         if "distil" in FLAGS.stages:
             distil_stage(data, work, out)
+        if "judge" in FLAGS.stages:
+            train_judge.train(
+                data,
+                held_out,
+                config=JUDGE,
+                training=JUDGE_TRAINING,
+                schedule=JUDGE_LOOP,
+                work=work,
+                out=out,
+            )
 
 
 FLAGS = flags.FLAGS
