@@ -28,7 +28,7 @@ def experiment(
       name: of the experiment; its run folder is called after it.
       variant: model, or model+preset.
       tiny, flux: `concept` keys and `prompts` (the grid's rows) in flux-tiny's words, and in those
-        of a FLUX trained on the world.
+        of a FLUX trained on the world; `pictures` if they aren't to be shown plain.
       tuned: what this concept needs on flux-tiny beyond its default preset; never beside a preset
         that was asked for.
     Raises:
@@ -45,6 +45,7 @@ def experiment(
         config[section].update(values)
     words = dict(tiny if model == "tiny" else flux)
     config.sample.prompts = words.pop("prompts")
+    config.log.pictures = words.pop("pictures", "plain")
     config.concept.update(words)
     presets.apply(config, preset if plus else MODELS[model])
     if tuned and model == "tiny" and not plus:

@@ -70,6 +70,8 @@ FLUX = {
         "a woman in a green dress lying on a bed",
         "a red car in front of a house",
     ),
+    # Nothing explicit is written to disk unless the user says so.
+    "pictures": "pixelated",
 }
 
 

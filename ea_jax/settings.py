@@ -254,6 +254,7 @@ class LogSettings:
       every: pairs between two lines of metrics.
       image_every: pairs between two grids; 0 for the last only.
       checkpoint_every: pairs between two checkpoints. keep: how many stay.
+      pictures: grids and maps go to disk `plain`, `pixelated`, or not at all (`none`).
       profile_steps: `10:12` traces these pairs for a profiler.
     """
 
@@ -262,6 +263,7 @@ class LogSettings:
     image_every: int = number(int, low=0)
     checkpoint_every: int = number(int, low=1)
     keep: int = number(int, low=1)
+    pictures: str = choice("plain", "pixelated", "none")
     profile_steps: str | None = optional(text())
 
     def __post_init__(self) -> None:

@@ -54,6 +54,7 @@ def recipe(settings: Settings) -> rows.Recipe:
         shuffles=data.shuffles,
         shuffle=data.shuffle,
         probability=data.shuffle_probability,
+        words=data.irrelevant,
         anchor=chosen.anchor,
         neutral=neutral.get(chosen.anchor),
         seed=settings.optim.seed,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import logging
@@ -13,12 +14,39 @@ import jax.numpy as jnp
 import numpy as np
 
 from convert import WeightsError, files
+from ea_jax.flux.tokens import tokenize
+from ea_jax.flux.transformer import Text
 
 Encode = Callable[[Sequence[str]], tuple[Any, Any]]
 # Changes when the same inputs would give other bytes.
 _VERSION = 1
 _NAMES = ("t5_UTD", "pooled_UD")
 _log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoded:
+    """Encoded prompts in host memory, by their texts: t5_UTD and pooled_UD are bfloat16."""
+
+    prompts: tuple[str, ...]
+    t5_UTD: np.ndarray
+    pooled_UD: np.ndarray
+
+    @classmethod
+    def make(
+        cls, prompts: Sequence[str], *, tokenizer: Any, max_length: int, **options: Any
+    ) -> Encoded:
+        """Encodes each distinct prompt; `options` are those of `encode_once`."""
+        distinct = tuple(dict.fromkeys(prompts))
+        tokens = tokenize(tokenizer, distinct, max_length)
+        return cls(distinct, *encode_once(distinct, tokens.ids_BT, **options))
+
+    def text(self, prompts: Sequence[str]) -> Text:
+        """The encoded text of some of the prompts, in their order."""
+        numbers = [self.prompts.index(prompt) for prompt in prompts]
+        t5_BTD: Any = self.t5_UTD[numbers]
+        pooled_BD: Any = self.pooled_UD[numbers]
+        return Text(t5_BTD=t5_BTD, pooled_BD=pooled_BD)
 
 
 def encode_once(

@@ -124,10 +124,14 @@ class Pipeline:
         if part == "transformer" and self._transformer_file is not None:
             weights = convert.bfl.load(template, self._transformer_file, put=put)
         else:
-            folder = hub.locate(self._source, [*_SMALL_FILES, f"{part}/*"], self._revision)
+            folder = self.part_folder(part).parent
             weights = convert.diffusers.load(template, folder, part, put=put)
         self.weights[part] = weights
         return weights
+
+    def part_folder(self, part: str) -> Path:
+        """Where a part's files lie, downloaded if need be."""
+        return hub.locate(self._source, [*_SMALL_FILES, f"{part}/*"], self._revision) / part
 
     def template(self, part: str) -> Weights:
         """A part's tree as ShapeDtypeStructs."""

@@ -162,7 +162,7 @@ def lower_step(
     x_BSC = _place(state, base, batch, s)
 
     with jax.named_scope("teacher"):
-        target = None
+        target = x_BSC  # not read without L_esd
         if s.loss.esd:
             teacher = state.lora if s.loss.teacher == "student" else None
             both = jax.tree.map(lambda a, c: jnp.concatenate([a, c]), batch.anchor, batch.text)
@@ -200,7 +200,9 @@ def lower_step(
     pool_PSC = state.pool_PSC
     if s.x_t == "pool":
         moved = x_BSC + (next_B - t_B)[:, None, None] * v.astype(jnp.float32)
-        pool_PSC = pool_PSC.at[batch.member_B].set(moved)
+        # A row that only fills up the batch is a copy of a real one: it moves no member.
+        member_B = jnp.where(batch.weight_B > 0, batch.member_B, len(pool_PSC))
+        pool_PSC = pool_PSC.at[member_B].set(moved, mode="drop")
     terms["grad_norm"] = optax.tree.norm(grads)
     return state.replace(lora=lora, lower=lower, pool_PSC=pool_PSC), terms
 
@@ -244,7 +246,7 @@ def upper_step(
                         target, _ = _velocity(base, None, x_BSC[part], t_B[part], rows.text, s)
                     error_B = losses.velocity_error(v[part], target)
                     terms[name] = _mean(error_B, rows.weight_B)
-        if s.loss.rsc:
+        if s.loss.rsc and batch.contrast is not None:
             with jax.named_scope("L_rsc"):
                 terms["rsc"] = _contrast(lora, base, batch.contrast, rsc_key, s)
         total = sum(getattr(s.loss, name) * term for name, term in terms.items())

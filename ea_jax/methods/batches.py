@@ -1,0 +1,142 @@
+"""What each pair of steps trains on: a function of the run's seed and the step, on the host.
+
+A resumed run therefore needs nothing but the step to go on with the same batches.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from ea_jax.concepts.bank import PromptBank, draw
+from ea_jax.methods.erase_anything import Contrast, LowerBatch, Pictures, UpperBatch
+from ea_jax.methods.pictures import Album
+from ea_jax.methods.trajectories import Rota
+from ea_jax.runtime.mesh import pad_rows
+from ea_jax.settings import Settings
+
+# One stream of random numbers for each purpose, told apart by its first key after the seed.
+_PATH, _RESAMPLED, _LOWER, _UPPER, _LORA, _KEEP, _CONTRAST, _CONTRAST_PICTURE = range(8)
+
+
+@dataclasses.dataclass(frozen=True)
+class Batches:
+    """Makes the batches of a run.
+
+    Attributes:
+      settings: of the run.
+      bank: encoded prompts.
+      rota: whose turn it is in the pool.
+      concept: pictures of the bank's `plain` sentences; None where no term needs them.
+      keep: pictures of its `preserve` prompts; likewise.
+      parts: devices that share a batch; its rows are filled up to a multiple.
+    """
+
+    settings: Settings
+    bank: PromptBank
+    rota: Rota
+    concept: Album | None
+    keep: Album | None
+    parts: int = 1
+
+    @property
+    def has_upper(self) -> bool:
+        """Whether any term preserves; without one there is no upper level."""
+        loss = self.settings.loss
+        return bool(loss.lora or loss.keep or loss.rsc)
+
+    def path_row(self, member: int, round: int) -> int:  # noqa: A002 - a path is a round here
+        """The bank's row that a member of the pool follows on its `round`-th path."""
+        return draw(self.bank.rows(), self._seed, _PATH, member, round)
+
+    def lower(self, step: int) -> LowerBatch:
+        """Prompts and places of lower step `step`, from 0."""
+        size = self.settings.optim.batch
+        if self.settings.data.x_t == "pool":
+            visits = self.rota.visits(step)
+            members = [visit.member for visit in visits]
+            fresh = [visit.fresh for visit in visits]
+            index = [visit.index for visit in visits]
+            rows = [self.path_row(visit.member, visit.round) for visit in visits]
+        else:
+            members, fresh = list(range(size)), [True] * size
+            # One path is walked for the whole batch, so all its rows stop at one index.
+            index = [draw(np.arange(self.rota.steps), self._seed, _RESAMPLED, step)] * size
+            choices = self.bank.rows()
+            rows = [draw(choices, self._seed, _RESAMPLED, step, row) for row in range(size)]
+        content = {
+            "member_B": np.array(members, np.int32),
+            "fresh_B": np.array(fresh, bool),
+            "index_B": np.array(index, np.int32),
+            "text": self.bank.text("un", rows),
+            "columns": self.bank.columns("un", rows),
+            "anchor": self.bank.text("anchor", rows),
+        }
+        padded, weight_B = pad_rows(content, self.parts)
+        return LowerBatch(weight_B=weight_B, seed=self._noise_seed(_LOWER, step), **padded)
+
+    def upper(self, step: int) -> UpperBatch:
+        """Pictures and prompts of upper step `step`, from 0."""
+        loss, optim = self.settings.loss, self.settings.optim
+        lora = keep = contrast = None
+        if loss.lora:
+            assert self.concept is not None
+            picked = self._turn(len(self.concept.number_P), optim.lora_batch, step, _LORA)
+            lora = self._pictures(self.concept, "plain", picked)
+        if loss.keep:
+            assert self.keep is not None
+            picked = self._turn(len(self.keep.number_P), optim.keep_batch, step, _KEEP)
+            keep = self._pictures(self.keep, "preserve", picked)
+        if loss.rsc:
+            contrast = self._contrast(step)
+        return UpperBatch(
+            lora=lora, keep=keep, contrast=contrast, seed=self._noise_seed(_UPPER, step)
+        )
+
+    @property
+    def _seed(self) -> int:
+        return self.settings.optim.seed
+
+    def _turn(self, count: int, size: int, step: int, stream: int) -> np.ndarray:
+        """`size` numbers below `count`: all of them once, in a new order each time round."""
+        places = np.arange(step * size, (step + 1) * size)
+        orders = {
+            turn: np.random.default_rng([self._seed, stream, turn]).permutation(count)
+            for turn in set((places // count).tolist())
+        }
+        return np.array([orders[place // count][place % count] for place in places.tolist()])
+
+    def _pictures(self, album: Album, group: str, picked: np.ndarray) -> Pictures:
+        content: Any = {
+            "latent_BSC": album.latent_PSC[picked],
+            "text": self.bank.text(group, album.number_P[picked]),
+        }
+        padded, weight_B = pad_rows(content, self.parts)
+        return Pictures(weight_B=weight_B, **padded)
+
+    def _contrast(self, step: int) -> Contrast:
+        assert self.concept is not None
+        choices, latents = self.bank.contrast_rows(), []
+        rows = [
+            draw(choices, self._seed, _CONTRAST, step, r)
+            for r in range(self.settings.optim.rsc_batch)
+        ]
+        owner_P = self.bank.plain_C[self.concept.number_P]
+        for r, row in enumerate(rows):
+            own = np.flatnonzero(owner_P == self.bank.concept_R[row])
+            latents.append(
+                self.concept.latent_PSC[draw(own, self._seed, _CONTRAST_PICTURE, step, r)]
+            )
+        latent_RSC: Any = np.stack(latents)
+        return Contrast(
+            latent_RSC=latent_RSC,
+            text=self.bank.text("un", rows),
+            columns=self.bank.columns("un", rows),
+            others=self.bank.text("others", rows),
+            other_columns=self.bank.columns("others", rows),
+        )
+
+    def _noise_seed(self, stream: int, step: int) -> Any:
+        return np.random.default_rng([self._seed, stream, step]).integers(2**32, dtype=np.uint32)

@@ -1,0 +1,386 @@
+"""From an experiment's settings to a run: what the loop calls, pair after pair.
+
+    run = prepare(settings)
+    with jax.set_mesh(run.mesh):
+        state = run.initial()
+        for step in range(settings.optim.pairs):
+            state, terms = run.pair(state, step)
+    edit = run.edit(state)
+
+The text encoders encode every prompt that the run will ever need, and are dropped before the
+transformer comes in.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding
+
+from ea_jax import edits, lora
+from ea_jax.concepts import bank as banks
+from ea_jax.concepts import choose
+from ea_jax.concepts.encoding import Encoded
+from ea_jax.flux import axes
+from ea_jax.flux.pipeline import Pipeline
+from ea_jax.flux.transformer import velocity
+from ea_jax.methods import pictures
+from ea_jax.methods.batches import Batches
+from ea_jax.methods.erase_anything import (
+    State,
+    StepSettings,
+    Terms,
+    lower_step,
+    upper_step,
+)
+from ea_jax.methods.pictures import Album
+from ea_jax.methods.trajectories import Rota, staggered
+from ea_jax.runtime.fingerprint import fingerprint, fingerprint_files
+from ea_jax.runtime.memory import peak_host_bytes
+from ea_jax.runtime.mesh import batch_parts, make_mesh, sharding
+from ea_jax.settings import Settings
+
+_log = logging.getLogger(__name__)
+_LORA_KEY, _POOL_KEY = range(2)
+_CONCEPT_PICTURES, _KEEP_PICTURES = 101, 102
+
+Step = Callable[[State, Any, Any], tuple[State, Terms]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Erasure:
+    """A run that is ready to start, or to go on.
+
+    Attributes:
+      settings: of the run; a weight that nothing can serve is 0 in them.
+      pipeline: with its transformer loaded, text encoders dropped.
+      mesh: that the weights lie on.
+      steps: what is static about a step.
+      batches: what each step trains on.
+      texts: encoded prompts for painting.
+      words: the record of where words came from.
+      base: fingerprint of the transformer.
+      seconds: what preparing took, by part.
+      lower, upper: the jitted pair; `upper` is None where nothing preserves.
+    """
+
+    settings: Settings
+    pipeline: Pipeline
+    mesh: Mesh
+    steps: StepSettings
+    batches: Batches
+    texts: Encoded
+    words: choose.Record
+    base: str
+    seconds: dict[str, float]
+    lower: Step
+    upper: Step | None
+
+    def initial(self) -> State:
+        """The state before the first pair: a LoRA that changes nothing, a staggered pool."""
+        state = jax.jit(self._blank, out_shardings=_whole(self.mesh))()
+        if self.steps.x_t != "pool":
+            return state
+        _log.info("staggering %d paths over the schedule", self.settings.data.pool)
+        return state.replace(pool_PSC=self._pool())
+
+    def template(self) -> State:
+        """Shapes and shardings of the state, for restoring it."""
+        whole = _whole(self.mesh)
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole),
+            jax.eval_shape(self._blank),
+        )
+
+    def pair(self, state: State, step: int) -> tuple[State, dict[str, Terms]]:
+        """One lower and one upper step; the state given is used up.
+
+        Args:
+          state: after `step` pairs.
+          step: number of the pair, from 0.
+        Returns:
+          The new state, and each level's terms by name.
+        """
+        base = self.pipeline.weights["transformer"]
+        terms = {}
+        state, terms["lower"] = self.lower(state, base, self._put(self.batches.lower(step)))
+        if self.upper is not None:
+            state, terms["upper"] = self.upper(state, base, self._put(self.batches.upper(step)))
+        return state, terms
+
+    def adapters(self, state: State) -> Any:
+        """The state's LoRA with alpha / rank folded in, as samplers and files want it."""
+        return lora.scaled(state.lora, self.steps.lora_scale)
+
+    def edit(self, state: State) -> edits.Edit:
+        """What a run leaves behind."""
+        return edits.Edit(
+            adapters=self.adapters(state),
+            base=self.base,
+            concept=self.settings.concept.word,
+            preset=self.settings.preset,
+            strength=1.0,
+        )
+
+    def _blank(self) -> State:
+        settings = self.settings
+        key = jax.random.fold_in(jax.random.key(settings.optim.seed), _LORA_KEY)
+        template = self.pipeline.template("transformer")
+        adapters = lora.init(key, template, scope=settings.lora.scope, rank=settings.lora.rank)
+        shared = settings.optim.optimisers == "one"
+        lower, upper = _optimisers(settings)
+        shape = (settings.data.pool, *_packed_shape(self.pipeline, settings))
+        return State(
+            lora=adapters,
+            lower=lower.init(adapters),
+            upper=None if shared else upper.init(adapters),
+            pool_PSC=jnp.zeros(shape, jnp.float32),
+        )
+
+    def _pool(self) -> jax.Array:
+        s, rota = self.steps, self.batches.rota
+        rows = [self.batches.path_row(member, 0) for member in range(rota.members)]
+        key = jax.random.fold_in(jax.random.key(self.settings.optim.seed), _POOL_KEY)
+
+        @functools.partial(jax.jit, out_shardings=_whole(self.mesh))
+        def stagger(base, text, key):
+            def frozen(x_PSC, t_P):
+                guidance_P = None if s.guidance is None else jnp.full(len(t_P), s.guidance)
+                return velocity(
+                    base,
+                    s.model,
+                    x_PSC,
+                    t_P,
+                    text,
+                    grid=s.grid,
+                    guidance_B=guidance_P,
+                    attention=s.attention,
+                )[0]
+
+            shape = (rota.members, *_packed_shape(self.pipeline, self.settings))
+            noise_PSC = jax.random.normal(key, shape, jnp.float32)
+            return staggered(frozen, noise_PSC, jnp.array(s.sigmas, jnp.float32), rota)
+
+        text = self.batches.bank.text("un", rows)
+        return stagger(self.pipeline.weights["transformer"], text, key)
+
+    def _put(self, batch: Any) -> Any:
+        """A batch on the mesh: rows split where they divide, whole on every device elsewhere."""
+        parts = batch_parts(self.mesh)
+        rows, whole = sharding(self.mesh, ("batch",)), _whole(self.mesh)
+
+        def put(leaf):
+            leaf = np.asarray(leaf)
+            divides = leaf.ndim and leaf.shape[0] % parts == 0
+            return jax.device_put(leaf, rows if divides else whole)
+
+        return jax.tree.map(put, batch)
+
+
+def prepare(
+    settings: Settings, *, tested: Sequence[str] = (), painted: Sequence[str] = ()
+) -> Erasure:
+    """Loads, encodes and samples all that a run needs.
+
+    Args:
+      settings: of the run.
+      tested: words that will measure the erasure; none of them may train it.
+      painted: prompts beyond those of the grid that will be painted.
+    Raises:
+      ValueError: a model, words or prompts that don't do; the message says what to change.
+      OSError: the cache can't be written.
+    """
+    clock = _Clock()
+    mesh = make_mesh(dataclasses.asdict(settings.mesh))
+    pipeline = _open(settings, mesh)
+    concept, words = choose.concept(settings, tested=tested)
+    bank, texts = _encode(settings, pipeline, concept, painted)
+    if settings.loss.rsc and not len(bank.contrast_rows()):
+        settings = dataclasses.replace(settings, loss=dataclasses.replace(settings.loss, rsc=0.0))
+    pipeline.drop("text_encoder", "text_encoder_2")
+    clock.lap("encode")
+    _log.info(
+        "%d prompts encoded, text encoders dropped; peak host memory %.2f GiB",
+        len(bank.prompts) + len(texts.prompts),
+        peak_host_bytes() / 2**30,
+    )
+    transformer = pipeline.load_part("transformer")
+    base = fingerprint(transformer)
+    clock.lap("load")
+    albums = _albums(settings, pipeline, bank, base)
+    clock.lap("sample")
+
+    steps = _step_settings(settings, pipeline)
+    rota = Rota(settings.data.pool, settings.optim.batch, len(steps.sigmas) - 1)
+    batches = Batches(settings, bank, rota, *albums, parts=batch_parts(mesh))
+    lower, upper = _optimisers(settings)
+    whole = _whole(mesh)
+
+    def jitted(step, optimiser) -> Step:
+        bound = functools.partial(step, settings=steps, optimiser=optimiser)
+        return jax.jit(bound, donate_argnums=0, out_shardings=(whole, whole))
+
+    return Erasure(
+        settings=settings,
+        pipeline=pipeline,
+        mesh=mesh,
+        steps=steps,
+        batches=batches,
+        texts=texts,
+        words=words,
+        base=base,
+        seconds=clock.laps,
+        lower=jitted(lower_step, lower),
+        upper=jitted(upper_step, upper) if batches.has_upper else None,
+    )
+
+
+class _Clock:
+    """Seconds between laps."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.monotonic()
+
+    def lap(self, name: str) -> None:
+        now = time.monotonic()
+        self.laps[name], self._last = round(now - self._last, 2), now
+
+
+def _open(settings: Settings, mesh: Mesh) -> Pipeline:
+    """The pipeline without weights; the transformer will go into its shards, the rest whole."""
+    model, whole = settings.model, _whole(mesh)
+    where: dict[tuple[str, ...], NamedSharding] = {}
+    pipeline = Pipeline(
+        model.path,
+        dtype=model.dtype,
+        put=lambda path, array: jax.device_put(array, where.get(path, whole)),
+        revision=model.revision,
+    )
+    distilled = pipeline.transformer_config.guidance_embeds
+    if distilled != (model.guidance is not None):
+        raise ValueError(
+            f"model.guidance is {model.guidance}, but {model.path} is a model "
+            + ("with guidance, like dev" if distilled else "without guidance, like schnell")
+            + f"; use the variant flux-{'dev' if distilled else 'schnell'} of the config"
+        )
+    pipeline.latent_shape(model.resolution, model.resolution)
+    shards = axes.shardings(mesh, pipeline.template("transformer"))
+    for path, shard in jax.tree.leaves_with_path(shards):
+        where["transformer", *(entry.key for entry in path)] = shard
+    return pipeline
+
+
+def _encode(
+    settings: Settings, pipeline: Pipeline, concept: Any, painted: Sequence[str]
+) -> tuple[banks.PromptBank, Encoded]:
+    """The prompt bank, and all prompts that will be painted; encoders load when first needed."""
+    length = settings.model.text_length
+    encoders = ("text_encoder", "text_encoder_2")
+
+    def encode(prompts):
+        for part in encoders:
+            pipeline.load_part(part)
+        text, _ = pipeline.encode(prompts, max_length=length)
+        return text.t5_BTD, text.pooled_BD
+
+    files = [
+        file
+        for part in (*encoders, "tokenizer", "tokenizer_2")
+        for file in pipeline.part_folder(part).iterdir()
+        if file.is_file()
+    ]
+    options = {
+        "encode": encode,
+        "encoder": f"{fingerprint_files(files)} {settings.model.dtype}",
+        "tokenizer": pipeline.t5_tokenizer,
+        "max_length": length,
+        "batch": 8,
+        "cache": settings.data.cache,
+    }
+    bank = banks.build(
+        [concept],
+        choose.recipe(settings),
+        preserve=settings.concept.preserve_prompts,
+        width=settings.concept.max_tokens,
+        **options,
+    )
+    shown = (*settings.sample.prompts, *settings.concept.sentences[:1], *painted)
+    return bank, Encoded.make(shown, **options)
+
+
+def _albums(
+    settings: Settings, pipeline: Pipeline, bank: banks.PromptBank, base: str
+) -> tuple[Album | None, Album | None]:
+    """Pictures of the concept's sentences and of the prompts to keep, where a term needs them."""
+    loss, data = settings.loss, settings.data
+
+    def album(group: str, numbers: np.ndarray, kind: int, what: str) -> Album:
+        seeds = pictures.training_seeds(len(numbers), seed=settings.optim.seed, kind=kind)
+        text = bank.text(group, numbers)
+        latent_PSC = pictures.sample(pipeline, text, seeds, settings=settings, base=base, what=what)
+        return Album(latent_PSC, numbers)
+
+    concept = keep = None
+    if loss.lora or loss.rsc:
+        numbers = np.resize(bank.plain(), data.pictures)
+        concept = album("plain", numbers, _CONCEPT_PICTURES, "pictures of the concept")
+    if loss.keep:
+        count = len(settings.concept.preserve_prompts)
+        numbers = np.tile(np.arange(count), data.keep_pictures)
+        keep = album("preserve", numbers, _KEEP_PICTURES, "pictures to keep")
+    return concept, keep
+
+
+def _step_settings(settings: Settings, pipeline: Pipeline) -> StepSettings:
+    model = settings.model
+    h, w, _ = pipeline.latent_shape(model.resolution, model.resolution)
+    rows, columns = h // 2, w // 2
+    sigmas = pipeline.schedule.sigmas(settings.sample.steps, rows * columns)
+    return StepSettings(
+        model=pipeline.transformer_config,
+        grid=(rows, columns),
+        sigmas=tuple(map(float, sigmas)),
+        loss=settings.loss,
+        lora_scale=settings.lora.alpha / settings.lora.rank,
+        x_t=settings.data.x_t,
+        guidance=model.guidance,
+        attention=model.attention,
+        remat=model.remat,
+    )
+
+
+def _optimisers(
+    settings: Settings,
+) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
+    """AdamW for each level, over the adapters of the scope; both the same where there is one."""
+    optim, scope = settings.optim, settings.lora.scope
+
+    def adamw(rate: float) -> optax.GradientTransformation:
+        trained = optax.adamw(
+            rate, b1=optim.b1, b2=optim.b2, eps=optim.eps, weight_decay=optim.weight_decay
+        )
+        return optax.partition(
+            {"train": trained, "frozen": optax.set_to_zero()},
+            lambda tree: lora.labels(tree, scope),
+        )
+
+    return adamw(optim.lr_lower), adamw(optim.lr_upper)
+
+
+def _packed_shape(pipeline: Pipeline, settings: Settings) -> tuple[int, int]:
+    h, w, channels = pipeline.latent_shape(settings.model.resolution, settings.model.resolution)
+    return h * w // 4, 4 * channels
+
+
+def _whole(mesh: Mesh) -> NamedSharding:
+    return sharding(mesh, ())

@@ -1,0 +1,151 @@
+"""Pictures that the frozen model makes for training, as clean packed latents, and their cache.
+
+I_f, the pictures of the concept (L_lora, L_rsc), and those of prompts to preserve (L_keep). They
+stay latents: nothing is decoded, so nothing of the kind can reach a disk as a picture.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from convert import WeightsError, files
+from ea_jax.flux import latents
+from ea_jax.flux.pipeline import Pipeline
+from ea_jax.flux.transformer import Text
+from ea_jax.settings import Settings
+
+_log = logging.getLogger(__name__)
+# Changes when the same inputs would give other bytes.
+_VERSION = 1
+# Training draws its seeds from here on; those of grids and of the evaluation are smaller.
+FIRST_SEED = 2**31
+_NAME = "latent_PSC"
+
+
+@dataclasses.dataclass(frozen=True)
+class Album:
+    """Pictures in host memory.
+
+    Attributes:
+      latent_PSC: float32, clean and packed.
+      number_P: the prompt of each, a number in its group of the prompt bank.
+    """
+
+    latent_PSC: np.ndarray
+    number_P: np.ndarray
+
+
+def training_seeds(count: int, *, seed: int, kind: int) -> list[int]:
+    """Seeds of pictures, a function of the run's seed and of what they are for.
+
+    Returns:
+      `count` different integers in [2**31, 2**32).
+    """
+    first = int(np.random.default_rng([seed, kind]).integers(2**31))
+    return [FIRST_SEED + (first + i) % 2**31 for i in range(count)]
+
+
+def sample(
+    pipeline: Pipeline,
+    text: Text,
+    seeds: Sequence[int],
+    *,
+    settings: Settings,
+    base: str,
+    what: str,
+) -> np.ndarray:
+    """Latents of the frozen model's pictures, sampled or read from the cache.
+
+    Args:
+      pipeline: with its transformer loaded.
+      text: encoded prompts in host memory, one for each picture.
+      seeds: of their noise.
+      settings: of the run; steps, guidance, resolution, batch and cache.
+      base: fingerprint of the transformer.
+      what: they are, for the log.
+    Returns:
+      [P, S, C] float32, packed.
+    Raises:
+      OSError: the cache can't be written.
+    """
+    model = settings.model
+    inputs = {
+        "version": _VERSION,
+        "base": base,
+        "text": _checksum(text.t5_BTD, text.pooled_BD),
+        "seeds": list(seeds),
+        "steps": settings.sample.steps,
+        "resolution": model.resolution,
+        "guidance": model.guidance,
+        "dtype": model.dtype,
+        "attention": model.attention,
+    }
+    if settings.data.cache is None:
+        return _sample(pipeline, text, seeds, settings, what)
+    digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+    path = Path(settings.data.cache) / f"latents-{digest[:24]}.safetensors"
+    if path.exists():
+        try:
+            latent_PSC = _read(path, inputs)
+        except (WeightsError, KeyError, TypeError, AttributeError) as error:
+            _log.warning("%s: %s; sampling %s again", path, error, what)
+        else:
+            _log.info("read %d %s from %s", len(latent_PSC), what, path)
+            return latent_PSC
+    latent_PSC = _sample(pipeline, text, seeds, settings, what)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    metadata = {"inputs": json.dumps(inputs), "checksum": _checksum(latent_PSC)}
+    files.write_arrays(path, {_NAME: latent_PSC}, metadata)
+    return latent_PSC
+
+
+def _sample(
+    pipeline: Pipeline, text: Text, seeds: Sequence[int], settings: Settings, what: str
+) -> np.ndarray:
+    batch, side = settings.sample.batch, settings.model.resolution
+    parts = []
+    for start in range(0, len(seeds), batch):
+        # The last batch is filled up, so that one shape is compiled.
+        rows = np.minimum(np.arange(start, start + batch), len(seeds) - 1)
+        z_BhwC = pipeline.sample(
+            jax.tree.map(lambda x, rows=rows: x[rows], text),
+            seeds=[seeds[row] for row in rows],
+            steps=settings.sample.steps,
+            guidance=settings.model.guidance,
+            height=side,
+            width=side,
+            attention=settings.model.attention,
+        )
+        parts.append(np.asarray(latents.pack(z_BhwC), np.float32)[: len(seeds) - start])
+        done = min(start + batch, len(seeds))
+        if math.log2(done / batch).is_integer() or done == len(seeds):
+            _log.info("sampled %d of %d %s", done, len(seeds), what)
+    return np.concatenate(parts)
+
+
+def _read(path: Path, inputs: dict[str, Any]) -> np.ndarray:
+    """The array of a cache file; WeightsError unless it is whole and made of these inputs."""
+    stored, metadata = files.header(path)
+    if metadata.get("inputs") != json.dumps(inputs) or set(stored) != {_NAME}:
+        raise WeightsError("not these pictures")
+    latent_PSC = files.read(stored[_NAME])
+    if metadata.get("checksum") != _checksum(latent_PSC):
+        raise WeightsError("damaged")
+    return latent_PSC
+
+
+def _checksum(*arrays: Any) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
