@@ -1,0 +1,230 @@
+"""What a run leaves in its folder: grids, attention maps, results, the record of the run."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ea_jax.evaluate import probes as probing
+from ea_jax.evaluate import report
+from ea_jax.evaluate.probes import Detector, Probe
+from ea_jax.flux import latents
+from ea_jax.flux.transformer import Text, dual_columns
+from ea_jax.methods.erasure import Erasure
+from ea_jax.runtime.memory import peak_host_bytes
+from ea_jax.runtime.run_folder import write_json
+
+_log = logging.getLogger(__name__)
+MAP_T = 0.7  # noise level at which attention is shown: the layout is being decided
+PACKAGES = ("ea-jax", "jax", "flax", "optax", "orbax-checkpoint", "transformers", "diffusers")
+
+
+class Painter:
+    """Paints a run's prompts with the frozen model or with an edit of it.
+
+    The frozen model is painted with adapters that change nothing: the same bits, and one
+    program for both.
+    """
+
+    def __init__(self, erasure: Erasure) -> None:
+        erasure.pipeline.load_part("vae")
+        self._erasure = erasure
+        self._blank = erasure.adapters(erasure.initial())
+
+    def latents(self, text: Text, seeds: Sequence[int], adapters: Any = None) -> jax.Array:
+        """Latents [B, h, w, C]; `adapters` None is the frozen model."""
+        settings = self._erasure.settings
+        side = settings.model.resolution
+        return self._erasure.pipeline.sample(
+            text,
+            seeds=seeds,
+            steps=settings.sample.steps,
+            guidance=settings.model.guidance,
+            height=side,
+            width=side,
+            lora=self._blank if adapters is None else adapters,
+            attention=settings.model.attention,
+        )
+
+    def paint(self, prompts: Sequence[str], seeds: Sequence[int], adapters: Any = None):
+        """Pictures [B, H, W, 3] in [0, 1] of prompts that the run has encoded."""
+        text = self._erasure.texts.text(prompts)
+        z_BhwC = self.latents(text, seeds, adapters)
+        return np.asarray(self._erasure.pipeline.decode(z_BhwC))
+
+    def rows(self, prompts: Sequence[str], seeds: Sequence[int], adapters: Any = None):
+        """[prompts, seeds, H, W, 3]: each prompt with each seed, in batches of one size."""
+        pairs = [(prompt, seed) for prompt in prompts for seed in seeds]
+        batch = self._erasure.settings.sample.batch
+        images = []
+        for start in range(0, len(pairs), batch):
+            part = pairs[start : start + batch]
+            filled = part + part[-1:] * (batch - len(part))
+            painted = self.paint([p for p, _ in filled], [s for _, s in filled], adapters)
+            images.extend(painted[: len(part)])
+        return np.stack(images).reshape(len(prompts), len(seeds), *images[0].shape)
+
+
+def write_grid(path: Path, painter: Painter, erasure: Erasure, adapters: Any) -> None:
+    """Writes the before/after grid of the config's prompts, plain or pixelated as it says."""
+    sample, shown = erasure.settings.sample, erasure.settings.log.pictures
+    if shown == "none":
+        return
+    before = painter.rows(sample.prompts, sample.seeds)
+    after = painter.rows(sample.prompts, sample.seeds, adapters)
+    rows = [
+        report.Comparison(title=f"row {i + 1}", prompt=prompt, before=b, after=a)
+        for i, (prompt, b, a) in enumerate(
+            zip(sample.prompts, _shown(before, shown), _shown(after, shown), strict=True)
+        )
+    ]
+    report.before_after_grid(path, rows)
+
+
+def write_attention(path: Path, painter: Painter, erasure: Erasure, adapters: Any) -> None:
+    """Writes where the image looks for the concept's tokens, before and after."""
+    shown = erasure.settings.log.pictures
+    if shown == "none":
+        return
+    bank = erasure.batches.bank
+    row = bank.rows()[:1]
+    text, columns = bank.text("un", row), bank.columns("un", row)
+    seed = erasure.settings.sample.seeds[0]
+    steps = erasure.steps
+    pictures, maps = {}, {}
+    for name, lora in (("before", None), ("after", adapters)):
+        z_BhwC = painter.latents(text, [seed], lora)
+        pictures[name] = _shown(np.asarray(erasure.pipeline.decode(z_BhwC)), shown)[0]
+        x_BSC = latents.pack(z_BhwC)
+        _, h, w, C = z_BhwC.shape
+        noise_BSC = latents.pack(latents.noise([seed], (h, w, C)))
+        share_LBQ = dual_columns(
+            erasure.pipeline.weights["transformer"],
+            steps.model,
+            (1 - MAP_T) * x_BSC + MAP_T * noise_BSC,
+            jnp.full(1, MAP_T),
+            text,
+            columns,
+            grid=steps.grid,
+            guidance_B=None if steps.guidance is None else jnp.full(1, steps.guidance),
+            lora=lora,
+            reduce=_share,
+            attention=steps.attention,
+        )
+        image_Q = np.asarray(share_LBQ).mean(0)[0, -steps.grid[0] * steps.grid[1] :]
+        maps[name] = image_Q.reshape(steps.grid)
+    report.attention_maps(
+        path, pictures, maps, concept=erasure.settings.concept.word, prompt=bank.texts("un")[row[0]]
+    )
+
+
+def write_results(
+    folder: Path,
+    painter: Painter,
+    erasure: Erasure,
+    adapters: Any,
+    *,
+    probes: Sequence[Probe],
+    detector: Detector | None,
+) -> str:
+    """Measures base and erased with the same seeds; writes results.json and results.md.
+
+    Returns:
+      The Markdown table, or the sentence that says why nothing was measured.
+    """
+    settings = erasure.settings
+    facts = {"concept": settings.concept.word, "preset": settings.preset, "base": erasure.base}
+    if detector is None:
+        reason = (
+            "Nothing was measured: sample.eval_pictures is 0"
+            if not settings.sample.eval_pictures
+            else f"Nothing was measured: {settings.model.path} comes with no detector"
+        )
+        write_json(folder / "results.json", {**facts, "detector": None, "reason": reason})
+        (folder / "results.md").write_text(reason + ".\n", encoding="utf-8")
+        return reason
+    rates = {}
+    for name, lora in (("base", None), ("erased", adapters)):
+        rates[name] = probing.score(
+            probes,
+            probing.read(
+                probes,
+                lambda prompts, seeds, lora=lora: painter.paint(prompts, seeds, lora),
+                detector,
+                batch=settings.sample.batch,
+                on_batch=_Counter(name, len(probes)),
+            ),
+        )
+    table = report.metrics_table(rates["base"], rates["erased"], detector=detector.name)
+    write_json(
+        folder / "results.json",
+        {
+            **facts,
+            "detector": detector.name,
+            **{
+                name: {metric: rate.as_json() for metric, rate in found.items()}
+                for name, found in rates.items()
+            },
+            "probes": [{"prompt": p.prompt, "seed": p.seed} for p in probes],
+            "versions": versions(),
+        },
+    )
+    (folder / "results.md").write_text(table, encoding="utf-8")
+    return table
+
+
+def write_record(
+    folder: Path, erasure: Erasure, config: dict[str, Any], *, seconds: dict[str, float]
+) -> None:
+    """Writes run.json: what made this LoRA."""
+    write_json(
+        folder / "run.json",
+        {
+            "config": config,
+            "words": erasure.words,
+            "base": erasure.base,
+            "seconds": {**erasure.seconds, **seconds},
+            "peak_host_bytes": peak_host_bytes(),
+            "devices": [str(device) for device in erasure.mesh.devices.flat],
+            "versions": versions(),
+        },
+    )
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that numbers depend on."""
+    return {"python": platform.python_version()} | {
+        name: importlib.metadata.version(name) for name in PACKAGES
+    }
+
+
+class _Counter:
+    """Logs how many pictures are judged, at every doubling and at the end."""
+
+    def __init__(self, name: str, total: int) -> None:
+        self._name, self._total, self._next = name, total, 1
+
+    def __call__(self, done: int) -> None:
+        if done >= self._next or done == self._total:
+            _log.info("%s: %d of %d pictures judged", self._name, done, self._total)
+            self._next = 2 * done
+
+
+def _share(cols_BHQN: jax.Array, columns: Any) -> jax.Array:
+    masked = jnp.where(columns.mask_BN[:, None, None, :], cols_BHQN, 0.0)
+    return masked.sum(-1).mean(1)
+
+
+def _shown(images: np.ndarray, how: str) -> np.ndarray:
+    if how == "plain":
+        return images
+    flat = images.reshape(-1, *images.shape[-3:])
+    return report.pixelated(flat).reshape(images.shape)

@@ -1,0 +1,138 @@
+"""train.py as a user runs it, on a small random pipeline: outputs, resuming, refusals."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+OUTPUTS = (
+    "pytorch_lora_weights.safetensors",
+    "run.json",
+    "grid.png",
+    "attention.png",
+    "results.json",
+    "results.md",
+    "metrics.jsonl",
+)
+
+
+def command(model: Path, folder: Path, cache: Path, *flags: str, config: str = "soccer.py"):
+    return [
+        sys.executable,
+        str(ROOT / "train.py"),
+        f"--config={ROOT / 'configs' / config}",
+        f"--config.model.path={model}",
+        f"--config.log.folder={folder}",
+        f"--config.data.cache={cache}",
+        # Letter-wise tokenizers: texts are long.
+        "--config.concept.max_tokens=12",
+        "--config.model.text_length=64",
+        "--config.optim.pairs=6",
+        "--config.sample.steps=4",
+        "--config.log.checkpoint_every=2",
+        *flags,
+    ]
+
+
+def run(*args, **options) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*args, **options), cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, dev_folder):
+    """A run to its end, and its cache."""
+    folder = tmp_path_factory.mktemp("runs")
+    done = run(dev_folder, folder / "whole", folder / "cache")
+    assert done.returncode == 0, done.stderr
+    return folder / "whole", folder / "cache"
+
+
+def test_a_run_leaves_all_its_outputs(finished):
+    folder, _ = finished
+    for name in OUTPUTS:
+        assert (folder / name).stat().st_size > 0
+    with Image.open(folder / "grid.png") as grid:
+        assert min(grid.size) > 300
+    record = json.loads((folder / "run.json").read_text())
+    assert record["config"]["concept"]["word"] == "soccer ball"
+    assert record["words"]
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["step"] == 6
+    assert {"lower/esd", "upper/keep"} <= set(lines[-1])
+
+
+def test_without_a_judge_the_results_say_that_nothing_was_measured(finished):
+    results = json.loads((finished[0] / "results.json").read_text())
+    assert results["detector"] is None
+    assert "no detector" in results["reason"]
+
+
+def test_a_killed_run_goes_on_to_the_same_lora(finished, tmp_path, dev_folder):
+    whole, cache = finished
+    for pause in (0.0, 0.3):
+        process = subprocess.Popen(
+            command(dev_folder, tmp_path / "cut", cache),
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        # Kills it some way into its pairs: once the next checkpoint is there.
+        there = len(list((tmp_path / "cut").glob("checkpoints/[0-9]*")))
+        limit = time.monotonic() + 200
+        while len(list((tmp_path / "cut").glob("checkpoints/[0-9]*"))) <= there:
+            assert process.poll() is None
+            assert time.monotonic() < limit
+            time.sleep(0.02)
+        time.sleep(pause)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not (tmp_path / "cut" / "run.json").exists()
+    assert run(dev_folder, tmp_path / "cut", cache).returncode == 0
+    name = "pytorch_lora_weights.safetensors"
+    assert (tmp_path / "cut" / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_a_folder_of_another_config_is_refused_and_untouched(finished, dev_folder):
+    folder, cache = finished
+    before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    refused = run(dev_folder, folder, cache, "--config.loss.eta=0.5")
+    assert refused.returncode == 1
+    message = refused.stderr.strip().splitlines()[-1]
+    assert message.startswith("error: ")
+    assert "loss.eta = 1.0, not 0.5" in message
+    assert before == {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def test_a_loss_that_is_no_number_names_step_and_term(finished, tmp_path, dev_folder):
+    _, cache = finished
+    broken = run(dev_folder, tmp_path / "nan", cache, "--config.optim.lr_lower=1e38")
+    assert broken.returncode == 1
+    message = broken.stderr.strip().splitlines()[-1]
+    assert message.startswith("error: ")
+    assert "step" in message
+    assert not (tmp_path / "nan" / "pytorch_lora_weights.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [
+        ("--config.loss.etaa=1", "Did you mean"),
+        ("--config.model.attention=chunkd", "chunkd"),
+        ("--config.concept.word=banana", "banana"),
+    ],
+)
+def test_a_wrong_value_ends_in_words_that_name_it(finished, tmp_path, dev_folder, flag, words):
+    wrong = run(dev_folder, tmp_path / "wrong", finished[1], flag)
+    assert wrong.returncode != 0
+    assert words in wrong.stderr
+    assert not (tmp_path / "wrong" / "run.json").exists()

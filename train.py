@@ -1,0 +1,118 @@
+"""Erases a concept: `python train.py --config configs/nudity.py[:variant]`.
+
+Started again with the same config, a run goes on where it was cut off.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import app, flags
+from ml_collections import config_flags
+
+from ea_jax import edits, settings
+from ea_jax.evaluate import outputs
+from ea_jax.evaluate.probes import check_held_out
+from ea_jax.exam import exam_for
+from ea_jax.methods import erasure
+from ea_jax.runtime import run_folder
+from ea_jax.runtime.checkpoints import Checkpoints, RestoreError
+from ea_jax.runtime.interrupt import Interrupt
+from ea_jax.runtime.metrics import MetricsLog, require_finite
+from ea_jax.runtime.program import one_line_errors, start_logging
+from ea_jax.runtime.progress import Progress
+
+FLAGS = flags.FLAGS
+log = logging.getLogger("ea_jax")
+
+
+def train(config: dict[str, Any]) -> int:
+    """Runs an experiment to its end; returns what the shell should see."""
+    run = settings.from_config(config)
+    folder = Path(run.log.folder)
+    run_folder.claim(folder, config, may_differ=("log",))
+    exam = exam_for(run)
+    job = erasure.prepare(run, tested=exam.words, painted=[p.prompt for p in exam.probes])
+    check_held_out(exam.probes, job.batches.bank.prompts)
+    began = time.monotonic()
+    with (
+        jax.set_mesh(job.mesh),
+        Checkpoints(folder / "checkpoints", keep=run.log.keep) as checkpoints,
+        Interrupt() as interrupt,
+    ):
+        state, start = _start(job, checkpoints)
+        painter = None
+        progress = Progress(run.optim.pairs, done=start)
+        with MetricsLog(folder, start=start) as metrics:
+            for step in range(start, run.optim.pairs):
+                if step in run.log.profiled() and step - 1 not in run.log.profiled():
+                    jax.profiler.start_trace(folder / "trace")
+                state, terms = job.pair(state, step)
+                done, last = step + 1, step + 1 == run.optim.pairs
+                require_finite(step, _flat(terms))
+                if step in run.log.profiled() and (last or done not in run.log.profiled()):
+                    jax.profiler.stop_trace()
+                if done % run.log.every == 0 or last:
+                    metrics.scalars(done, _flat(terms))
+                progress.update(done, {k: _numbers(v) for k, v in terms.items()})
+                stop = interrupt.requested(done)
+                if done % run.log.checkpoint_every == 0 or last or stop:
+                    checkpoints.save(done, state, {"base": job.base})
+                if stop and not last:
+                    log.warning("stopped after %d pairs; the same command goes on", done)
+                    return interrupt.exit_code
+                if run.log.image_every and done % run.log.image_every == 0 and not last:
+                    progress.break_lines()
+                    painter = painter or outputs.Painter(job)
+                    outputs.write_grid(folder / "grid.png", painter, job, job.adapters(state))
+        trained = time.monotonic()
+        edits.save(job.edit(state), folder)
+        painter = painter or outputs.Painter(job)
+        adapters = job.adapters(state)
+        outputs.write_grid(folder / "grid.png", painter, job, adapters)
+        outputs.write_attention(folder / "attention.png", painter, job, adapters)
+        table = outputs.write_results(
+            folder, painter, job, adapters, probes=exam.probes, detector=exam.detector
+        )
+        seconds = {"train": trained - began, "outputs": time.monotonic() - trained}
+        outputs.write_record(folder, job, config, seconds=seconds)
+    log.info("%s\n%s", folder / edits.LORA_FILE, table)
+    return 0
+
+
+def _start(job: erasure.Erasure, checkpoints: Checkpoints) -> tuple[Any, int]:
+    restored = checkpoints.restore(job.template())
+    if restored is None:
+        return job.initial(), 0
+    if restored.metadata["base"] != job.base:
+        raise RestoreError(
+            f"{checkpoints.folder} was trained on a base with hash {restored.metadata['base']}, "
+            f"not {job.base}; give that model, or another log.folder"
+        )
+    log.info("goes on after %d pairs", restored.step)
+    return restored.state, restored.step
+
+
+def _flat(terms: dict[str, Any]) -> dict[str, Any]:
+    return {f"{level}/{name}": v for level, found in terms.items() for name, v in found.items()}
+
+
+def _numbers(terms: dict[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in terms.items()}
+
+
+def main(_: list[str]) -> int:
+    start_logging()
+    with one_line_errors():
+        return train(FLAGS.config.to_dict())
+    return 1
+
+
+if __name__ == "__main__":
+    config_flags.DEFINE_config_file("config", lock_config=True)
+    flags.mark_flag_as_required("config")
+    app.run(main)
