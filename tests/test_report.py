@@ -11,7 +11,7 @@ from ea_jax.evaluate.metrics import Rate
 
 def test_grid_and_maps_are_pictures(tmp_path):
     rng = np.random.default_rng(0)
-    row = report.Comparison("concept", "a ball", *rng.random((2, 3, 8, 8, 3)))
+    row = report.Comparison("a ball", *rng.random((2, 3, 8, 8, 3)))
     report.before_after_grid(tmp_path / "grid.png", [row, row])
     report.attention_maps(
         tmp_path / "attention.png",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import re
 from pathlib import Path
@@ -150,3 +151,19 @@ def test_flags_change_single_values_and_lists() -> None:
 def test_a_flag_with_a_typo_is_refused_with_the_right_name() -> None:
     with pytest.raises(AttributeError, match=r"Did you mean.*rank"):
         parsed(f"--config={ROOT}/configs/nudity.py", "--config.lora.rnak=2")
+
+
+def test_every_key_of_a_config_is_read() -> None:
+    """Each field is an attribute that some code besides its declaration asks for."""
+    files = [*(ROOT / "ea_jax").rglob("*.py"), ROOT / "train.py"]
+    read = {
+        node.attr
+        for path in files
+        if path.name not in ("settings.py", "fields.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute)
+    }
+    # Read through something else: the range they make, and the mesh as a whole.
+    through = {"profile_steps": "profiled", **dict.fromkeys(("data", "fsdp", "tensor"), "mesh")}
+    unread = [f"{section}.{key}" for section, key in KEYS if through.get(key, key) not in read]
+    assert not unread

@@ -37,7 +37,7 @@ class Painter:
     def __init__(self, erasure: Erasure) -> None:
         erasure.pipeline.load_part("vae")
         self._erasure = erasure
-        self._blank = erasure.adapters(erasure.initial())
+        self._no_edit = erasure.no_edit()
 
     def latents(self, text: Text, seeds: Sequence[int], adapters: Any = None) -> jax.Array:
         """Latents [B, h, w, C]; `adapters` None is the frozen model."""
@@ -50,7 +50,7 @@ class Painter:
             guidance=settings.model.guidance,
             height=side,
             width=side,
-            lora=self._blank if adapters is None else adapters,
+            lora=self._no_edit if adapters is None else adapters,
             attention=settings.model.attention,
         )
 
@@ -81,9 +81,9 @@ def write_grid(path: Path, painter: Painter, erasure: Erasure, adapters: Any) ->
     before = painter.rows(sample.prompts, sample.seeds)
     after = painter.rows(sample.prompts, sample.seeds, adapters)
     rows = [
-        report.Comparison(title=f"row {i + 1}", prompt=prompt, before=b, after=a)
-        for i, (prompt, b, a) in enumerate(
-            zip(sample.prompts, _shown(before, shown), _shown(after, shown), strict=True)
+        report.Comparison(prompt, b, a)
+        for prompt, b, a in zip(
+            sample.prompts, _shown(before, shown), _shown(after, shown), strict=True
         )
     ]
     report.before_after_grid(path, rows)

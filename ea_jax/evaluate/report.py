@@ -26,7 +26,6 @@ _MEANING = {
 class Comparison:
     """One row of a grid: a prompt's pictures [n, H, W, 3] in [0, 1], same seeds in both."""
 
-    title: str
     prompt: str
     before: np.ndarray
     after: np.ndarray
@@ -45,7 +44,7 @@ def before_after_grid(path: str | Path, rows: Sequence[Comparison]) -> None:
                 _show(axis, picture)
                 if row is rows[0]:
                     axis.set_title(name, fontsize=9)
-        label = f"{row.title}\n" + textwrap.fill(f"“{row.prompt}”", 24)
+        label = textwrap.fill(f"“{row.prompt}”", 24)
         line[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8, labelpad=8)
     figure.tight_layout(pad=0.5)
     _write(figure, path)

@@ -93,6 +93,10 @@ class Erasure:
         _log.info("staggering %d paths over the schedule", self.settings.data.pool)
         return state.replace(pool_PSC=self._pool())
 
+    def no_edit(self) -> Any:
+        """Adapters that change nothing: the frozen model, in the program of an edited one."""
+        return jax.jit(self._blank, out_shardings=_whole(self.mesh))().lora
+
     def template(self) -> State:
         """Shapes and shardings of the state, for restoring it."""
         whole = _whole(self.mesh)
