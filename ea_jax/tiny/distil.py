@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from flax import struct
 
 from ea_jax.flux import clip, t5, transformer
 from ea_jax.flux.transformer import Text, TransformerConfig
+from ea_jax.tiny import train_flux
 from ea_jax.tiny.loop import Weights
 from ea_jax.tiny.train_flux import GUIDANCE, FluxBatch, FluxTraining, encode, noised
 
@@ -24,6 +26,12 @@ class DistilBatch(struct.PyTreeNode):
 
     flux: FluxBatch
     teacher: Weights
+
+
+def split(batch: DistilBatch) -> tuple[Any, Callable[[Any], DistilBatch]]:
+    """Parts of a batch, for `loop.make_step`."""
+    parts, join = train_flux.split(batch.flux)
+    return parts, lambda part: DistilBatch(join(part), batch.teacher)
 
 
 def make_loss(

@@ -22,7 +22,7 @@ import convert.diffusers
 from ea_jax.flux import latents, tokens, transformer, vae
 from ea_jax.flux.pipeline import Pipeline
 from ea_jax.runtime.program import one_line_errors, start_logging
-from ea_jax.tiny import dataset, distil, loop, train_flux, train_judge, train_vae
+from ea_jax.tiny import dataset, distil, loop, text_stage, train_flux, train_judge, train_vae
 from ea_jax.tiny.judge import JudgeConfig
 
 log = logging.getLogger(__name__)
@@ -233,7 +233,7 @@ def distil_stage(data: dataset.Dataset, work: Path, out: Path) -> None:
     )
     transform = train_flux.optimiser(DISTIL_LOOP, decay=0.5)
     state = loop.fit(
-        loop.make_step(loss, DISTIL_LOOP, transform),
+        loop.make_step(loss, DISTIL_LOOP, transform, distil.split),
         loop.start(jax.tree.map(jax.numpy.copy, teacher), DISTIL_LOOP, transform),
         lambda step: distil.DistilBatch(batches(step), teacher),
         config=DISTIL_LOOP,
@@ -282,6 +282,8 @@ def main(_: list[str]) -> None:
         )
         if "vae" in FLAGS.stages:
             train_vae_stage(data, held_out, work, out)
+        if "text" in FLAGS.stages:
+            text_stage.run(data, held_out, work / "text", out)
         if "sharpen" in FLAGS.stages:
             sharpen_stage(data, held_out, work, out)
         if "flux" in FLAGS.stages:
