@@ -44,6 +44,12 @@ class VaeConfig:
         for key in ("use_quant_conv", "use_post_quant_conv"):
             if config.get(key, True):
                 raise ValueError(f"VAE with {key}=True is not supported; FLUX's has none")
+        if config.get("act_fn", "silu") != "silu":
+            raise ValueError(
+                f"VAE with act_fn={config['act_fn']!r} is not supported; FLUX's is silu"
+            )
+        if not config.get("mid_block_add_attention", True):
+            raise ValueError("VAE with mid_block_add_attention=False is not supported")
         for key, kind in [
             ("down_block_types", "DownEncoderBlock2D"),
             ("up_block_types", "UpDecoderBlock2D"),

@@ -121,7 +121,7 @@ SHARPEN_LOOP = dataclasses.replace(
 def train_vae_stage(
     data: dataset.Dataset, held_out: dataset.Dataset, work: Path, out: Path
 ) -> None:
-    """Trains the VAE, measures its latents' shift and scale, and packs all scenes' latents."""
+    """Trains the VAE and measures its latents' shift and scale."""
     weights = vae.init_weights(VAE, jax.random.key(VAE_LOOP.seed))
     step = loop.make_step(
         functools.partial(train_vae.vae_loss, config=VAE, loss=VAE_LOSS), VAE_LOOP
@@ -139,12 +139,24 @@ def train_vae_stage(
     shift, scale = train_vae.measure_scaling(train_vae.encode_all(weights, VAE, data.images[:4096]))
     config = dataclasses.replace(VAE, scaling_factor=round(scale, 4), shift_factor=round(shift, 4))
     convert.diffusers.save(half, out, "vae", dtype=np.float16, config=_vae_json(config))
-    packed = []
-    for first in range(0, len(data.images), 4096):
-        z = train_vae.encode_all(weights, VAE, data.images[first : first + 4096])
-        z = (z - config.shift_factor) * config.scaling_factor
-        packed.append(np.asarray(latents.pack(jax.numpy.asarray(z)), np.float16))
-    np.save(work / "latents.npy", np.concatenate(packed))
+
+
+def packed_latents(data: dataset.Dataset, work: Path, out: Path) -> np.ndarray:
+    """All scenes' latents [N, S, C] float16 by the VAE in `out`, made once and memory-mapped."""
+    path = work / "latents.npy"
+    if not path.exists():
+        log.info("encoding %d scenes", len(data.images))
+        config = vae.VaeConfig.from_json(convert.diffusers.read_config(out, "vae"))
+        weights = convert.diffusers.load(vae.abstract_weights(config), out, "vae")
+        packed = []
+        for first in range(0, len(data.images), 4096):
+            z = train_vae.encode_all(weights, config, data.images[first : first + 4096])
+            z = (z - config.shift_factor) * config.scaling_factor
+            packed.append(np.asarray(latents.pack(jax.numpy.asarray(z)), np.float16))
+        draft = work / ".latents.npy"
+        np.save(draft, np.concatenate(packed))
+        draft.replace(path)
+    return np.load(path, mmap_mode="r")
 
 
 def sharpen_stage(data: dataset.Dataset, held_out: dataset.Dataset, work: Path, out: Path) -> None:
@@ -183,7 +195,7 @@ def train_flux_stage(data: dataset.Dataset, work: Path, out: Path) -> None:
     else:
         save_flux(weights["flux"], out)
     pipeline = Pipeline.load(out, parts=("text_encoder", "text_encoder_2"))
-    batches = _flux_batches(pipeline, data, work, FLUX_LOOP)
+    batches = _flux_batches(pipeline, data, work, out, FLUX_LOOP)
     loss = train_flux.make_loss(
         FLUX, pipeline.t5_config, pipeline.clip_config, FLUX_TRAINING, grid=GRID
     )
@@ -200,7 +212,7 @@ def train_flux_stage(data: dataset.Dataset, work: Path, out: Path) -> None:
 
 
 def _flux_batches(
-    pipeline: Pipeline, data: dataset.Dataset, work: Path, config: loop.LoopConfig
+    pipeline: Pipeline, data: dataset.Dataset, work: Path, out: Path, config: loop.LoopConfig
 ) -> Callable[[int], train_flux.FluxBatch]:
     length = FLUX_TRAINING.text_length
     ids = train_flux.tokenize(data.captions, pipeline.t5_tokenizer, pipeline.clip_tokenizer, length)
@@ -214,7 +226,7 @@ def _flux_batches(
         empty_clip_T=jax.numpy.asarray(empty[1][0, 0, :length].astype(np.int32)),
     )
     return train_flux.batches(
-        np.load(work / "latents.npy", mmap_mode="r"),
+        packed_latents(data, work, out),
         *ids,
         encoders,
         FLUX_TRAINING,
@@ -227,7 +239,7 @@ def distil_stage(data: dataset.Dataset, work: Path, out: Path) -> None:
     """Moves classifier-free guidance into the guidance embedding of the transformer in `out`."""
     pipeline = Pipeline.load(out, parts=("text_encoder", "text_encoder_2", "transformer"))
     teacher = pipeline.weights["transformer"]
-    batches = _flux_batches(pipeline, data, work, DISTIL_LOOP)
+    batches = _flux_batches(pipeline, data, work, out, DISTIL_LOOP)
     loss = distil.make_loss(
         FLUX, pipeline.t5_config, pipeline.clip_config, FLUX_TRAINING, grid=GRID
     )
