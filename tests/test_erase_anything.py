@@ -128,6 +128,8 @@ def step(fn, state, batch, s):
 
 
 def moved(before, after):
+    """Paths of the leaves that changed, all of them to finite numbers."""
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(after))
     return {
         jax.tree_util.keystr(path)
         for (path, a), b in zip(
@@ -142,6 +144,7 @@ def test_the_lower_step_moves_the_lora_and_the_pool_only():
     state = inputs.state()
     after, terms = step(lower_step, state, inputs.lower(), settings(attn=0.5))
     assert len(moved(state.lora, after.lora)) == 4  # A and B of add_q_proj and add_k_proj
+    assert moved(state.pool_PSC, after.pool_PSC)
     assert set(terms) == {"esd", "attn", "total", "grad_norm"}
     np.testing.assert_allclose(terms["total"], terms["esd"] + 0.5 * terms["attn"], rtol=1e-6)
     assert 0 < terms["attn"] < 1
@@ -218,6 +221,7 @@ def test_every_form_of_rsc_moves_the_lora(form, features):
         upper_step, state, inputs.upper(), settings(rsc=1.0, rsc_form=form, features=features)
     )
     assert jnp.isfinite(terms["rsc"])
+    assert 0 < terms["grad_norm"] < jnp.inf
     assert moved(state.lora, after.lora)
 
 
