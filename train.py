@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import optax
 from absl import app, flags
 from ml_collections import config_flags
 
@@ -34,10 +35,13 @@ def train(config: dict[str, Any]) -> int:
     """Runs an experiment to its end; returns what the shell should see."""
     run = settings.from_config(config)
     folder = Path(run.log.folder)
-    run_folder.claim(folder, config, may_differ=("log",))
+    if (folder / run_folder.CONFIG).exists():
+        run_folder.claim(folder, config, may_differ=("log",))
     exam = exam_for(run)
     job = erasure.prepare(run, tested=exam.words, painted=[p.prompt for p in exam.probes])
     check_held_out(exam.probes, job.batches.bank.prompts)
+    # A new folder is taken only now: a mistake above leaves it to the command that mends it.
+    run_folder.claim(folder, config, may_differ=("log",))
     began = time.monotonic()
     with (
         jax.set_mesh(job.mesh),
@@ -45,22 +49,26 @@ def train(config: dict[str, Any]) -> int:
         Interrupt() as interrupt,
     ):
         state, start = _start(job, checkpoints)
-        painter = None
+        painter, tracing = None, False
         progress = Progress(run.optim.pairs, done=start)
         with MetricsLog(folder, start=start) as metrics:
             for step in range(start, run.optim.pairs):
-                if step in run.log.profiled() and step - 1 not in run.log.profiled():
+                if step in run.log.profiled() and not tracing:
                     jax.profiler.start_trace(folder / "trace")
+                    tracing = True
                 state, terms = job.pair(state, step)
                 done, last = step + 1, step + 1 == run.optim.pairs
-                require_finite(step, _flat(terms))
-                if step in run.log.profiled() and (last or done not in run.log.profiled()):
+                require_finite(done, _flat(terms))
+                stop = interrupt.requested(done)
+                if tracing and (last or stop or done not in run.log.profiled()):
                     jax.profiler.stop_trace()
+                    tracing = False
                 if done % run.log.every == 0 or last:
                     metrics.scalars(done, _flat(terms))
                 progress.update(done, {k: _numbers(v) for k, v in terms.items()})
-                stop = interrupt.requested(done)
                 if done % run.log.checkpoint_every == 0 or last or stop:
+                    # The last update shows in no term yet.
+                    require_finite(done, {"lora": optax.tree.norm(state.lora)})
                     checkpoints.save(done, state, {"base": job.base})
                 if stop and not last:
                     log.warning("stopped after %d pairs; the same command goes on", done)
