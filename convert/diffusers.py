@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -174,6 +175,23 @@ def save(
         }
         write_json(where / f"{spec.stem}.safetensors.index.json", index)
     write_json(where / "config.json", config)
+
+
+def replace(tree: Any, folder: str | Path, part: str, **options: Any) -> None:
+    """`save` in the place of what the folder holds of this part; a failed save leaves that.
+
+    Args:
+      tree, folder, part: as for `save`.
+      options: the rest of `save`'s arguments.
+    """
+    folder = Path(folder)
+    draft = folder / f".{part}"
+    shutil.rmtree(draft, ignore_errors=True)
+    save(tree, draft, part, **options)
+    if (folder / part).exists():
+        (folder / part).rename(draft / "old")
+    (draft / part).rename(folder / part)
+    shutil.rmtree(draft)
 
 
 def write_json(path: Path, fields: Mapping[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -182,6 +183,24 @@ def test_saving_over_weights_is_refused_and_changes_nothing(folder, weights):
     with pytest.raises(FileExistsError, match="holds weights already"):
         convert.diffusers.save(weights, folder, "transformer", dtype=np.float16, config=CONFIG)
     assert (folder / "transformer" / FILE).read_bytes() == before
+
+
+def test_a_part_is_replaced_as_a_whole_or_not_at_all(folder, weights, monkeypatch):
+    options = {"dtype": np.float16, "config": CONFIG}
+    convert.diffusers.replace(weights, folder, "transformer", **options)
+    new = (folder / "transformer" / FILE).read_bytes()
+    half = convert.diffusers.load(template(), folder, "transformer")
+    assert jax.tree.all(
+        jax.tree.map(lambda a, b: np.array_equal(np.asarray(a, np.float16), b), weights, half)
+    )
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(convert.files, "write", full)
+    with pytest.raises(OSError, match="No space left"):
+        convert.diffusers.replace(weights, folder, "transformer", **options)
+    assert (folder / "transformer" / FILE).read_bytes() == new
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_half_of_a_new_one(tmp_path):

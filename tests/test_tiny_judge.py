@@ -14,7 +14,7 @@ from ea_jax.tiny.judge import LABELS, Judge, JudgeConfig
 from ea_jax.tiny.train_judge import JudgeTraining
 from ea_jax.tiny.world import Scene
 
-SMALL = JudgeConfig(channels=(8, 8, 8), features=24, joint=8, words=64, caption_words=6)
+SMALL = JudgeConfig(channels=(8, 8, 8), look=16, layout=8, joint=8, words=64, caption_words=6)
 TRAINING = JudgeTraining()
 SCENES = (
     Scene(things=("cat",), style="sketch", background="pink"),

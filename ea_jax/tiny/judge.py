@@ -24,7 +24,7 @@ from safetensors.numpy import load_file, save_file
 from ea_jax.tiny import vocabulary
 from ea_jax.tiny.loop import Weights
 
-PATCH = 4  # px, of the first layer's input
+PATCH = 2  # px, of the first layer's input
 NONE = "none"
 LABELS: dict[str, tuple[str, ...]] = {
     "object": vocabulary.THINGS,
@@ -35,6 +35,8 @@ LABELS: dict[str, tuple[str, ...]] = {
     "valid": ("broken", "valid"),
 }
 """Labels of each head, in the order of its outputs. `object` may find several, or none."""
+PLACED = ("relation", "valid")
+"""Heads that see where in the picture something is; the others see only what is there."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,18 +44,23 @@ class JudgeConfig:
     """Sizes of the judge.
 
     Attributes:
-      channels: of the three stages, at 1/4, 1/8 and 1/16 of the picture's side.
-      features: width of the picture's features.
+      channels: of the three stages, at 1/2, 1/4 and 1/8 of the picture's side.
+      look, layout: widths of the features that say what is there, and where.
       joint: width of the space that pictures and captions share.
       words: buckets that a caption's words are hashed into.
       caption_words: words of a caption that are read.
     """
 
-    channels: tuple[int, int, int] = (64, 128, 128)
-    features: int = 192
+    channels: tuple[int, int, int] = (32, 64, 128)
+    look: int = 192
+    layout: int = 64
     joint: int = 64
     words: int = 1024
     caption_words: int = 24
+
+    @property
+    def features(self) -> int:
+        return self.look + self.layout
 
 
 def init_weights(config: JudgeConfig, key: jax.Array) -> Weights:
@@ -73,8 +80,7 @@ def init_weights(config: JudgeConfig, key: jax.Array) -> Weights:
         }
 
     a, b, c = config.channels
-    # The last stage is read as a mean, a maximum and, thinned out, place by place.
-    flat = 16 * (c // 8)
+    width = {name: config.features if name in PLACED else config.look for name in LABELS}
     return {
         "stem": linear(9 * 3 * PATCH**2, a),
         "stage1": residual(a),
@@ -82,9 +88,12 @@ def init_weights(config: JudgeConfig, key: jax.Array) -> Weights:
         "stage2": residual(b),
         "down2": linear(4 * b, c),
         "stage3": residual(c),
+        "stage4": residual(c),
+        "look": linear(2 * c, config.look),
+        # All 8 x 8 places, thinned out.
         "thin": linear(c, c // 8),
-        "features": linear(2 * c + flat, config.features),
-        "heads": {name: linear(config.features, len(LABELS[name]), 0.1) for name in LABELS},
+        "layout": linear(64 * (c // 8), config.layout),
+        "heads": {name: linear(width[name], len(LABELS[name]), 0.1) for name in LABELS},
         "picture": linear(config.features, config.joint),
         "words": {"embedding": jax.random.normal(next(keys), (config.words, config.joint))},
         "caption": linear(config.joint, config.joint),
@@ -93,13 +102,13 @@ def init_weights(config: JudgeConfig, key: jax.Array) -> Weights:
 
 
 def features(weights: Weights, images_BHWC: jax.Array) -> jax.Array:
-    """Features of pictures.
+    """Features of pictures: first what is there, wherever it is on the 8 px grid, then where.
 
     Args:
       weights: of `init_weights`.
       images_BHWC: [B, 64, 64, 3] in [0, 1].
     Returns:
-      [B, features] float32, not negative: what the heads and FD-judge read.
+      [B, look + layout] float32, not negative: what the heads and FD-judge read.
     """
     x = _fold(2 * images_BHWC.astype(jnp.float32) - 1, PATCH)
     x = jax.nn.relu(_dense(weights["stem"], _neighbours(x)))
@@ -107,15 +116,21 @@ def features(weights: Weights, images_BHWC: jax.Array) -> jax.Array:
     x = _dense(weights["down1"], _fold(x, 2))
     x = _residual(weights["stage2"], x)
     x = _dense(weights["down2"], _fold(x, 2))
-    x = _normalise(_residual(weights["stage3"], x))
+    x = _residual(weights["stage3"], x)
+    x = _normalise(_residual(weights["stage4"], x))
+    pooled = jnp.concatenate([x.mean((1, 2)), x.max((1, 2))], axis=-1)
+    look = jax.nn.relu(_dense(weights["look"], pooled))
     thin = jax.nn.relu(_dense(weights["thin"], x))
-    pooled = [x.mean((1, 2)), x.max((1, 2)), thin.reshape(len(x), -1)]
-    return jax.nn.relu(_dense(weights["features"], jnp.concatenate(pooled, axis=-1)))
+    layout = jax.nn.relu(_dense(weights["layout"], thin.reshape(len(x), -1)))
+    return jnp.concatenate([look, layout], axis=-1)
 
 
 def scores(weights: Weights, features_BF: jax.Array) -> dict[str, jax.Array]:
     """Logits of each head, [B, labels]; an object is there where its logit is above 0."""
-    return {name: _dense(head, features_BF) for name, head in weights["heads"].items()}
+    return {
+        name: _dense(head, features_BF[:, : len(head["kernel"])])
+        for name, head in weights["heads"].items()
+    }
 
 
 def picture_vectors(weights: Weights, features_BF: jax.Array) -> jax.Array:
@@ -238,7 +253,9 @@ def _name(path: Any) -> str:
 
 
 def _dense(layer: Weights, x: jax.Array) -> jax.Array:
-    return x @ layer["kernel"] + layer["bias"]
+    # As one matrix of rows: the gradient of a product with more leading axes is slow on a CPU.
+    rows = x.reshape(-1, x.shape[-1]) @ layer["kernel"] + layer["bias"]
+    return rows.reshape(*x.shape[:-1], -1)
 
 
 def _unit(x: jax.Array) -> jax.Array:

@@ -138,7 +138,7 @@ def train_vae_stage(
     log.info("VAE: %.2f dB (worst twentieth %.2f)", psnr.mean(), np.quantile(psnr, 0.05))
     shift, scale = train_vae.measure_scaling(train_vae.encode_all(weights, VAE, data.images[:4096]))
     config = dataclasses.replace(VAE, scaling_factor=round(scale, 4), shift_factor=round(shift, 4))
-    convert.diffusers.save(half, out, "vae", dtype=np.float16, config=_vae_json(config))
+    convert.diffusers.replace(half, out, "vae", dtype=np.float16, config=_vae_json(config))
 
 
 def packed_latents(data: dataset.Dataset, work: Path, out: Path) -> np.ndarray:
@@ -177,7 +177,7 @@ def sharpen_stage(data: dataset.Dataset, held_out: dataset.Dataset, work: Path, 
     weights = {"encoder": weights["encoder"], "decoder": state.average}
     psnr = train_vae.measure_psnr(weights, config, held_out.images[:512])
     log.info("VAE: %.2f dB (worst twentieth %.2f)", psnr.mean(), np.quantile(psnr, 0.05))
-    convert.diffusers.save(weights, out, "vae", dtype=np.float16, config=_vae_json(config))
+    convert.diffusers.replace(weights, out, "vae", dtype=np.float16, config=_vae_json(config))
 
 
 def train_flux_stage(data: dataset.Dataset, work: Path, out: Path) -> None:
@@ -257,8 +257,7 @@ def distil_stage(data: dataset.Dataset, work: Path, out: Path) -> None:
 def save_flux(weights: loop.Weights, out: Path) -> None:
     """Writes the transformer in half precision, as diffusers loads it."""
     config = {"_class_name": "FluxTransformer2DModel", "patch_size": 1, **dataclasses.asdict(FLUX)}
-    out.mkdir(parents=True, exist_ok=True)
-    convert.diffusers.save(weights, out, "transformer", dtype=np.float16, config=config)
+    convert.diffusers.replace(weights, out, "transformer", dtype=np.float16, config=config)
 
 
 def write_index(out: Path) -> None:

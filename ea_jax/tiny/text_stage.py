@@ -139,5 +139,5 @@ def clip_json(config: clip.ClipConfig, tokenizer: Any) -> dict[str, Any]:
 
 def _save(weights: Weights, out: Path, part: str, config: dict[str, Any]) -> Weights:
     half = jax.tree.map(lambda w: np.asarray(w, np.float16), weights)
-    convert.diffusers.save(half, out, part, dtype=np.float16, config=config)
+    convert.diffusers.replace(half, out, part, dtype=np.float16, config=config)
     return jax.tree.map(lambda w: np.asarray(w, np.float32), half)
