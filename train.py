@@ -76,7 +76,8 @@ def train(config: dict[str, Any]) -> int:
                 if run.log.image_every and done % run.log.image_every == 0 and not last:
                     progress.break_lines()
                     painter = painter or outputs.Painter(job)
-                    outputs.write_grid(folder / "grid.png", painter, job, job.adapters(state))
+                    path = folder / "grids" / f"{done:06d}.png"
+                    outputs.write_grid(path, painter, job, job.adapters(state))
         trained = time.monotonic()
         edits.save(job.edit(state), folder)
         painter = painter or outputs.Painter(job)

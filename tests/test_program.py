@@ -49,3 +49,10 @@ def test_the_traceback_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv(TRACEBACK, "1")
     with pytest.raises(ValueError, match="x"), one_line_errors():
         raise ValueError("x")
+
+
+def test_ctrl_c_is_one_line_and_the_shell_s_code(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended, one_line_errors():
+        raise KeyboardInterrupt
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "stopped; the same command starts it again\n"

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import jax
 import pytest
 from PIL import Image
+
+from ea_jax.runtime.fingerprint import fingerprint_files
+from ea_jax.tiny import judge
+from ea_jax.tiny.judge import Judge, JudgeConfig
 
 ROOT = Path(__file__).parent.parent
 OUTPUTS = (
@@ -66,6 +72,10 @@ def test_a_run_leaves_all_its_outputs(finished):
     record = json.loads((folder / "run.json").read_text())
     assert record["config"]["concept"]["word"] == "soccer ball"
     assert record["words"]
+    assert record["lora"] == fingerprint_files([folder / "pytorch_lora_weights.safetensors"])
+    seeds = record["training_seeds"]["keep"]
+    assert len(set(seeds)) == len(seeds) == len(record["config"]["concept"]["preserve_prompts"])
+    assert not set(seeds) & set(record["config"]["sample"]["seeds"])
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["step"] == 6
     assert {"lower/esd", "upper/keep"} <= set(lines[-1])
@@ -75,6 +85,26 @@ def test_without_a_judge_the_results_say_that_nothing_was_measured(finished):
     results = json.loads((finished[0] / "results.json").read_text())
     assert results["detector"] is None
     assert "no detector" in results["reason"]
+
+
+def test_with_a_judge_the_base_is_read_once_and_compared_to_each_erasure(
+    finished, tmp_path, dev_folder
+):
+    model = Path(shutil.copytree(dev_folder, tmp_path / "model"))
+    config = JudgeConfig(channels=(4, 4, 8), look=8, layout=8)
+    Judge(judge.init_weights(config, jax.random.key(0)), config).save(model / "judge")
+    found = []
+    for rate in ("1e-3", "1e-2"):
+        flags = ("--config.sample.eval_pictures=2", "--config.optim.pairs=1")
+        done = run(model, tmp_path / rate, finished[1], *flags, f"--config.optim.lr_lower={rate}")
+        assert done.returncode == 0, done.stderr
+        assert ("read what the base shows" in done.stderr) == bool(found)
+        found.append(json.loads((tmp_path / rate / "results.json").read_text()))
+    first, second = found
+    assert first["base"] == second["base"]
+    assert first["base"]["Acc_e"]["total"] == 2
+    assert first["detector"] == "judge"
+    assert "Acc_rest" in (tmp_path / "1e-2" / "results.md").read_text()
 
 
 def test_a_killed_run_goes_on_to_the_same_lora(finished, tmp_path, dev_folder):

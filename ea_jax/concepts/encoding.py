@@ -16,6 +16,7 @@ import numpy as np
 from convert import WeightsError, files
 from ea_jax.flux.tokens import tokenize
 from ea_jax.flux.transformer import Text
+from ea_jax.runtime.fingerprint import checksum
 
 Encode = Callable[[Sequence[str]], tuple[Any, Any]]
 # Changes when the same inputs would give other bytes.
@@ -95,7 +96,7 @@ def encode_once(
             return arrays
     arrays = _encode_all(prompts, ids_UT.shape[1], encode, batch)
     path.parent.mkdir(parents=True, exist_ok=True)
-    metadata = {"inputs": json.dumps(inputs), "checksum": _checksum(*arrays)}
+    metadata = {"inputs": json.dumps(inputs), "checksum": checksum(*arrays)}
     files.write_arrays(path, dict(zip(_NAMES, arrays, strict=True)), metadata)
     return arrays
 
@@ -128,13 +129,6 @@ def _read(path: Path, inputs: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     if metadata.get("inputs") != json.dumps(inputs) or set(stored) != set(_NAMES):
         raise WeightsError("not a bank of these prompts")
     t5_UTD, pooled_UD = (files.read(stored[name]) for name in _NAMES)
-    if metadata.get("checksum") != _checksum(t5_UTD, pooled_UD):
+    if metadata.get("checksum") != checksum(t5_UTD, pooled_UD):
         raise WeightsError("damaged")
     return t5_UTD, pooled_UD
-
-
-def _checksum(*arrays: np.ndarray) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
+import json
 import logging
 import platform
 from collections.abc import Sequence
@@ -13,16 +15,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ea_jax.edits import LORA_FILE
 from ea_jax.evaluate import probes as probing
 from ea_jax.evaluate import report
-from ea_jax.evaluate.probes import Detector, Probe
+from ea_jax.evaluate.probes import Detector, Probe, Reading
 from ea_jax.flux import latents
 from ea_jax.flux.transformer import Text, dual_columns
 from ea_jax.methods.erasure import Erasure
+from ea_jax.runtime.fingerprint import checksum, fingerprint, fingerprint_files
 from ea_jax.runtime.memory import peak_host_bytes
 from ea_jax.runtime.run_folder import write_json
 
 _log = logging.getLogger(__name__)
+# Changes when the same inputs would give other readings.
+_VERSION = 1
 MAP_T = 0.7  # noise level at which attention is shown: the layout is being decided
 PACKAGES = ("ea-jax", "jax", "flax", "optax", "orbax-checkpoint", "transformers", "diffusers")
 
@@ -38,6 +44,7 @@ class Painter:
         erasure.pipeline.load_part("vae")
         self._erasure = erasure
         self._no_edit = erasure.no_edit()
+        self._before: np.ndarray | None = None
 
     def latents(self, text: Text, seeds: Sequence[int], adapters: Any = None) -> jax.Array:
         """Latents [B, h, w, C]; `adapters` None is the frozen model."""
@@ -60,6 +67,13 @@ class Painter:
         z_BhwC = self.latents(text, seeds, adapters)
         return np.asarray(self._erasure.pipeline.decode(z_BhwC))
 
+    def before(self) -> np.ndarray:
+        """The grid's pictures by the frozen model; painted once."""
+        if self._before is None:
+            sample = self._erasure.settings.sample
+            self._before = self.rows(sample.prompts, sample.seeds)
+        return self._before
+
     def rows(self, prompts: Sequence[str], seeds: Sequence[int], adapters: Any = None):
         """[prompts, seeds, H, W, 3]: each prompt with each seed, in batches of one size."""
         pairs = [(prompt, seed) for prompt in prompts for seed in seeds]
@@ -78,7 +92,8 @@ def write_grid(path: Path, painter: Painter, erasure: Erasure, adapters: Any) ->
     sample, shown = erasure.settings.sample, erasure.settings.log.pictures
     if shown == "none":
         return
-    before = painter.rows(sample.prompts, sample.seeds)
+    before = painter.before()
+    path.parent.mkdir(exist_ok=True)
     after = painter.rows(sample.prompts, sample.seeds, adapters)
     rows = [
         report.Comparison(prompt, b, a)
@@ -95,8 +110,8 @@ def write_attention(path: Path, painter: Painter, erasure: Erasure, adapters: An
     if shown == "none":
         return
     bank = erasure.batches.bank
-    row = bank.rows()[:1]
-    text, columns = bank.text("un", row), bank.columns("un", row)
+    row = bank.plain()[:1]
+    text, columns = bank.text("plain", row), bank.columns("plain", row)
     seed = erasure.settings.sample.seeds[0]
     steps = erasure.steps
     pictures, maps = {}, {}
@@ -122,7 +137,11 @@ def write_attention(path: Path, painter: Painter, erasure: Erasure, adapters: An
         image_Q = np.asarray(share_LBQ).mean(0)[0, -steps.grid[0] * steps.grid[1] :]
         maps[name] = image_Q.reshape(steps.grid)
     report.attention_maps(
-        path, pictures, maps, concept=erasure.settings.concept.word, prompt=bank.texts("un")[row[0]]
+        path,
+        pictures,
+        maps,
+        concept=erasure.settings.concept.word,
+        prompt=bank.texts("plain")[row[0]],
     )
 
 
@@ -151,18 +170,11 @@ def write_results(
         write_json(folder / "results.json", {**facts, "detector": None, "reason": reason})
         (folder / "results.md").write_text(reason + ".\n", encoding="utf-8")
         return reason
-    rates = {}
-    for name, lora in (("base", None), ("erased", adapters)):
-        rates[name] = probing.score(
-            probes,
-            probing.read(
-                probes,
-                lambda prompts, seeds, lora=lora: painter.paint(prompts, seeds, lora),
-                detector,
-                batch=settings.sample.batch,
-                on_batch=_Counter(name, len(probes)),
-            ),
-        )
+    readings = {
+        "base": _base_readings(painter, erasure, probes, detector),
+        "erased": _readings("erased", painter, erasure, adapters, probes, detector),
+    }
+    rates = {name: probing.score(probes, found) for name, found in readings.items()}
     table = report.metrics_table(rates["base"], rates["erased"], detector=detector.name)
     write_json(
         folder / "results.json",
@@ -181,6 +193,59 @@ def write_results(
     return table
 
 
+def _readings(
+    name: str,
+    painter: Painter,
+    erasure: Erasure,
+    adapters: Any,
+    probes: Sequence[Probe],
+    detector: Detector,
+) -> list[Reading]:
+    return probing.read(
+        probes,
+        lambda prompts, seeds: painter.paint(prompts, seeds, adapters),
+        detector,
+        batch=erasure.settings.sample.batch,
+        on_batch=_Counter(name, len(probes)),
+    )
+
+
+def _base_readings(
+    painter: Painter, erasure: Erasure, probes: Sequence[Probe], detector: Detector
+) -> list[Reading]:
+    """The frozen model's readings; kept, since every erasure of a concept is compared to them."""
+    settings = erasure.settings
+    text = erasure.texts.text(list(dict.fromkeys(probe.prompt for probe in probes)))
+    inputs = {
+        "version": _VERSION,
+        "base": erasure.base,
+        "vae": fingerprint(erasure.pipeline.weights["vae"]),
+        "detector": [detector.name, detector.version],
+        "text": checksum(text.t5_BTD, text.pooled_BD),
+        "probes": [[probe.prompt, probe.seed] for probe in probes],
+        "steps": settings.sample.steps,
+        "model": {
+            key: getattr(settings.model, key)
+            for key in ("resolution", "guidance", "dtype", "attention")
+        },
+    }
+    if settings.data.cache is None:
+        return _readings("base", painter, erasure, None, probes, detector)
+    digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+    path = Path(settings.data.cache) / f"readings-{digest[:24]}.json"
+    if path.exists():
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        _log.info("read what the base shows from %s", path)
+        return [
+            Reading(frozenset((head, label) for head, label in seen), valid)
+            for seen, valid in stored
+        ]
+    readings = _readings("base", painter, erasure, None, probes, detector)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, [[sorted(reading.seen), reading.valid] for reading in readings])
+    return readings
+
+
 def write_record(
     folder: Path, erasure: Erasure, config: dict[str, Any], *, seconds: dict[str, float]
 ) -> None:
@@ -190,6 +255,15 @@ def write_record(
         {
             "config": config,
             "words": erasure.words,
+            "lora": fingerprint_files([folder / LORA_FILE]),
+            "training_seeds": {
+                name: list(album.seeds)
+                for name, album in (
+                    ("concept", erasure.batches.concept),
+                    ("keep", erasure.batches.keep),
+                )
+                if album is not None
+            },
             "base": erasure.base,
             "seconds": {**erasure.seconds, **seconds},
             "peak_host_bytes": peak_host_bytes(),

@@ -49,9 +49,18 @@ class Reading:
 
 
 class Detector(Protocol):
-    """Reads pictures; `name` prefixes its numbers, so that no table mixes two detectors."""
+    """Reads pictures.
+
+    Attributes:
+      name: prefixes its numbers, so that no table mixes two detectors.
+    """
 
     name: str
+
+    @property
+    def version(self) -> str:
+        """Another one where it would read a picture differently."""
+        ...
 
     def __call__(self, images_BHWC: np.ndarray) -> Sequence[Reading]:
         """Reads pictures [B, H, W, 3] in [0, 1]."""

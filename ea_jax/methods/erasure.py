@@ -332,7 +332,7 @@ def _albums(
         seeds = pictures.training_seeds(len(numbers), seed=settings.optim.seed, kind=kind)
         text = bank.text(group, numbers)
         latent_PSC = pictures.sample(pipeline, text, seeds, settings=settings, base=base, what=what)
-        return Album(latent_PSC, numbers)
+        return Album(latent_PSC, numbers, seeds)
 
     concept = keep = None
     if loss.lora or loss.rsc:

@@ -22,6 +22,7 @@ from convert import WeightsError, files
 from ea_jax.flux import latents
 from ea_jax.flux.pipeline import Pipeline
 from ea_jax.flux.transformer import Text
+from ea_jax.runtime.fingerprint import checksum
 from ea_jax.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -39,10 +40,12 @@ class Album:
     Attributes:
       latent_PSC: float32, clean and packed.
       number_P: the prompt of each, a number in its group of the prompt bank.
+      seeds: of each one's noise.
     """
 
     latent_PSC: np.ndarray
     number_P: np.ndarray
+    seeds: Sequence[int]
 
 
 def training_seeds(count: int, *, seed: int, kind: int) -> list[int]:
@@ -82,7 +85,7 @@ def sample(
     inputs = {
         "version": _VERSION,
         "base": base,
-        "text": _checksum(text.t5_BTD, text.pooled_BD),
+        "text": checksum(text.t5_BTD, text.pooled_BD),
         "seeds": list(seeds),
         "steps": settings.sample.steps,
         "resolution": model.resolution,
@@ -104,7 +107,7 @@ def sample(
             return latent_PSC
     latent_PSC = _sample(pipeline, text, seeds, settings, what)
     path.parent.mkdir(parents=True, exist_ok=True)
-    metadata = {"inputs": json.dumps(inputs), "checksum": _checksum(latent_PSC)}
+    metadata = {"inputs": json.dumps(inputs), "checksum": checksum(latent_PSC)}
     files.write_arrays(path, {_NAME: latent_PSC}, metadata)
     return latent_PSC
 
@@ -139,13 +142,6 @@ def _read(path: Path, inputs: dict[str, Any]) -> np.ndarray:
     if metadata.get("inputs") != json.dumps(inputs) or set(stored) != {_NAME}:
         raise WeightsError("not these pictures")
     latent_PSC = files.read(stored[_NAME])
-    if metadata.get("checksum") != _checksum(latent_PSC):
+    if metadata.get("checksum") != checksum(latent_PSC):
         raise WeightsError("damaged")
     return latent_PSC
-
-
-def _checksum(*arrays: Any) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()

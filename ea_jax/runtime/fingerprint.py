@@ -62,6 +62,14 @@ def fingerprint_files(paths: Iterable[str | Path]) -> str:
     return digest.hexdigest()[:16]
 
 
+def checksum(*arrays: np.ndarray | jax.Array) -> str:
+    """Hash of arrays' bytes on the host, as 32 hexadecimal digits: whether a cache is whole."""
+    digest = hashlib.blake2b(digest_size=16)
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
 @jax.jit
 def _sums(x: jax.Array) -> jax.Array:
     """Sum of the bits, and of the bits times an odd number that depends on the place; mod 2^32."""

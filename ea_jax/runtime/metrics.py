@@ -92,7 +92,8 @@ def require_finite(step: int, terms: Mapping[str, Any]) -> None:
         if not math.isfinite(number):
             raise NonFiniteError(
                 f"{name} is {number} at step {step}; the last checkpoint is from before. "
-                "Lower optim.lr_lower or optim.lr_upper, or the weight of that term"
+                "Lower optim.lr_lower or optim.lr_upper, or the weight of that term, and give that "
+                "run a log.folder of its own"
             )
 
 

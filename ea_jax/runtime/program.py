@@ -11,11 +11,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sys
 from collections.abc import Iterator
 
 # What a user's value, file or disk can cause. Anything else is a fault of the program, and shows
 # where it is.
 EXPECTED = (ValueError, OSError, FloatingPointError)
+STOPPED = 130  # what a shell expects of a program that Ctrl-C ended
 # Set to anything: the traceback of those, too.
 TRACEBACK = "EA_JAX_TRACEBACK"
 
@@ -29,9 +31,15 @@ def start_logging(level: int = logging.INFO) -> None:
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Ends the program with `error: ...` and code 1 where the user can mend what is wrong."""
+    """Ends the program with `error: ...` and code 1 where the user can mend what is wrong.
+
+    Ctrl-C ends it with one line, too.
+    """
     try:
         yield
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped; the same command starts it again\n")
+        raise SystemExit(STOPPED) from None
     except EXPECTED as error:
         if os.environ.get(TRACEBACK):
             raise

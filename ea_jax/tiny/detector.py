@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ea_jax.evaluate.probes import Reading
+from ea_jax.runtime.fingerprint import fingerprint
 from ea_jax.tiny.judge import NONE, Judge
 from ea_jax.tiny.vocabulary import COLOURLESS_STYLES
 
@@ -19,6 +20,11 @@ class JudgeDetector:
 
     def __init__(self, judge: Judge) -> None:
         self.judge = judge
+
+    @property
+    def version(self) -> str:
+        """Fingerprint of the judge."""
+        return fingerprint(self.judge.weights)
 
     @classmethod
     def load(cls, folder: str | Path) -> JudgeDetector:
