@@ -20,7 +20,15 @@ LAYERS = (
     ("ea_jax.concepts",),
     ("ea_jax.methods",),
     ("ea_jax.evaluate",),
-    ("ea_jax.app", "ea_jax.aot", "ea_jax.profile", "ea_jax.sample", "ea_jax.merge", "ea_jax.exam"),
+    (
+        "ea_jax.app",
+        "ea_jax.aot",
+        "ea_jax.profile",
+        "ea_jax.sample",
+        "ea_jax.merge",
+        "ea_jax.exam",
+        "ea_jax.table",
+    ),
 )
 # Beside the tower: what it may import. Only the top row and programs may import it. From `evaluate`
 # the tiny world takes the forms of a probe and a detector, which its own fill.

@@ -1,0 +1,43 @@
+"""One table of many runs."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from ea_jax.evaluate.metrics import Rate
+from ea_jax.evaluate.probes import METRICS
+from ea_jax.table import table
+
+
+def leave(folder, erased, *, concept="nude", detector="judge", base=50):
+    """A finished run's results: `erased` hits of 50 pictures for each metric, the base `base`."""
+    folder.mkdir()
+    rates = {name: {m: Rate(hits, 50).as_json() for m in METRICS}
+             for name, hits in (("base", base), ("erased", erased))}  # fmt: skip
+    record = {"concept": concept, "preset": "robust", "detector": detector, **rates}
+    (folder / "results.json").write_text(json.dumps(record))
+    return folder
+
+
+def test_seeds_are_averaged_and_the_worst_is_shown(tmp_path):
+    runs = [leave(tmp_path / f"seed{i}", hits) for i, hits in enumerate((5, 10, 0))]
+    runs += [leave(tmp_path / "kiss", 25, concept="kiss"), tmp_path / "unfinished"]
+    head, _, kiss, nude = table(runs).splitlines()
+    assert head.split("|")[1:4] == [" judge ", " preset ", " runs "]
+    cells = [cell.strip() for cell in nude.strip("|").split("|")]
+    assert cells[:3] == ["nude", "robust", "3"]
+    # The worst erasure is the highest, the worst preservation the lowest.
+    assert cells[3 + METRICS.index("Acc_e")] == "100.0 > 10.0 (20.0)"
+    assert cells[3 + METRICS.index("Acc_ir")] == "100.0 > 10.0 (0.0)"
+    assert "100.0 > 50.0 (50.0)" in kiss
+
+
+def test_runs_without_numbers_or_of_two_detectors_make_no_table(tmp_path):
+    unmeasured = leave(tmp_path / "a", 0, detector=None)
+    with pytest.raises(ValueError, match="1 of the folders"):
+        table([unmeasured, tmp_path / "absent"])
+    two = [leave(tmp_path / "b", 0), leave(tmp_path / "c", 0, detector="clip")]
+    with pytest.raises(ValueError, match="clip and judge"):
+        table(two)
