@@ -243,18 +243,167 @@ def test_a_path_that_is_sampled_anew_ends_where_the_samplers_path_does():
     np.testing.assert_allclose(terms["attn"], expected["attn"], rtol=1e-4)
 
 
-def test_one_trace_serves_all_steps():
+@pytest.mark.parametrize(
+    ("form", "blocks", "queries"),
+    [("mass", "all", "all"), ("sum", "all", "image"), ("release", "last", "all")],
+)
+def test_attention_is_summed_as_its_form_says(form, blocks, queries):
+    inputs = Inputs()
+    state, batch = inputs.state(), inputs.lower()
+    batch = batch.replace(fresh_B=jnp.zeros(2, bool))
+    _, terms = step(
+        lower_step,
+        state,
+        batch,
+        settings(attn=1.0, attn_form=form, attn_blocks=blocks, attn_queries=queries),
+    )
+    t_B = jnp.array(SIGMAS)[batch.index_B]
+    _, cols = velocity(
+        BASE, SMALL, state.pool_PSC, t_B, batch.text, grid=(2, 3),
+        guidance_B=jnp.full(2, 3.5), lora=state.lora, columns=batch.columns,
+    )  # fmt: skip
+    cols_LBHQN = np.asarray(cols, np.float64)
+    if queries == "image":
+        cols_LBHQN = cols_LBHQN[:, :, :, T:]
+    if blocks == "last":
+        cols_LBHQN = cols_LBHQN[-1:]
+    rows_LB = {
+        "mass": cols_LBHQN.sum(-1).mean((2, 3)),
+        "sum": cols_LBHQN.sum((2, 3, 4)),
+        "release": np.linalg.norm(cols_LBHQN, axis=2).sum((2, 3)),
+    }[form]
+    np.testing.assert_allclose(terms["attn"], rows_LB.mean(), rtol=1e-4)
+
+
+def test_jit_changes_no_number():
+    inputs = Inputs()
+    state, batch, s = inputs.state(), inputs.lower(), settings(attn=0.1)
+    after, terms = step(lower_step, state, batch, s)
+    plain, plain_terms = lower_step(state, BASE, batch, settings=s, optimiser=OPTIMISER)
+    close = functools.partial(np.testing.assert_allclose, rtol=2e-3, atol=1e-5)
+    jax.tree.map(close, terms, plain_terms)
+    jax.tree.map(close, after.lora, plain.lora)
+
+
+@pytest.mark.parametrize(
+    ("fn", "term", "rest"),
+    [
+        (lower_step, "esd", {"attn": 1.0}),
+        (upper_step, "lora", {"rsc": 1.0}),
+        (upper_step, "keep", {"lora": 1.0}),
+        (upper_step, "rsc", {"keep": 1.0}),
+    ],
+)
+def test_a_term_of_weight_0_costs_nothing(fn, term, rest):
+    """Its work is not traced at all: without it the count is that of the other terms alone."""
+    inputs = Inputs()
+    batch = inputs.lower() if fn is lower_step else inputs.upper()
+
+    def flops(**loss):
+        bound = functools.partial(fn, settings=settings(**loss), optimiser=OPTIMISER)
+        return count_flops(bound, inputs.state(), BASE, batch)
+
+    none = {"esd": 0.0, "attn": 0.0} if fn is lower_step else {}
+    without, with_it = flops(**{**none, **rest}), flops(**{**none, **rest, term: 1.0})
+    forward = count_flops(
+        lambda text: velocity(
+            BASE, SMALL, inputs.array(1, 6, 8), jnp.ones(1), text, grid=(2, 3),
+            guidance_B=jnp.ones(1),
+        )[0],
+        inputs.text(1),
+    )  # fmt: skip
+    assert with_it - without > 0.9 * forward
+
+
+def test_each_level_has_its_own_moments_and_frozen_adapters_stay():
+    """Two AdamW as a run makes them, over adapters of which the scope holds a part."""
+    inputs = Inputs()
+    both = jax.tree.map(
+        lambda x: x + 0.1, lora.init(jax.random.key(1), BASE, scope="dual_qk+image", rank=2)
+    )
+
+    def adamw(rate):
+        groups = {"train": optax.adamw(rate), "frozen": optax.set_to_zero()}
+        return optax.partition(groups, lambda tree: lora.labels(tree, "dual_qk"))
+
+    lower, upper = adamw(1e-3), adamw(1e-2)
+    state = State(both, lower.init(both), upper.init(both), inputs.array(2, 6, 8))
+    s = settings(attn=0.1, keep=1.0)
+    after, _ = lower_step(state, BASE, inputs.lower(), settings=s, optimiser=lower)
+    assert {path.split("'")[5] for path in moved(state.lora, after.lora)} == {
+        "add_q_proj",
+        "add_k_proj",
+    }
+    assert moved(state.lower, after.lower)
+    assert not moved(state.upper, after.upper)
+    # The first step of Adam is its learning rate, whatever the gradient's size.
+    largest = lambda a, b: max(  # noqa: E731
+        float(jnp.abs(x - y).max())
+        for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    )
+    assert largest(after.lora, both) == pytest.approx(1e-3, rel=0.05)
+    last, _ = upper_step(after, BASE, inputs.upper(), settings=s, optimiser=upper)
+    assert largest(last.lora, after.lora) == pytest.approx(1e-2, rel=0.05)
+    assert not moved(after.lower, last.lower)
+    # One optimiser for both levels: its moments go from one to the other.
+    shared = state.replace(upper=None)
+    first, _ = lower_step(shared, BASE, inputs.lower(), settings=s, optimiser=lower)
+    second, _ = upper_step(first, BASE, inputs.upper(), settings=s, optimiser=lower)
+    assert second.upper is None
+    assert moved(first.lower, second.lower)
+
+
+def test_one_trace_serves_all_pairs():
     traces = []
 
-    def counted(state, base, batch):
-        traces.append(1)
-        return lower_step(state, base, batch, settings=settings(), optimiser=OPTIMISER)
+    def counted(fn):
+        def traced(state, base, batch):
+            traces.append(fn.__name__)
+            return fn(state, base, batch, settings=settings(keep=1.0), optimiser=OPTIMISER)
 
-    jitted, inputs = jax.jit(counted), Inputs()
+        return jax.jit(traced, donate_argnums=0)
+
+    lower, upper, inputs = counted(lower_step), counted(upper_step), Inputs()
     state = inputs.state()
-    for _ in range(3):
-        state, _ = jitted(state, BASE, inputs.lower())
-    assert len(traces) == 1
+    for number in range(3):
+        batch = inputs.lower().replace(index_B=jnp.array([number, 0]), seed=jnp.uint32(number))
+        state, _ = lower(state, BASE, batch)
+        state, _ = upper(state, BASE, inputs.upper())
+    assert traces == ["lower_step", "upper_step"]
+
+
+def test_a_step_neither_copies_the_base_nor_bakes_it_in():
+    """Compiled for 24 blocks, nothing run: temporaries beside the base, constants in the program.
+
+    The text and the picture are short, so that activations don't hide a copy of the base.
+    """
+    model = dataclasses.replace(
+        SMALL, num_layers=12, num_single_layers=12, attention_head_dim=32,
+        num_attention_heads=4, axes_dims_rope=(8, 12, 12),
+    )  # fmt: skip
+    base = abstract_weights(model)
+    base_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(base))
+    inputs = Inputs(model, abstract=True)
+    adapters = jax.eval_shape(lambda: lora.init(jax.random.key(0), base, scope="dual_qk", rank=2))
+    opt = jax.eval_shape(OPTIMISER.init, adapters)
+    state = State(adapters, opt, opt, inputs.array(1, 6, 8))
+    s = dataclasses.replace(settings(model, attn=0.1, keep=1.0, rsc=0.1), remat="block")
+    for fn, batch in ((lower_step, inputs.lower(rows=1)), (upper_step, inputs.upper())):
+        batch = batch.replace(seed=jax.ShapeDtypeStruct((), jnp.uint32))
+        batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch)
+        bound = functools.partial(fn, settings=s, optimiser=OPTIMISER)
+        lowered = jax.jit(bound, donate_argnums=0).lower(state, base, batch)
+        memory = lowered.compile().memory_analysis()
+        assert memory.argument_size_in_bytes > base_bytes
+        assert memory.temp_size_in_bytes < 0.1 * base_bytes
+        assert len(lowered.as_text()) < 0.1 * base_bytes
+
+
+def test_what_is_saved_does_not_grow_with_the_base():
+    inputs = Inputs()
+    larger = abstract_weights(dataclasses.replace(SMALL, num_single_layers=20))
+    adapters = jax.eval_shape(lambda: lora.init(jax.random.key(0), larger, scope="dual_qk", rank=2))
+    assert jax.tree.map(jnp.shape, adapters) == jax.tree.map(jnp.shape, inputs.state().lora)
 
 
 @pytest.mark.parametrize(("keep", "bar"), [(False, 12.5), (True, 13.5)])
