@@ -16,6 +16,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from ea_jax import edits, settings
+from ea_jax.concepts import held_out
 from ea_jax.evaluate import outputs
 from ea_jax.evaluate.probes import check_held_out
 from ea_jax.exam import exam_for
@@ -40,6 +41,7 @@ def train(config: dict[str, Any]) -> int:
     exam = exam_for(run)
     job = erasure.prepare(run, tested=exam.words, painted=[p.prompt for p in exam.probes])
     check_held_out(exam.probes, job.batches.bank.prompts)
+    held_out.assert_absent(exam.words, job.batches.bank.prompts)
     # A new folder is taken only now: a mistake above leaves it to the command that mends it.
     run_folder.claim(folder, config, may_differ=("log",))
     began = time.monotonic()
@@ -80,8 +82,9 @@ def train(config: dict[str, Any]) -> int:
                     outputs.write_grid(path, painter, job, job.adapters(state))
         trained = time.monotonic()
         edits.save(job.edit(state), folder)
+        # What is shown and measured is the file, rounded as it is.
+        adapters = edits.load(folder).lora()
         painter = painter or outputs.Painter(job)
-        adapters = job.adapters(state)
         outputs.write_grid(folder / "grid.png", painter, job, adapters)
         outputs.write_attention(folder / "attention.png", painter, job, adapters)
         table = outputs.write_results(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 
 from ea_jax.concepts.spans import occurrences
@@ -13,6 +14,8 @@ from ea_jax.tiny import vocabulary
 from ea_jax.tiny.detector import JudgeDetector
 from ea_jax.tiny.probes import probes_for
 
+_log = logging.getLogger(__name__)
+
 
 @dataclasses.dataclass(frozen=True)
 class Exam:
@@ -20,7 +23,7 @@ class Exam:
 
     Attributes:
       probes: prompts, seeds and questions.
-      words: held-out words, which no training may use.
+      words: synonyms and concepts that it asks for, which no training may use.
       detector: reads the pictures; None if nothing is measured.
     """
 
@@ -42,13 +45,38 @@ def exam_for(settings: Settings) -> Exam:
     if not judge.is_dir():
         return Exam()
     concept = vocabulary.concept(settings.concept.word)
-    words = settings.concept
-    trained = (*words.preserve_prompts, *words.no_relation, *words.far, *words.mid)
-    unseen = [
-        name for name in vocabulary.CONCEPTS if any(occurrences(text, name) for text in trained)
-    ]
+    trained = [name for name in vocabulary.CONCEPTS if _in_any(name, _texts(settings))]
+    if concept.near in trained:
+        _log.warning("training uses %r, so Acc_near is not measured", concept.near)
+    probes = probes_for(concept.name, pictures=pictures, trained=trained)
+    asked = {
+        label
+        for probe in probes
+        for metric, answers in probe.questions
+        if metric in ("Acc_ir", "Acc_near")
+        for _, label in answers
+    }
     return Exam(
-        probes=probes_for(words.word, pictures=pictures, unseen=unseen),
-        words=concept.held_out,
+        probes=probes,
+        words=(*concept.held_out, *sorted(asked)),
         detector=JudgeDetector.load(judge),
     )
+
+
+def _texts(settings: Settings) -> list[str]:
+    """Everything that the config itself gives to training."""
+    chosen = settings.concept
+    anchor = {"replaced": chosen.neutral, "sentence": chosen.anchor_sentence}.get(chosen.anchor)
+    return [
+        *chosen.sentences,
+        *chosen.preserve_prompts,
+        *chosen.synonyms,
+        *chosen.no_relation,
+        *chosen.far,
+        *chosen.mid,
+        *filter(None, [anchor]),
+    ]
+
+
+def _in_any(name: str, texts: Sequence[str]) -> bool:
+    return any(occurrences(text, name) for text in texts)

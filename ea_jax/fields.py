@@ -74,14 +74,16 @@ def texts(*, least: int = 0) -> Any:
     return _field(check)
 
 
-def integers(*, least: int = 0) -> Any:
-    """A field that is a list of whole numbers, 0 or more."""
+def integers(*, least: int = 0, below: int = 2**63) -> Any:
+    """A field that is a list of whole numbers from 0 on."""
 
     def check(key: str, value: Any) -> None:
         _require_type(key, value, tuple)
         for item in value:
-            if not isinstance(item, int) or item < 0:
-                raise SettingsError(f"{key} holds {item!r}; each item has to be 0, 1, 2, ...")
+            if not isinstance(item, int) or not 0 <= item < below:
+                raise SettingsError(
+                    f"{key} holds {item!r}; each has to be a whole number from 0 to {below - 1}"
+                )
         if len(value) < least:
             raise SettingsError(f"{key} has {len(value)} items; it needs at least {least}")
 

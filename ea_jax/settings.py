@@ -230,14 +230,14 @@ class SampleSettings:
     Attributes:
       steps: Euler steps.
       prompts: rows of the grid: the concept, a synonym, something irrelevant.
-      seeds: its columns; none of them is used in training.
+      seeds: its columns; below 2**31, where training's seeds begin.
       batch: pictures painted at once.
       eval_pictures: pictures a number of the final table rests on; 0 leaves the table out.
     """
 
     steps: int = number(int, low=1)
     prompts: tuple[str, ...] = texts(least=1)
-    seeds: tuple[int, ...] = integers(least=1)
+    seeds: tuple[int, ...] = integers(least=1, below=2**31)
     batch: int = number(int, low=1)
     eval_pictures: int = number(int, low=0)
 

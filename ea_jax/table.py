@@ -1,7 +1,7 @@
 """One table of many runs: `python -m ea_jax.table runs/*`.
 
-Runs of one concept and preset that differ in their seed are averaged; the worst of them stands
-behind the mean.
+Runs whose configs differ in their seed alone are averaged; the worst of them stands behind the
+mean.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from typing import Any
 from absl import app
 
 from ea_jax.evaluate.probes import METRICS
+from ea_jax.runtime import run_folder
 from ea_jax.runtime.program import one_line_errors
 
+RESULTS = "results.json"
 # Where less is better.
 _ERASED = ("Acc_e", "Acc_g")
 
@@ -26,43 +28,51 @@ def table(folders: Iterable[str | Path]) -> str:
     """A Markdown table of runs' results, percent: `base > mean of runs (worst run)`.
 
     Args:
-      folders: of finished runs, in any order; those without results.json are left out.
+      folders: of finished runs; those without results.json are left out.
     Raises:
       ValueError: none of them was measured, or two detectors measured them.
     """
-    found = [json.loads(path.read_text("utf-8")) for path in _results(folders)]
-    measured = [result for result in found if result["detector"]]
+    found = [_read(Path(folder)) for folder in folders if (Path(folder) / RESULTS).is_file()]
+    measured = [run for run in found if run["detector"]]
     if not measured:
         raise ValueError(
             f"{len(found)} of the folders hold a results.json, none of them with numbers; give "
             "folders of runs that ended, on a model with a judge"
         )
-    detectors = sorted({result["detector"] for result in measured})
+    detectors = sorted({run["detector"] for run in measured})
     if len(detectors) > 1:
         raise ValueError(f"runs were measured by {' and '.join(detectors)}; one table has one")
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for result in measured:
-        groups.setdefault((result["concept"], result["preset"]), []).append(result)
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for run in measured:
+        groups.setdefault((run["concept"], run["preset"], run["others"]), []).append(run)
     lines = [
-        f"| {detectors[0]} | preset | runs | {' | '.join(METRICS)} |",
-        "|---|---|---|" + "---|" * len(METRICS),
+        f"| {detectors[0]} | preset | runs | {' | '.join(METRICS)} | first run |",
+        "|---|---|---|" + "---|" * len(METRICS) + "---|",
     ]
-    for (concept, preset), runs in sorted(groups.items()):
+    for (concept, preset, _), runs in groups.items():
         cells = [_cell(metric, runs) for metric in METRICS]
-        lines.append(f"| {concept} | {preset} | {len(runs)} | {' | '.join(cells)} |")
+        row = [concept, preset, str(len(runs)), *cells, runs[0]["folder"]]
+        lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines) + "\n"
 
 
-def _results(folders: Iterable[str | Path]) -> list[Path]:
-    paths = [Path(folder) / "results.json" for folder in folders]
-    return sorted(path for path in paths if path.is_file())
+def _read(folder: Path) -> dict[str, Any]:
+    """A run's results, its folder's name, and all that it may not differ in from its group."""
+    results = json.loads((folder / RESULTS).read_text("utf-8"))
+    config = json.loads((folder / run_folder.CONFIG).read_text("utf-8"))
+    for section, key in (("optim", "seed"), ("data", "cache")):
+        config.get(section, {}).pop(key, None)
+    config.pop("log", None)
+    others = json.dumps([config, results["base_model"]], sort_keys=True)
+    return {**results, "folder": folder.name, "others": others}
 
 
 def _cell(metric: str, runs: Sequence[dict[str, Any]]) -> str:
-    after = [run["erased"][metric]["percent"] for run in runs if run["erased"][metric]["total"]]
-    if not after:
+    asked = [run for run in runs if run["erased"][metric]["total"]]
+    if not asked:
         return ""
-    base = statistics.mean(run["base"][metric]["percent"] for run in runs)
+    after = [run["erased"][metric]["percent"] for run in asked]
+    base = statistics.mean(run["base"][metric]["percent"] for run in asked)
     worst = max(after) if metric in _ERASED else min(after)
     return f"{base:.1f} > {statistics.mean(after):.1f} ({worst:.1f})"
 

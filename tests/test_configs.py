@@ -11,8 +11,10 @@ from ml_collections import ConfigDict
 from configs import common, presets
 from ea_jax import settings
 from ea_jax.concepts import held_out, sentences
+from ea_jax.evaluate.probes import check_held_out
 from ea_jax.settings import Settings
 from ea_jax.tiny import vocabulary, world
+from ea_jax.tiny.probes import probes_for
 
 NAMES = ("nudity", "soccer", "style", "kiss", "celebrity")
 VARIANTS = ("tiny", "flux-dev", "flux-schnell")
@@ -175,6 +177,12 @@ class TestTinyWords:
         held_out.assert_absent(
             [*parts, *world.PEOPLE["eval"]], trained_prompts(settings_of(name, "tiny"))
         )
+
+    @pytest.mark.parametrize("pictures", [50, 200])
+    def test_no_prompt_of_the_final_table_is_trained_on(self, name: str, pictures: int) -> None:
+        made = settings_of(name, "tiny")
+        probes = probes_for(made.concept.word, pictures=pictures)
+        check_held_out(probes, trained_prompts(made))
 
 
 def test_the_tiny_default_starts_from_what_the_pilot_found_best() -> None:

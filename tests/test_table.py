@@ -11,20 +11,23 @@ from ea_jax.evaluate.probes import METRICS
 from ea_jax.table import table
 
 
-def leave(folder, erased, *, concept="nude", detector="judge", base=50):
+def leave(folder, erased, *, concept="nude", detector="judge", rank=8, base=50):
     """A finished run's results: `erased` hits of 50 pictures for each metric, the base `base`."""
     folder.mkdir()
     rates = {name: {m: Rate(hits, 50).as_json() for m in METRICS}
              for name, hits in (("base", base), ("erased", erased))}  # fmt: skip
-    record = {"concept": concept, "preset": "robust", "detector": detector, **rates}
-    (folder / "results.json").write_text(json.dumps(record))
+    record = {"concept": concept, "preset": "robust", "detector": detector, "base_model": "f00"}
+    config = {"lora": {"rank": rank}, "optim": {"seed": erased}, "log": {"folder": str(folder)}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "results.json").write_text(json.dumps({**record, **rates}))
     return folder
 
 
 def test_seeds_are_averaged_and_the_worst_is_shown(tmp_path):
     runs = [leave(tmp_path / f"seed{i}", hits) for i, hits in enumerate((5, 10, 0))]
     runs += [leave(tmp_path / "kiss", 25, concept="kiss"), tmp_path / "unfinished"]
-    head, _, kiss, nude = table(runs).splitlines()
+    runs += [leave(tmp_path / "rank2", 20, rank=2)]
+    head, _, nude, kiss, rank2 = table(runs).splitlines()
     assert head.split("|")[1:4] == [" judge ", " preset ", " runs "]
     cells = [cell.strip() for cell in nude.strip("|").split("|")]
     assert cells[:3] == ["nude", "robust", "3"]
@@ -32,6 +35,9 @@ def test_seeds_are_averaged_and_the_worst_is_shown(tmp_path):
     assert cells[3 + METRICS.index("Acc_e")] == "100.0 > 10.0 (20.0)"
     assert cells[3 + METRICS.index("Acc_ir")] == "100.0 > 10.0 (0.0)"
     assert "100.0 > 50.0 (50.0)" in kiss
+    # Another rank is another experiment.
+    assert "| nude | robust | 1 | 100.0 > 40.0 (40.0) |" in rank2
+    assert rank2.endswith("| rank2 |")
 
 
 def test_runs_without_numbers_or_of_two_detectors_make_no_table(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -70,7 +72,9 @@ def test_rows_count_hits_and_name_the_worst():
 
 
 def test_exchanged_prompts_differ_by_their_concept_alone():
-    for e in measure.exchanges(60):
+    letters = lambda name: {"input_ids": list(name)}  # noqa: E731
+    for e in measure.exchanges(60, letters):
+        assert len(e.word) == len(e.other_word) or len(e.word) > 12
         assert e.word in e.prompt
         assert e.other_word in e.other_prompt
         assert e.word not in e.anchor.split()
@@ -91,3 +95,32 @@ def test_the_path_table_prints_both_concepts_with_their_bars():
     written = paths.markdown(rates)
     assert "| 10.0 | 80.0 | <= 20, >= 75 | 10 |" in written
     assert "| 50.0 | 0.0 | reported | 10 |" in written
+
+
+def test_what_the_anchor_row_counts_stands_under_the_pooled_concept():
+    """There c is pooled CLIP's concept, and T5 has none."""
+    written = paths.markdown({"anchor": (Rate(1, 10), Rate(9, 10))})
+    assert "|  | 10.0 | <= 10 | 10 |" in written
+    assert "90.0" not in written
+
+
+class Still:
+    """Paints black."""
+
+    painted = 0
+
+    def paint(self, prompts, *, seeds, max_length, guidance):
+        Still.painted += len(prompts)
+        return np.zeros((len(prompts), 64, 64, 3))
+
+
+def test_readings_of_another_model_are_refused_and_kept_ones_counted_anew(demands, tmp_path):
+    seen = lambda images: [Reading(frozenset({CAT}), True)] * len(images)  # noqa: E731
+    path, how = tmp_path / "readings.jsonl", {"batch": 4, "text_length": 32, "guidance": None}
+    wanted = [Demand("one object", "cat", f"a cat {i}", i, frozenset({CAT})) for i in range(6)]
+    paint = functools.partial(measure.paint_all, Still(), seen, wanted, path=path, **how)
+    assert paint(made_by={"model": "a"}) == [True] * 6
+    assert paint(made_by={"model": "a"}) == [True] * 6
+    assert Still.painted == 8
+    with pytest.raises(ValueError, match="another measurement"):
+        paint(made_by={"model": "b"})

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from ea_jax.tiny import vocabulary
+from ea_jax.tiny import vocabulary, world
 from ea_jax.tiny.probes import SEEDS, key, probes_for
 
 CONCEPTS = ["soccer ball", "nude", "kiss", "sketch", "Santa Claus", "on"]
@@ -17,7 +19,7 @@ def asked(probes, metric):
 @pytest.mark.parametrize("word", CONCEPTS)
 def test_every_metric_is_asked_of_as_many_pictures(word):
     probes = probes_for(word, pictures=20)
-    for metric in ("Acc_e", "Acc_g", "Acc_ir", "Acc_near"):
+    for metric in ("Acc_e", "Acc_g", "Acc_near"):
         assert len(asked(probes, metric)) == 20
     assert len(asked(probes, "Acc_rest")) >= 10
     assert [p.seed for p in probes] == list(range(SEEDS, SEEDS + len(probes)))
@@ -36,9 +38,45 @@ def test_acc_g_uses_synonyms_that_no_training_may_use(word):
 def test_acc_ir_asks_neither_the_concept_nor_its_neighbour_nor_trained_words(word):
     concept = vocabulary.concept(word)
     barred = {key(concept), ("object", "cat"), ("object", "pizza")}
-    for probe, answers in asked(probes_for(word, pictures=100, unseen=("cat", "pizza")), "Acc_ir"):
+    for probe, answers in asked(probes_for(word, pictures=100, trained=("cat", "pizza")), "Acc_ir"):
         assert not answers & barred
         assert word not in probe.prompt.split()
+
+
+@pytest.mark.parametrize("word", ["flat art", "pop art"])
+def test_a_style_that_is_asked_for_is_named(word):
+    """Flat art is the usual style: it goes without saying, but not where it is the question."""
+    for metric in ("Acc_e", "Acc_near"):
+        for probe, answers in asked(probes_for(word, pictures=20), metric):
+            assert {label for _, label in answers} & set(re.findall(r"\w+ art", probe.prompt))
+
+
+def test_every_prompt_is_in_words_that_training_never_uses():
+    templates = {**world.TEMPLATES, "": ()}["eval"]
+    templates += world.STYLE_TEMPLATES["eval"] + world.BACKGROUND_TEMPLATES["eval"]
+    templates += world.RELATION_BACKGROUNDS["eval"]
+    parts = {w for t in templates for w in re.split(r"\{\w?\}|,", t) if w.strip(" a")}
+    for word in CONCEPTS:
+        for probe in probes_for(word, pictures=50):
+            assert any(part.strip() in probe.prompt for part in parts), probe.prompt
+
+
+def test_an_object_s_rest_can_be_another_object():
+    both = [a for _, a in asked(probes_for("soccer ball", pictures=40), "Acc_rest")]
+    assert sum(any(head == "object" for head, _ in answers) for answers in both) == 10
+    assert not any(("object", "soccer ball") in answers for answers in both)
+
+
+def test_acc_ir_asks_every_other_concept():
+    probes = asked(probes_for("soccer ball", pictures=10), "Acc_ir")
+    names = {label for _, answers in probes for _, label in answers}
+    assert names == set(vocabulary.CONCEPTS) - {"soccer ball", "basketball"}
+
+
+def test_acc_near_is_left_out_where_it_is_trained():
+    probes = probes_for("soccer ball", pictures=5, trained=["basketball"])
+    assert not asked(probes, "Acc_near")
+    assert all(("object", "basketball") not in a for _, a in asked(probes, "Acc_ir"))
 
 
 def test_acc_rest_asks_only_what_the_prompt_says():

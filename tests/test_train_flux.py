@@ -11,7 +11,7 @@ import pytest
 
 from ea_jax.flux import clip, t5
 from ea_jax.flux.transformer import TransformerConfig
-from ea_jax.tiny import loop, train_flux
+from ea_jax.tiny import distil, loop, train_flux
 from ea_jax.tiny.train_flux import Encoders, FluxTraining
 
 FLUX = TransformerConfig(
@@ -110,6 +110,37 @@ def test_parts_of_a_batch_give_its_gradient(batches, monkeypatch):
     )
     np.testing.assert_allclose(terms["loss"], parted_terms["loss"], rtol=1e-5)
     np.testing.assert_allclose(whole.weights["w"], parted.weights["w"], rtol=1e-5)
+
+
+def test_distillation_leaves_the_empty_prompt_as_it_is(encoders, batches):
+    """Whatever its guidance, v("") is the teacher's own: erasing anchors to it."""
+    teacher = train_flux.init_weights(FLUX, jax.random.key(0))["flux"]
+    # Gates start at zero, which would hide the text.
+    teacher = jax.tree.map(lambda w: w + 0.1, teacher)
+    always = dataclasses.replace(TRAINING, caption_empty=1.0)
+    blind = jax.tree.map(jnp.zeros_like, teacher["time_text_embed"]["guidance_embedder"])
+    time_text = {**teacher["time_text_embed"], "guidance_embedder": blind}
+    teacher = {**teacher, "time_text_embed": time_text}
+    batch = distil.DistilBatch(batches(0), teacher)
+    for training, same in ((always, True), (TRAINING, False)):
+        loss = distil.make_loss(FLUX, T5, CLIP, training, grid=(2, 2))
+        assert (float(loss(teacher, batch, jax.random.key(3))[0]) < 1e-9) == same
+
+
+def test_weights_that_are_no_numbers_are_never_saved(tmp_path):
+    """A step's loss is from before its update: the weights themselves are looked at."""
+
+    def burst(state, batch, key):
+        return state.replace(weights={"w": state.weights["w"] * np.nan}), {"loss": jnp.ones(())}
+
+    state = loop.start({"w": jnp.ones(2)}, LOOP)
+    saved = []
+    with pytest.raises(FloatingPointError, match="at step 20"):
+        loop.fit(
+            burst, state, lambda step: None, config=LOOP, folder=tmp_path / "x",
+            on_save=saved.append,
+        )  # fmt: skip
+    assert not saved
 
 
 def test_training_lowers_the_loss_and_resumes_with_the_same_bits(tmp_path, batches):

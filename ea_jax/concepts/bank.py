@@ -23,6 +23,7 @@ from ea_jax.concepts import encoding, rows, spans
 from ea_jax.flux.attention import Columns
 from ea_jax.flux.tokens import tokenize
 from ea_jax.flux.transformer import Text
+from ea_jax.runtime.streams import stream
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,15 +180,15 @@ def build(
     )
 
 
-def draw(choices: np.ndarray, *key: int) -> int:
-    """One of `choices`, a function of the key alone: seed, step, and whatever else tells apart.
+def draw(choices: np.ndarray, seed: int, *key: int) -> int:
+    """One of `choices`, a function of seed and key alone: purpose, step, and what else tells.
 
     Raises:
       ValueError: nothing to choose from.
     """
     if not len(choices):
         raise ValueError("there are no rows to draw from; check concept.synonyms and the concept")
-    return int(choices[np.random.default_rng(key).integers(len(choices))])
+    return int(choices[stream(seed, *key).integers(len(choices))])
 
 
 def _group(variants, *, tokens, prompts, number, width) -> Group:

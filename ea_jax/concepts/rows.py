@@ -14,9 +14,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from ea_jax.concepts import sentences, spans
+from ea_jax.runtime.streams import stream
 
 ANCHORS = ("removed", "replaced", "empty", "sentence")
 SHUFFLES = ("phrase", "word")
+_ROWS = 100  # first key of their streams; those of steps are smaller
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,23 +154,23 @@ def require_absent(word: str, texts: Sequence[str], *, setting: str) -> None:
 
 
 def _row(number: int, concept: Concept, text: str, turn: int, recipe: Recipe) -> Row:
-    def stream(kind: int) -> np.random.Generator:
-        return np.random.default_rng([recipe.seed, number, turn, kind])
+    def own(kind: int) -> np.random.Generator:
+        return stream(recipe.seed, _ROWS, number, turn, kind)
 
-    shuffled = stream(0).random() < recipe.probability
+    shuffled = own(0).random() < recipe.probability
     apart = shuffled and recipe.shuffle == "word"
     if shuffled and not apart:
-        text = sentences.shuffle_phrases(text, concept.word, stream(1))
-    words = _draw_words(concept, recipe, stream(2))
+        text = sentences.shuffle_phrases(text, concept.word, own(1))
+    words = _draw_words(concept, recipe, own(2))
     anchor = _anchor(text, concept.word, recipe)
     others = [sentences.exchange(text, concept.word, word) for word in words]
     if apart:
         # The concept's words come apart, so it is exchanged first; each text is then permuted by
         # the same stream, which is the same order for texts of the same length.
-        text = sentences.shuffle_words(text, stream(1))
-        others = [sentences.shuffle_words(other, stream(1)) for other in others]
+        text = sentences.shuffle_words(text, own(1))
+        others = [sentences.shuffle_words(other, own(1)) for other in others]
         if recipe.anchor in ("removed", "replaced"):
-            anchor = sentences.shuffle_words(anchor, stream(1))
+            anchor = sentences.shuffle_words(anchor, own(1))
 
     def phrases(word: str) -> tuple[str, ...]:
         return tuple(word.split()) if apart else (word,)

@@ -160,7 +160,11 @@ def write_results(
       The Markdown table, or the sentence that says why nothing was measured.
     """
     settings = erasure.settings
-    facts = {"concept": settings.concept.word, "preset": settings.preset, "base": erasure.base}
+    facts = {
+        "concept": settings.concept.word,
+        "preset": settings.preset,
+        "base_model": erasure.base,
+    }
     if detector is None:
         reason = (
             "Nothing was measured: sample.eval_pictures is 0"
@@ -223,7 +227,7 @@ def _base_readings(
         "detector": [detector.name, detector.version],
         "text": checksum(text.t5_BTD, text.pooled_BD),
         "probes": [[probe.prompt, probe.seed] for probe in probes],
-        "steps": settings.sample.steps,
+        "sigmas": list(erasure.steps.sigmas),
         "model": {
             key: getattr(settings.model, key)
             for key in ("resolution", "guidance", "dtype", "attention")

@@ -94,18 +94,19 @@ def pixelated(images_BHWC: np.ndarray, *, cells: int = 16) -> np.ndarray:
 
 
 def metrics_table(base: Mapping[str, Rate], erased: Mapping[str, Rate], *, detector: str) -> str:
-    """A Markdown table: percent, 95 % interval and counts, base beside erased."""
+    """A Markdown table: percent, 95 % interval, share of base and counts, base beside erased."""
     lines = [
-        f"| {detector} | base | erased | 95 % | pictures | what is counted |",
-        "|---|---|---|---|---|---|",
+        f"| {detector} | base | erased | 95 % | of base | pictures | what is counted |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name, after in erased.items():
         if not after.total:
             continue
         low, high = after.interval
+        share = f"{after.hits / base[name].hits:.0%}" if base[name].hits else ""
         lines.append(
             f"| {name} | {base[name].percent:.1f} | {after.percent:.1f} | {low:.0f} to {high:.0f} "
-            f"| {after.hits} / {after.total} | {_MEANING[name]} |"
+            f"| {share} | {after.hits} / {after.total} | {_MEANING[name]} |"
         )
     return "\n".join(lines) + "\n"
 

@@ -12,13 +12,14 @@ import numpy as np
 
 from ea_jax.concepts.bank import PromptBank, draw
 from ea_jax.methods.erase_anything import Contrast, LowerBatch, Pictures, UpperBatch
-from ea_jax.methods.pictures import Album
+from ea_jax.methods.pictures import FIRST_SEED, Album
 from ea_jax.methods.trajectories import Rota
 from ea_jax.runtime.mesh import pad_rows
+from ea_jax.runtime.streams import stream
 from ea_jax.settings import Settings
 
 # One stream of random numbers for each purpose, told apart by its first key after the seed.
-_PATH, _RESAMPLED, _LOWER, _UPPER, _LORA, _KEEP, _CONTRAST, _CONTRAST_PICTURE = range(8)
+_PATH, _RESAMPLED, _INDEX, _LOWER, _UPPER, _LORA, _KEEP, _CONTRAST, _CONTRAST_PICTURE = range(9)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Batches:
         else:
             members, fresh = list(range(size)), [True] * size
             # One path is walked for the whole batch, so all its rows stop at one index.
-            index = [draw(np.arange(self.rota.steps), self._seed, _RESAMPLED, step)] * size
+            index = [draw(np.arange(self.rota.steps), self._seed, _INDEX, step)] * size
             choices = self.bank.rows()
             rows = [draw(choices, self._seed, _RESAMPLED, step, row) for row in range(size)]
         content = {
@@ -99,11 +100,11 @@ class Batches:
     def _seed(self) -> int:
         return self.settings.optim.seed
 
-    def _turn(self, count: int, size: int, step: int, stream: int) -> np.ndarray:
+    def _turn(self, count: int, size: int, step: int, purpose: int) -> np.ndarray:
         """`size` numbers below `count`: all of them once, in a new order each time round."""
         places = np.arange(step * size, (step + 1) * size)
         orders = {
-            turn: np.random.default_rng([self._seed, stream, turn]).permutation(count)
+            turn: stream(self._seed, purpose, turn).permutation(count)
             for turn in set((places // count).tolist())
         }
         return np.array([orders[place // count][place % count] for place in places.tolist()])
@@ -138,5 +139,5 @@ class Batches:
             other_columns=self.bank.columns("others", rows),
         )
 
-    def _noise_seed(self, stream: int, step: int) -> Any:
-        return np.random.default_rng([self._seed, stream, step]).integers(2**32, dtype=np.uint32)
+    def _noise_seed(self, purpose: int, step: int) -> Any:
+        return np.uint32(stream(self._seed, purpose, step).integers(FIRST_SEED, 2**32))

@@ -313,7 +313,7 @@ def _contrast(lora, base: Weights, batch: Contrast, key: jax.Array, s: StepSetti
         x_OSC, t_O = jnp.repeat(x_RSC, others, axis=0), jnp.repeat(t_R, others)
     else:
         sigmas = jnp.array(s.sigmas, jnp.float32)
-        high = max(1, sum(sigma >= s.loss.rsc_t_min for sigma in s.sigmas))
+        high = max(1, sum(sigma >= s.loss.rsc_t_min for sigma in s.sigmas[:-1]))
         index = jax.random.randint(t_key, (), 0, high)
         path = lambda noise, text: denoise(  # noqa: E731
             lambda x, t: _velocity(base, frozen, x, t, text, s)[0], noise, sigmas, index

@@ -23,11 +23,12 @@ from ea_jax.flux import latents
 from ea_jax.flux.pipeline import Pipeline
 from ea_jax.flux.transformer import Text
 from ea_jax.runtime.fingerprint import checksum
+from ea_jax.runtime.streams import stream
 from ea_jax.settings import Settings
 
 _log = logging.getLogger(__name__)
 # Changes when the same inputs would give other bytes.
-_VERSION = 1
+_VERSION = 2
 # Training draws its seeds from here on; those of grids and of the evaluation are smaller.
 FIRST_SEED = 2**31
 _NAME = "latent_PSC"
@@ -54,7 +55,7 @@ def training_seeds(count: int, *, seed: int, kind: int) -> list[int]:
     Returns:
       `count` different integers in [2**31, 2**32).
     """
-    first = int(np.random.default_rng([seed, kind]).integers(2**31))
+    first = int(stream(seed, kind).integers(2**31))
     return [FIRST_SEED + (first + i) % 2**31 for i in range(count)]
 
 
@@ -87,7 +88,7 @@ def sample(
         "base": base,
         "text": checksum(text.t5_BTD, text.pooled_BD),
         "seeds": list(seeds),
-        "steps": settings.sample.steps,
+        "sigmas": _sigmas(pipeline, settings),
         "resolution": model.resolution,
         "guidance": model.guidance,
         "dtype": model.dtype,
@@ -110,6 +111,12 @@ def sample(
     metadata = {"inputs": json.dumps(inputs), "checksum": checksum(latent_PSC)}
     files.write_arrays(path, {_NAME: latent_PSC}, metadata)
     return latent_PSC
+
+
+def _sigmas(pipeline: Pipeline, settings: Settings) -> list[float]:
+    side = settings.model.resolution
+    h, w, _ = pipeline.latent_shape(side, side)
+    return list(map(float, pipeline.schedule.sigmas(settings.sample.steps, h * w // 4)))
 
 
 def _sample(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import hashlib
 import json
 import logging
 import os
@@ -96,14 +97,21 @@ def open_dataset(folder: str | Path) -> Dataset:
 
 
 def unseen(held_out: Dataset, trained: Dataset) -> Dataset:
-    """The scenes of `held_out` that `trained` does not hold: one in two is drawn again."""
-    seen = set(trained.scenes)
-    kept = [i for i, scene in enumerate(held_out.scenes) if scene not in seen]
+    """The scenes of `held_out` whose pictures `trained` does not hold: one in two is drawn again.
+
+    Pictures, since different scenes can look alike: a sketch shows no background.
+    """
+    seen = {_digest(image) for image in trained.images}
+    kept = [i for i, image in enumerate(held_out.images) if _digest(image) not in seen]
     return Dataset(
         held_out.images[kept],
         tuple(held_out.scenes[i] for i in kept),
         tuple(held_out.captions[i] for i in kept),
     )
+
+
+def _digest(image_HWC: np.ndarray) -> bytes:
+    return hashlib.blake2b(image_HWC.tobytes(), digest_size=16).digest()
 
 
 def _require_seed(folder: Path, seed: int) -> None:

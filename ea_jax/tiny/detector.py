@@ -10,7 +10,7 @@ import numpy as np
 from ea_jax.evaluate.probes import Reading
 from ea_jax.runtime.fingerprint import fingerprint
 from ea_jax.tiny.judge import NONE, Judge
-from ea_jax.tiny.vocabulary import COLOURLESS_STYLES
+from ea_jax.tiny.vocabulary import BLIND_STYLES
 
 
 class JudgeDetector:
@@ -45,6 +45,6 @@ class JudgeDetector:
             if value > 0.5
         }
         seen |= {(h, best[h]) for h in ("style", "relation", "dress") if best[h] != NONE}
-        if best["style"] not in COLOURLESS_STYLES:
+        if best["style"] not in BLIND_STYLES:
             seen.add(("background", best["background"]))
         return Reading(frozenset(seen), best["valid"] == "valid")

@@ -43,13 +43,13 @@ def make_loss(
     grid: tuple[int, int],
 ) -> Callable[[Weights, DistilBatch, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]:
     """`loss(weights, batch, key) -> (scalar, terms)` for `loop.make_step`."""
-    captioned = dataclasses.replace(training, caption_empty=0.0)
     uncaptioned = dataclasses.replace(training, caption_empty=1.0)
 
     def loss(weights, batch, key):
         keys = jax.random.split(key, 4)
         x_BSC, t_B, _ = noised(batch.flux.latent_BSC, keys[1], keys[2], training)
-        text = encode(batch.flux, t5_config, clip_config, keys[0], captioned)
+        # Without a caption both are the same, so that guidance leaves the empty prompt as it is.
+        text = encode(batch.flux, t5_config, clip_config, keys[0], training)
         empty = encode(batch.flux, t5_config, clip_config, keys[0], uncaptioned)
         B = len(t_B)
         guidance_B = jax.random.uniform(keys[3], (B,), minval=GUIDANCE[0], maxval=GUIDANCE[1])

@@ -146,7 +146,7 @@ def fit(
     Returns:
       The last state.
     Raises:
-      FloatingPointError: the loss is not finite; the last checkpoint stands.
+      FloatingPointError: the loss or a weight is not finite; the last checkpoint stands.
     """
     key = jax.random.key(config.seed)
     options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
@@ -163,20 +163,27 @@ def fit(
             if done % config.log_every == 0 or done == config.steps:
                 _report(Path(folder).name, done, first, config.steps, began, terms)
             if done % config.save_every == 0 or done == config.steps:
+                # The last update shows in no loss yet.
+                require_finite(Path(folder).name, done, optax.tree.norm(state.weights))
                 manager.save(done, args=ocp.args.StandardSave(state))
                 on_save(state)
     return state
+
+
+def require_finite(name: str, done: int, value: Any) -> None:
+    """FloatingPointError unless the loss, or the norm of the weights, is a number."""
+    if not np.isfinite(number := float(value)):
+        raise FloatingPointError(
+            f"{name}: the loss or a weight is {number} at step {done}; the last checkpoint stands, "
+            "go on from it with a lower learning_rate"
+        )
 
 
 def _report(
     name: str, done: int, first: int, steps: int, began: float, terms: dict[str, jax.Array]
 ) -> None:
     values = {term: float(value) for term, value in terms.items()}
-    if not np.isfinite(values["loss"]):
-        raise FloatingPointError(
-            f"{name}: the loss is {values['loss']} at step {done}; the last checkpoint stands, "
-            "go on from it with a lower learning_rate"
-        )
+    require_finite(name, done, values["loss"])
     seconds = (time.monotonic() - began) / (done - first)
     words = " ".join(f"{term} {value:.4f}" for term, value in values.items())
     left = seconds * (steps - done) / 60

@@ -56,22 +56,37 @@ def paint_all(
     demands: Sequence[Demand],
     *,
     path: Path,
+    made_by: dict[str, Any],
     batch: int,
     text_length: int,
     guidance: float | None,
 ) -> list[bool]:
     """Paints and reads all demands; `path` keeps what is done, a line a picture.
 
+    Args:
+      pipeline, detector: that paint and read.
+      demands: to be painted.
+      path: its first line is `made_by`, so that no table mixes two models.
+      made_by: what tells this measurement from others.
+      batch, text_length, guidance: as for `Pipeline.paint`.
     Raises:
-      ValueError: `path` holds readings of other prompts.
+      ValueError: `path` holds readings of other prompts, or of another model.
     """
     lines = path.read_text("utf-8").splitlines() if path.exists() else []
-    done = [json.loads(line) for line in lines][: len(demands)]
-    for demand, row in zip(demands, done, strict=False):
-        if (row["prompt"], row["seed"]) != (demand.prompt, demand.seed):
-            raise ValueError(f"{path} holds other prompts; choose another --out, or delete it")
-    results = [row["met"] for row in done]
+    first, *done = [json.loads(line) for line in lines[: 1 + len(demands)]] or [made_by]
+    same = all(
+        (row["prompt"], row["seed"]) == (demand.prompt, demand.seed)
+        for demand, row in zip(demands, done, strict=False)
+    )
+    if first != made_by or not same:
+        raise ValueError(f"{path} holds another measurement; choose another --out, or delete it")
+    results = [
+        met(demand, Reading(frozenset(map(tuple, row["seen"])), row["valid"]))
+        for demand, row in zip(demands, done, strict=False)
+    ]
     with path.open("a", encoding="utf-8") as stream:
+        if not lines:
+            stream.write(json.dumps(made_by) + "\n")
         for first in range(len(results), len(demands), batch):
             part = demands[first : first + batch]
             filled = [*part, *[part[-1]] * (batch - len(part))]
@@ -85,24 +100,30 @@ def paint_all(
                 results.append(met(demand, reading))
                 row = {"bar": demand.bar, "prompt": demand.prompt, "seed": demand.seed}
                 seen = sorted(map(list, reading.seen))
-                row |= {"met": results[-1], "valid": reading.valid, "seen": seen}
+                row |= {"valid": reading.valid, "seen": seen}
                 stream.write(json.dumps(row) + "\n")
             stream.flush()
             log.info("%d of %d pictures", len(results), len(demands))
     return results
 
 
-def exchanges(count: int, seed: int = 0) -> list[paths.Exchange]:
-    """Pairs of prompts for the path table, over all things of the world."""
+def exchanges(count: int, tokenizer: Any, seed: int = 0) -> list[paths.Exchange]:
+    """Pairs of prompts for the path table, over all things of the world.
+
+    Two names of a pair have as many tokens, so that a swap exchanges them whole.
+    """
+    length = {name: len(tokenizer(name)["input_ids"]) for name in THINGS}
     rng = np.random.default_rng((seed, 55))
     made = []
     for number in range(count):
         template = PATH_TEMPLATES[number % len(PATH_TEMPLATES)]
-        name, other = rng.choice(THINGS, 2, replace=False)
+        name = str(rng.choice(THINGS))
+        alike = [thing for thing in THINGS if thing != name and length[thing] == length[name]]
+        other = str(rng.choice(alike or [thing for thing in THINGS if thing != name]))
         say = lambda n, t=template: t.replace("{}", world.with_article(n, n))  # noqa: E731
         anchor = template.replace(" of {}", "").replace("{}, ", "a ")
-        labels = ("object", str(name)), ("object", str(other))
-        made.append(paths.Exchange(say(name), say(other), anchor, str(name), str(other), *labels))
+        labels = ("object", name), ("object", other)
+        made.append(paths.Exchange(say(name), say(other), anchor, name, other, *labels))
     return made
 
 
@@ -191,7 +212,8 @@ def _measure(out: Path) -> None:
     detector = JudgeDetector.load(pipeline.folder / "judge")
     how = {"text_length": FLAGS.text_length, "guidance": FLAGS.guidance}
     found: dict[str, Any] = {
-        "model": fingerprint(pipeline.weights["transformer"]),
+        "model": {name: fingerprint(weights) for name, weights in pipeline.weights.items()},
+        "judge": detector.version,
         **how,
         "jax": jax.__version__,
     }
@@ -204,14 +226,25 @@ def _measure(out: Path) -> None:
     if FLAGS.every > 1:
         demands = demands[:: FLAGS.every]
     results = paint_all(
-        pipeline, detector, demands, path=out / "readings.jsonl", batch=FLAGS.batch, **how
+        pipeline,
+        detector,
+        demands,
+        path=out / "readings.jsonl",
+        made_by=dict(found),
+        batch=FLAGS.batch,
+        **how,
     )
     found["bars"] = count_rows(demands, results)
     report.append(bars_table(found["bars"]))
     log.info("%s", report[-1])
     if FLAGS.paths:
         rates = paths.table(
-            pipeline, exchanges(FLAGS.paths), detector, seed=PATH_SEED, batch=FLAGS.batch, **how
+            pipeline,
+            exchanges(FLAGS.paths, pipeline.t5_tokenizer),
+            detector,
+            seed=PATH_SEED,
+            batch=FLAGS.batch,
+            **how,
         )
         found["paths"] = {
             row: {"own": own.as_json(), "other": other.as_json()}
@@ -220,7 +253,11 @@ def _measure(out: Path) -> None:
         report.append(paths.markdown(rates))
         log.info("%s", report[-1])
     if FLAGS.renders:
-        held_out = dataset.open_dataset(FLAGS.renders)
+        if not FLAGS.trained:
+            raise ValueError("--renders needs --trained, the scenes that they may not hold")
+        held_out = dataset.unseen(
+            dataset.open_dataset(FLAGS.renders), dataset.open_dataset(FLAGS.trained)
+        )
         psnr = measure_psnr(pipeline.weights["vae"], pipeline.vae_config, held_out.images[:1024])
         rates = train_judge.check(detector.judge, held_out)
         found["psnr"] = {"mean": float(psnr.mean()), "p5": float(np.quantile(psnr, 0.05))}
@@ -248,6 +285,7 @@ if __name__ == "__main__":
     flags.DEFINE_integer("paths", 224, "pictures in each row of the path table; 0 for none")
     flags.DEFINE_integer("batch", 32, "pictures painted at once")
     flags.DEFINE_string("renders", None, "held-out renders, to measure VAE and judge on")
+    flags.DEFINE_string("trained", None, "renders of training, which are left out of --renders")
     flags.DEFINE_bool("timed", False, "measure the time of a picture, on an idle machine")
     flags.DEFINE_bool("only_contact", False, "paint the contact sheet alone")
     app.run(main)

@@ -21,6 +21,7 @@ from absl import app, flags
 import convert.diffusers
 from ea_jax.flux import latents, tokens, transformer, vae
 from ea_jax.flux.pipeline import Pipeline
+from ea_jax.runtime.fingerprint import fingerprint
 from ea_jax.runtime.program import one_line_errors, start_logging
 from ea_jax.tiny import dataset, distil, loop, text_stage, train_flux, train_judge, train_vae
 from ea_jax.tiny.judge import JudgeConfig
@@ -42,6 +43,8 @@ FLUX = transformer.TransformerConfig(
     axes_dims_rope=(8, 12, 12),
 )
 GRID = (8, 8)
+ENCODERS = ("text_encoder", "text_encoder_2")
+TEACHER = "pretrained"  # folder of the transformer before distillation, in the work folder
 FLUX_TRAINING = train_flux.FluxTraining()
 FLUX_LOOP = loop.LoopConfig(
     steps=14_000,
@@ -183,6 +186,8 @@ def sharpen_stage(data: dataset.Dataset, held_out: dataset.Dataset, work: Path, 
 def train_flux_stage(data: dataset.Dataset, work: Path, out: Path) -> None:
     """Trains the transformer on the packed latents and writes its averaged weights.
 
+    They go to `work` too: there they stay what distillation starts from.
+
     Without a checkpoint it starts from the transformer that `out` holds, if it holds one.
     """
     write_index(out)
@@ -194,7 +199,7 @@ def train_flux_stage(data: dataset.Dataset, work: Path, out: Path) -> None:
         )
     else:
         save_flux(weights["flux"], out)
-    pipeline = Pipeline.load(out, parts=("text_encoder", "text_encoder_2"))
+    pipeline = Pipeline.load(out, parts=ENCODERS, dtype="float32")
     batches = _flux_batches(pipeline, data, work, out, FLUX_LOOP)
     loss = train_flux.make_loss(
         FLUX, pipeline.t5_config, pipeline.clip_config, FLUX_TRAINING, grid=GRID
@@ -206,8 +211,9 @@ def train_flux_stage(data: dataset.Dataset, work: Path, out: Path) -> None:
         batches,
         config=FLUX_LOOP,
         folder=work / "flux",
-        on_save=lambda state: save_flux(state.average["flux"], out),
+        on_save=lambda state: save_flux(state.average["flux"], work / TEACHER),
     )
+    save_flux(state.average["flux"], work / TEACHER)
     save_flux(state.average["flux"], out)
 
 
@@ -236,9 +242,11 @@ def _flux_batches(
 
 
 def distil_stage(data: dataset.Dataset, work: Path, out: Path) -> None:
-    """Moves classifier-free guidance into the guidance embedding of the transformer in `out`."""
-    pipeline = Pipeline.load(out, parts=("text_encoder", "text_encoder_2", "transformer"))
-    teacher = pipeline.weights["transformer"]
+    """Moves classifier-free guidance into the guidance embedding; the student goes to `out`."""
+    pipeline = Pipeline.load(out, parts=ENCODERS, dtype="float32")
+    teacher = convert.diffusers.load(
+        transformer.abstract_weights(FLUX), work / TEACHER, "transformer"
+    )
     batches = _flux_batches(pipeline, data, work, out, DISTIL_LOOP)
     loss = distil.make_loss(
         FLUX, pipeline.t5_config, pipeline.clip_config, FLUX_TRAINING, grid=GRID
@@ -249,7 +257,8 @@ def distil_stage(data: dataset.Dataset, work: Path, out: Path) -> None:
         loop.start(jax.tree.map(jax.numpy.copy, teacher), DISTIL_LOOP, transform),
         lambda step: distil.DistilBatch(batches(step), teacher),
         config=DISTIL_LOOP,
-        folder=work / "distil",
+        # Another teacher is another run.
+        folder=work / f"distil-{fingerprint(teacher)}",
     )
     save_flux(state.average, out)
 
@@ -257,6 +266,7 @@ def distil_stage(data: dataset.Dataset, work: Path, out: Path) -> None:
 def save_flux(weights: loop.Weights, out: Path) -> None:
     """Writes the transformer in half precision, as diffusers loads it."""
     config = {"_class_name": "FluxTransformer2DModel", "patch_size": 1, **dataclasses.asdict(FLUX)}
+    out.mkdir(parents=True, exist_ok=True)
     convert.diffusers.replace(weights, out, "transformer", dtype=np.float16, config=config)
 
 

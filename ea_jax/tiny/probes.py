@@ -21,15 +21,16 @@ SEEDS = 1_000_000  # first seed of evaluation's pictures; training draws from 2*
 
 
 def probes_for(
-    word: str, *, pictures: int, seed: int = 0, unseen: Sequence[str] = ()
+    word: str, *, pictures: int, seed: int = 0, trained: Sequence[str] = ()
 ) -> list[Probe]:
     """Probes for one erased concept.
 
     Args:
       word: name of the concept.
-      pictures: for each of Acc_e, Acc_g, Acc_ir and Acc_near.
+      pictures: for each of Acc_e, Acc_g and Acc_near; for Acc_ir where there are no more other
+        concepts than that, else one for each of them.
       seed: of scenes and wording.
-      unseen: concepts that training used as irrelevant words or in preserve prompts; Acc_ir asks
+      trained: other concepts that training uses, in any of its prompts; Acc_ir and Acc_near ask
         none of them.
     Returns:
       Probes whose questions are (head, label) pairs of the judge.
@@ -40,7 +41,8 @@ def probes_for(
     rng = np.random.default_rng((seed, 77))
     probes = []
     for i in range(pictures):
-        scene = scene_of(erased, rng)
+        # In every fourth picture an object has another one beside it, which shall stay.
+        scene = scene_of(erased, rng, pair=i % 4 == 3)
         mine = key(erased)
         rest = scene.labels() - {mine}
         questions = [("Acc_e", frozenset({mine}))]
@@ -51,13 +53,13 @@ def probes_for(
             synonym = erased.held_out[i % len(erased.held_out)]
             scene = scene_of(erased, rng)
             probes.append(_probe(scene, rng, [("Acc_g", frozenset({mine}))], {word: synonym}))
-        if erased.near:
+        if erased.near and erased.near not in trained:
             near = vocabulary.concept(erased.near)
             probes.append(_probe(scene_of(near, rng), rng, [("Acc_near", frozenset({key(near)}))]))
-    barred = {erased.name, erased.near, *unseen}
+    barred = {erased.name, erased.near, *trained}
     others = [concept for concept in CONCEPTS.values() if concept.name not in barred]
     order = rng.permutation(len(others))
-    for i in range(pictures):
+    for i in range(max(pictures, len(others))):
         other = others[order[i % len(others)]]
         scene = scene_of(other, rng, without=erased)
         probes.append(_probe(scene, rng, [("Acc_ir", frozenset({key(other)}))]))
@@ -70,18 +72,25 @@ def key(concept: Concept) -> tuple[str, str]:
     return head, concept.name
 
 
-def scene_of(concept: Concept, rng: np.random.Generator, without: Concept | None = None) -> Scene:
+def scene_of(
+    concept: Concept,
+    rng: np.random.Generator,
+    without: Concept | None = None,
+    *,
+    pair: bool = False,
+) -> Scene:
     """A scene that shows a concept, and not `without`.
 
-    Half of an object's scenes are flat art; a style's own shows any one thing.
+    Half of an object's scenes are flat art; a style's own shows any one thing. With `pair`, an
+    object stands beside another one.
     """
     while True:
-        scene = _scene_of(concept, rng)
+        scene = _scene_of(concept, rng, pair)
         if without is None or key(without) not in scene.labels():
             return scene
 
 
-def _scene_of(concept: Concept, rng: np.random.Generator) -> Scene:
+def _scene_of(concept: Concept, rng: np.random.Generator, pair: bool) -> Scene:
     backgrounds = tuple(vocabulary.BACKGROUNDS)
     background = backgrounds[int(rng.integers(len(backgrounds)))]
     style = vocabulary.DEFAULT_STYLE
@@ -97,13 +106,17 @@ def _scene_of(concept: Concept, rng: np.random.Generator) -> Scene:
     if concept.kind == "style":
         things = vocabulary.THINGS
         return world.thing_scene(things[int(rng.integers(len(things)))], rng, **common)
-    return world.thing_scene(concept.name, rng, **common)
+    draw = world.pair_scene if pair else world.thing_scene
+    return draw(concept.name, rng, **common)
 
 
 def _probe(
     scene: Scene, rng: np.random.Generator, questions, said: dict[str, str] | None = None
 ) -> Probe:
-    prompt = world.describe(scene, rng, split="eval", words=said)
+    if any(metric != "Acc_rest" and ("style", scene.style) in asked for metric, asked in questions):
+        # The usual style often goes without saying; not where it is the question.
+        said = {scene.style: scene.style, **(said or {})}
+    prompt = world.describe(scene, rng, split="eval", words=said, framed=True)
     # What the prompt doesn't say can't be asked for.
     words = prompt.replace(",", "").split()
     named = {("background", scene.background)} if scene.background in words else set()

@@ -208,6 +208,8 @@ BACKGROUNDS = {
 }
 # These renderings have colours of their own, in which a background's doesn't show.
 COLOURLESS_STYLES = frozenset({"sketch", "sepia", "neon", "blueprint"})
+# In which a judge can't tell every background: pop art's pink and purple are the same pixels.
+BLIND_STYLES = COLOURLESS_STYLES | {"pop art"}
 
 CONCEPTS = {
     concept.name: concept

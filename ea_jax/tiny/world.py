@@ -11,6 +11,7 @@ import numpy as np
 from ea_jax.tiny import vocabulary
 from ea_jax.tiny.vocabulary import (
     BACKGROUNDS,
+    BLIND_STYLES,
     COLOURLESS_STYLES,
     CONCEPTS,
     DEFAULT_STYLE,
@@ -67,7 +68,7 @@ class Scene:
             seen.add(("relation", self.relation))
         if self.dress:
             seen.add(("dress", self.dress))
-        if self.style not in COLOURLESS_STYLES:
+        if self.style not in BLIND_STYLES:
             seen.add(("background", self.background))
         return frozenset(seen)
 
@@ -163,6 +164,7 @@ def describe(
     *,
     split: str,
     words: dict[str, str] | None = None,
+    framed: bool = False,
 ) -> str:
     """A caption in plain order.
 
@@ -171,6 +173,7 @@ def describe(
       rng: of the template.
       split: `train` or `eval` templates.
       words: concept name -> the word used for it, where that is not its name.
+      framed: never the bare subject, nor with the style alone: some template is always in it.
     """
     words = words or {}
 
@@ -178,9 +181,11 @@ def describe(
         return words.get(name, name)
 
     text = _subject(scene, rng, split, say)
-    if not scene.relation and rng.random() < 0.7:
+    colourless = scene.style in COLOURLESS_STYLES
+    # Relations stand without a template where they can, for their words' sake.
+    if (framed and colourless) if scene.relation else (rng.random() < 0.7 or framed):
         text = _pick(rng, TEMPLATES[split]).replace("{}", text)
-    if scene.style not in COLOURLESS_STYLES and rng.random() < 0.75:
+    if not colourless and (rng.random() < 0.75 or (framed and scene.relation)):
         forms = RELATION_BACKGROUNDS if scene.relation else BACKGROUND_TEMPLATES
         text = _pick(rng, forms[split]).replace("{}", text).replace("{b}", scene.background)
     if scene.style != DEFAULT_STYLE or words.get(scene.style) or rng.random() < 0.2:
