@@ -5,8 +5,10 @@ Started again with the same config, a run goes on where it was cut off.
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from ea_jax.exam import exam_for
 from ea_jax.methods import erasure
 from ea_jax.runtime import run_folder
 from ea_jax.runtime.checkpoints import Checkpoints, RestoreError
+from ea_jax.runtime.command_line import parse_flags
 from ea_jax.runtime.interrupt import Interrupt
 from ea_jax.runtime.metrics import MetricsLog, require_finite
 from ea_jax.runtime.program import one_line_errors, start_logging
@@ -44,51 +47,24 @@ def train(config: dict[str, Any]) -> int:
     held_out.assert_absent(exam.words, job.batches.bank.prompts)
     # A new folder is taken only now: a mistake above leaves it to the command that mends it.
     run_folder.claim(folder, config, may_differ=("log",))
-    began = time.monotonic()
     with (
         jax.set_mesh(job.mesh),
         Checkpoints(folder / "checkpoints", keep=run.log.keep) as checkpoints,
-        Interrupt() as interrupt,
     ):
-        state, start = _start(job, checkpoints)
-        painter, tracing = None, False
-        progress = Progress(run.optim.pairs, done=start)
-        with MetricsLog(folder, start=start) as metrics:
-            for step in range(start, run.optim.pairs):
-                if step in run.log.profiled() and not tracing:
-                    jax.profiler.start_trace(folder / "trace")
-                    tracing = True
-                state, terms = job.pair(state, step)
-                done, last = step + 1, step + 1 == run.optim.pairs
-                require_finite(done, _flat(terms))
-                stop = interrupt.requested(done)
-                if tracing and (last or stop or done not in run.log.profiled()):
-                    jax.profiler.stop_trace()
-                    tracing = False
-                if done % run.log.every == 0 or last:
-                    metrics.scalars(done, _flat(terms))
-                progress.update(done, {k: _numbers(v) for k, v in terms.items()})
-                if done % run.log.checkpoint_every == 0 or last or stop:
-                    # The last update shows in no term yet.
-                    require_finite(done, {"lora": optax.tree.norm(state.lora)})
-                    checkpoints.save(done, state, {"base": job.base})
-                if stop and not last:
-                    log.warning("stopped after %d pairs; the same command goes on", done)
-                    return interrupt.exit_code
-                if run.log.image_every and done % run.log.image_every == 0 and not last:
-                    progress.break_lines()
-                    painter = painter or outputs.Painter(job)
-                    path = folder / "grids" / f"{done:06d}.png"
-                    outputs.write_grid(path, painter, job, job.adapters(state))
+        # The VAE is loaded when the first picture is due.
+        painter = functools.cache(lambda: outputs.Painter(job))
+        began = time.monotonic()
+        state, stopped = _learn(job, folder, checkpoints, painter)
+        if stopped:
+            return stopped
         trained = time.monotonic()
         edits.save(job.edit(state), folder)
         # What is shown and measured is the file, rounded as it is.
-        adapters = edits.load(folder).lora()
-        painter = painter or outputs.Painter(job)
-        outputs.write_grid(folder / "grid.png", painter, job, adapters)
-        outputs.write_attention(folder / "attention.png", painter, job, adapters)
+        adapters = job.whole(edits.load(folder).lora())
+        outputs.write_grid(folder / "grid.png", painter(), job, adapters)
+        outputs.write_attention(folder / "attention.png", painter(), job, adapters)
         table = outputs.write_results(
-            folder, painter, job, adapters, probes=exam.probes, detector=exam.detector
+            folder, painter(), job, adapters, probes=exam.probes, detector=exam.detector
         )
         seconds = {"train": trained - began, "outputs": time.monotonic() - trained}
         outputs.write_record(folder, job, config, seconds=seconds)
@@ -96,17 +72,63 @@ def train(config: dict[str, Any]) -> int:
     return 0
 
 
+def _learn(
+    job: erasure.Erasure,
+    folder: Path,
+    checkpoints: Checkpoints,
+    painter: Callable[[], outputs.Painter],
+) -> tuple[Any, int]:
+    """All pairs that are left; the last state, and what the shell should see if a signal came."""
+    run = job.settings
+    state, start = _start(job, checkpoints)
+    tracing = False
+    progress = Progress(run.optim.pairs, done=start)
+    with Interrupt() as interrupt, MetricsLog(folder, start=start) as metrics:
+        for step in range(start, run.optim.pairs):
+            if step in run.log.profiled() and not tracing:
+                jax.profiler.start_trace(folder / "trace")
+                tracing = True
+            state, terms = job.pair(state, step)
+            done, last = step + 1, step + 1 == run.optim.pairs
+            require_finite(done, _flat(terms))
+            stop = interrupt.requested(done)
+            if tracing and (last or stop or done not in run.log.profiled()):
+                jax.profiler.stop_trace()
+                tracing = False
+            if done % run.log.every == 0 or last:
+                metrics.scalars(done, _flat(terms))
+            progress.update(done, {k: _numbers(v) for k, v in terms.items()})
+            if done % run.log.checkpoint_every == 0 or last or stop:
+                # The last update shows in no term yet.
+                require_finite(done, {"lora": optax.tree.norm(state.lora)})
+                checkpoints.save(done, state, _origin(job))
+            if stop:
+                log.warning("stopped after %d pairs; the same command goes on", done)
+                return state, interrupt.exit_code
+            if run.log.image_every and done % run.log.image_every == 0 and not last:
+                progress.break_lines()
+                path = folder / "grids" / f"{done:06d}.png"
+                outputs.write_grid(path, painter(), job, job.adapters(state))
+    return state, 0
+
+
 def _start(job: erasure.Erasure, checkpoints: Checkpoints) -> tuple[Any, int]:
     restored = checkpoints.restore(job.template())
     if restored is None:
         return job.initial(), 0
-    if restored.metadata["base"] != job.base:
-        raise RestoreError(
-            f"{checkpoints.folder} was trained on a base with hash {restored.metadata['base']}, "
-            f"not {job.base}; give that model, or another log.folder"
-        )
+    for what, here in _origin(job).items():
+        if (there := restored.metadata.get(what)) != here:
+            raise RestoreError(
+                f"{checkpoints.folder} was trained on {what} with hash {there}, not {here}; give "
+                "those, or another log.folder"
+            )
     log.info("goes on after %d pairs", restored.step)
     return restored.state, restored.step
+
+
+def _origin(job: erasure.Erasure) -> dict[str, str]:
+    """What a run may not change on its way: weights, and prompts (words of an endpoint, say)."""
+    return {"base": job.base, "prompts": job.batches.bank.digest}
 
 
 def _flat(terms: dict[str, Any]) -> dict[str, Any]:
@@ -127,4 +149,4 @@ def main(_: list[str]) -> int:
 if __name__ == "__main__":
     config_flags.DEFINE_config_file("config", lock_config=True)
     flags.mark_flag_as_required("config")
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

@@ -320,6 +320,13 @@ class Settings:
                 "model.guidance and loss.teacher_guidance have to be both numbers, or both None "
                 "for a model without guidance"
             )
+        for source in ("synonym_source", "irrelevant_source"):
+            value = getattr(self.concept, source)
+            if value != "config" and not self.loss.rsc:
+                raise SettingsError(
+                    f"concept.{source} = {value!r} would go unused, since only L_rsc reads such "
+                    "words and loss.rsc is 0; give it a weight, or set the source to 'config'"
+                )
         if self.loss.keep and not self.concept.preserve_prompts:
             raise SettingsError(
                 f"loss.keep = {self.loss.keep:g} needs concept.preserve_prompts; "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import pytest
 
@@ -44,10 +45,12 @@ def test_rows_follow_the_settings(paper):
 
 def test_without_l_rsc_no_words_are_looked_up(paper):
     settings = dataclasses.replace(paper, loss=dataclasses.replace(paper.loss, rsc=0.0))
-    settings = change(settings, irrelevant_source="wordnet")
     concept, record = choose.concept(settings)
     assert (concept.synonyms, concept.irrelevant) == ((), ())
     assert record == {"word": "nude"}
+    # A source that was asked for would go unused without a word.
+    with pytest.raises(ValueError, match=r"irrelevant_source = 'wordnet' would go unused"):
+        change(settings, irrelevant_source="wordnet")
 
 
 def test_without_a_synonym_l_rsc_has_no_rows(paper, caplog):
@@ -74,6 +77,25 @@ def test_wordnet_goes_first_and_leaves_held_out_words_alone(paper, monkeypatch):
     assert (record["synonyms"], record["synonym_source"]) == (["naked"], "config")
 
 
+def test_an_endpoint_is_asked_once_for_a_run_and_its_next_starts(paper, monkeypatch, tmp_path):
+    replies = iter(['no_relation: [("a", 0)], far: [("b", 0.3)], mid: [("c", 0.5)]'])
+    monkeypatch.setattr(
+        "ea_jax.concepts.endpoint.ask", lambda endpoint, prompt, parse: parse(next(replies))
+    )
+    settings = change(
+        dataclasses.replace(paper, data=dataclasses.replace(paper.data, cache=str(tmp_path))),
+        irrelevant_source="endpoint",
+        endpoint="http://localhost:1/v1",
+        endpoint_model="toy",
+    )
+    first = choose.concept(settings)
+    concept, record = choose.concept(settings)
+    assert (concept, json.loads(json.dumps(first[1]))) == (first[0], record)
+    # Other words would be another run's.
+    with pytest.raises(StopIteration):
+        choose.concept(settings, tested=("bare",))
+
+
 def test_an_endpoint_is_asked_with_the_settings_of_the_config(paper, monkeypatch):
     asked = []
 
@@ -83,7 +105,7 @@ def test_an_endpoint_is_asked_with_the_settings_of_the_config(paper, monkeypatch
 
     monkeypatch.setattr("ea_jax.concepts.endpoint.ask", ask)
     settings = change(
-        paper,
+        dataclasses.replace(paper, data=dataclasses.replace(paper.data, cache=None)),
         irrelevant_source="endpoint",
         endpoint="http://localhost:1/v1",
         endpoint_model="toy",

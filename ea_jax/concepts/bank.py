@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,11 @@ class PromptBank:
     def contrast_rows(self, *, concept: int | None = None) -> np.ndarray:
         """Numbers of the rows that have a synonym and irrelevant words; maybe none."""
         return np.flatnonzero(_is(self.concept_R, concept) & (self.contrast_R >= 0))
+
+    @property
+    def digest(self) -> str:
+        """Hash of all texts, in their order: the same on every machine, as encodings are not."""
+        return hashlib.sha256("\n".join(self.prompts).encode()).hexdigest()[:16]
 
     def plain(self, *, concept: int | None = None) -> np.ndarray:
         """Numbers of the unshuffled sentences, or of one concept's."""

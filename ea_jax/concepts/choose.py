@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import json
+import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from ea_jax.concepts import endpoint as endpoints
 from ea_jax.concepts import held_out, irrelevant, rows, synonyms, wordnet
+from ea_jax.runtime.run_folder import write_json
 from ea_jax.settings import ConceptSettings, Settings
 
 Record = dict[str, Any]
+_log = logging.getLogger(__name__)
 
 
 def concept(settings: Settings, *, tested: Sequence[str] = ()) -> tuple[rows.Concept, Record]:
@@ -30,6 +37,13 @@ def concept(settings: Settings, *, tested: Sequence[str] = ()) -> tuple[rows.Con
     record: Record = {"word": chosen.word}
     if not settings.loss.rsc:
         return rows.Concept(chosen.word, chosen.sentences), record
+    kept = _kept_path(settings, tested)
+    if kept and kept.exists():
+        stored = json.loads(kept.read_text(encoding="utf-8"))
+        _log.info("read the words of %s from %s", chosen.endpoint, kept)
+        told, *classes = (tuple(words) for words in stored["words"])
+        made = rows.Concept(chosen.word, chosen.sentences, told, tuple(classes))
+        return made, stored["record"]
     listed = [*chosen.synonyms, *chosen.no_relation, *chosen.far, *chosen.mid]
     held_out.assert_disjoint(listed, tested, what="words of concept")
     reader = None
@@ -43,7 +57,23 @@ def concept(settings: Settings, *, tested: Sequence[str] = ()) -> tuple[rows.Con
     record |= {name: [list(pair) for pair in getattr(words, name)] for name in irrelevant.CLASSES}
     record["irrelevant_source"] = words.source
     made = rows.Concept(chosen.word, chosen.sentences, found.words, words.classes)
+    if kept:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_json(kept, {"words": [made.synonyms, *made.irrelevant], "record": record})
     return made, record
+
+
+def _kept_path(settings: Settings, tested: Sequence[str]) -> Path | None:
+    """Where an endpoint's words are kept: it need not say the same again to a resumed run."""
+    chosen = settings.concept
+    if settings.data.cache is None or "endpoint" not in (
+        chosen.synonym_source,
+        chosen.irrelevant_source,
+    ):
+        return None
+    inputs = [dataclasses.asdict(chosen), sorted(tested), settings.optim.seed]
+    digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+    return Path(settings.data.cache) / f"words-{digest[:24]}.json"
 
 
 def recipe(settings: Settings) -> rows.Recipe:

@@ -121,6 +121,10 @@ class Erasure:
             state, terms["upper"] = self.upper(state, base, self._put(self.batches.upper(step)))
         return state, terms
 
+    def whole(self, tree: Any) -> Any:
+        """A tree on every device, as the state is: it then runs in the same programs."""
+        return jax.device_put(tree, _whole(self.mesh))
+
     def adapters(self, state: State) -> Any:
         """The state's LoRA with alpha / rank folded in, as samplers and files want it."""
         return lora.scaled(state.lora, self.steps.lora_scale)
@@ -278,6 +282,7 @@ def _open(settings: Settings, mesh: Mesh) -> Pipeline:
             + f"; use the variant flux-{'dev' if distilled else 'schnell'} of the config"
         )
     pipeline.latent_shape(model.resolution, model.resolution)
+    lora.targets(settings.lora.scope, pipeline.template("transformer"))
     shards = axes.shardings(mesh, pipeline.template("transformer"))
     for path, shard in jax.tree.leaves_with_path(shards):
         where["transformer", *(entry.key for entry in path)] = shard
