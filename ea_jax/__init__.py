@@ -22,3 +22,9 @@ Arrays carry their dimensions as a suffix; scalars and pytrees carry none.
 So `cols_BHQN` are attention columns, `x_BSC` packed latents, `t_B` noise levels (0 clean, 1 pure
 noise), and `mask_BN` is True at the concept's real tokens.
 """
+
+import os
+
+# transformers' one advice is to install torch, for models that are not used here. It has to be set
+# before the import of transformers, whichever module's that is; its warnings are said all the same.
+os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -51,6 +52,10 @@ WORK_AT_IMPORT = (
     "logging.basicConfig",
     "jax.config.update",
 )
+
+
+# Set to anything, it silences the one advice of transformers: to install torch.
+ADVICE = "TRANSFORMERS_NO_ADVISORY_WARNINGS"
 
 
 def sources(*packages: str) -> list[Path]:
@@ -197,8 +202,20 @@ def test_files_stay_short() -> None:
     assert not long, "\n".join(long)
 
 
+# In a fresh interpreter: hides torch, which the tests need and a user need not have.
+WITHOUT_TORCH = """
+import importlib.util, sys
+class NoTorch:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "torch":
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, NoTorch())
+find_spec = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name == "torch" else find_spec(name, *rest)
+"""
+
+
 def test_every_module_imports_without_torch_and_starts_no_backend() -> None:
-    """In a fresh interpreter that hides torch, which the tests need and a user need not have."""
     modules = [
         module_of(path)
         for path in sources("ea_jax", "convert", "configs")
@@ -207,14 +224,8 @@ def test_every_module_imports_without_torch_and_starts_no_backend() -> None:
     # The world's art packages are an extra; everything else is there after a plain install.
     modules = [m for m in modules if m not in ("ea_jax.tiny.render", "ea_jax.tiny.art")]
     program = f"""
-import importlib, importlib.util, sys
-class NoTorch:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "torch":
-            raise ModuleNotFoundError(name)
-sys.meta_path.insert(0, NoTorch())
-find_spec = importlib.util.find_spec
-importlib.util.find_spec = lambda name, *rest: None if name == "torch" else find_spec(name, *rest)
+import importlib
+{WITHOUT_TORCH}
 from jax._src import xla_bridge
 for name in {modules!r}:
     importlib.import_module(name)
@@ -222,3 +233,35 @@ assert not xla_bridge.backends_are_initialized(), "a backend was started"
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def started_without_torch(program: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    program = WITHOUT_TORCH + program
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={k: v for k, v in os.environ.items() if k != ADVICE} | environment,
+    )
+
+
+@pytest.mark.parametrize("module", ["ea_jax.flux.tokens", "ea_jax.tiny.tokenizers"])
+def test_a_start_without_torch_says_nothing_of_torch(module: str) -> None:
+    done = started_without_torch(f"import {module}")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_what_transformers_warns_of_is_still_said() -> None:
+    program = """
+import ea_jax.flux.tokens
+from transformers.utils import logging
+logging.get_logger("transformers").warning("this is real")
+"""
+    assert "this is real" in started_without_torch(program).stderr
+
+
+def test_a_user_who_sets_the_advice_s_variable_is_heard() -> None:
+    """Empty, it asks for the advice."""
+    done = started_without_torch("import ea_jax.flux.tokens", **{ADVICE: ""})
+    assert "PyTorch was not found" in done.stderr
