@@ -11,6 +11,7 @@ import dataclasses
 import json
 import math
 import os
+import secrets
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -188,7 +189,8 @@ def write(
         }
     head = json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode()
     head += b" " * (-len(head) % 8)
-    partial = path.with_name(path.name + ".partial")
+    # A name of its own: two runs may share a cache.
+    partial = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
     try:
         with partial.open("wb") as file:
             file.write(len(head).to_bytes(8, "little") + head)

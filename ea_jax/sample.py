@@ -11,7 +11,9 @@ from PIL import Image
 
 from ea_jax import edits
 from ea_jax.flux.pipeline import Pipeline
+from ea_jax.runtime.command_line import parse_flags
 from ea_jax.runtime.program import one_line_errors, start_logging
+from ea_jax.runtime.writing import draft
 
 FLAGS = flags.FLAGS
 log = logging.getLogger(__name__)
@@ -47,7 +49,8 @@ def paint() -> Path:
         rows.append(np.concatenate(list(np.asarray(pipeline.decode(z_BhwC))), axis=1))
     picture = np.clip(np.concatenate(rows) * 255 + 0.5, 0, 255).astype(np.uint8)
     out.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture).save(out)
+    with draft(out) as unfinished:
+        Image.fromarray(picture).save(unfinished)
     return out
 
 
@@ -69,4 +72,4 @@ if __name__ == "__main__":
     flags.DEFINE_integer("text_length", None, "T5 tokens; 512 for dev, 256 for schnell by default")
     flags.DEFINE_string("out", "sample.png", "PNG to write")
     flags.mark_flag_as_required("prompt")
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

@@ -177,6 +177,27 @@ def test_a_damaged_checkpoint_says_which_folder_to_remove(tmp_path: Path) -> Non
             saved.restore({"x": jnp.zeros(2)})
 
 
+@pytest.mark.parametrize("damage", ["bytes", "list"])
+def test_flipped_bytes_or_a_lost_list_of_arrays_are_no_other_run_s(
+    tmp_path: Path, damage: str
+) -> None:
+    state = {"x": jnp.arange(4000.0)}
+    with Checkpoints(tmp_path) as saved:
+        saved.save(1, state, {})
+        for path in (tmp_path / "1" / "state").rglob("*"):
+            if damage == "list" and path.name == "_METADATA":
+                path.unlink()
+            elif damage == "bytes" and path.is_file() and path.parent.name == "d":
+                content = bytearray(path.read_bytes())
+                content[len(content) // 3 : 2 * len(content) // 3] = b"x" * (len(content) // 3)
+                path.write_bytes(content)
+    with (
+        Checkpoints(tmp_path) as saved,
+        pytest.raises(RestoreError, match=r"can't be read.*remove that folder"),
+    ):
+        saved.restore(state)
+
+
 def test_a_full_disk_is_noticed_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

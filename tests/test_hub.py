@@ -54,6 +54,12 @@ def test_a_hub_id_is_downloaded_with_the_patterns_asked_for(monkeypatch, tmp_pat
         (lambda: errors.LocalEntryNotFoundError("offline"), "the hub can't be reached"),
         (lambda: errors.OfflineModeIsEnabled("offline"), "run 'hf download owner/name'"),
         (lambda: ConnectionError("unreachable"), "the hub can't be reached"),
+        (lambda: RuntimeError("reset by peer\nat line 3"), "(RuntimeError: reset by peer)"),
+        (
+            lambda: errors.HfHubHTTPError("403", response=response(403)),
+            "refuses this account's token for owner/name",
+        ),
+        (lambda: OSError(28, "No space left on device"), "the disk is full"),
     ],
 )
 def test_each_refusal_of_the_hub_says_what_to_do(monkeypatch, error, said):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
@@ -74,3 +76,35 @@ def test_a_loss_that_is_no_number_names_step_and_term() -> None:
     require_finite(7, {"esd": 1.0, "attn": jnp.float32(0)})
     with pytest.raises(NonFiniteError, match=r"attn is nan at step 7"):
         require_finite(7, {"esd": 1.0, "attn": jnp.float32(jnp.nan)})
+
+
+def test_two_starts_within_a_second_keep_both_files(tmp_path: Path) -> None:
+    for start in (0, 1):
+        with MetricsLog(tmp_path, start=start) as log:
+            log.scalars(start + 1, {"a": 1.0})
+    assert len(list((tmp_path / "tensorboard").iterdir())) == 2
+    assert [event.step for event in events(tmp_path) if event.HasField("session_log")] == [2]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("name", ["metrics.jsonl", "tensorboard"])
+def test_a_full_disk_ends_a_run_and_does_not_hold_it_up(tmp_path: Path, name: str) -> None:
+    log = MetricsLog(tmp_path)
+    if name == "metrics.jsonl":
+        full = Path("/dev/full").open("w")  # noqa: SIM115
+        log._lines.close()
+        log._lines = SimpleNamespace(write=full.write, flush=full.flush, name=tmp_path / name)
+    else:
+        full = Path("/dev/full").open("wb")  # noqa: SIM115
+        records = log._events._writer._py_recordio_writer
+        records._writer.close()
+        records._writer = full
+    with pytest.raises(OSError, match=f"No space left.*{name} was not written: free"):
+        log.scalars(1, {"a": 1.0})
+    # What it could not write is tried again as it is closed.
+    with contextlib.suppress(OSError):
+        full.close()
+    if name == "tensorboard":
+        log._lines.close()
+    else:
+        log._events.close()

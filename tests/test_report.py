@@ -37,5 +37,5 @@ def test_table_holds_base_beside_erased_and_leaves_out_what_was_not_asked():
     base = {"Acc_e": Rate(50, 50), "Acc_g": Rate(0, 0)}
     erased = {"Acc_e": Rate(5, 50), "Acc_g": Rate(0, 0)}
     table = report.metrics_table(base, erased, detector="judge")
-    assert "| Acc_e | 100.0 | 10.0 | 4 to 21 | 5 / 50 |" in table
+    assert "| Acc_e | 100.0 | 10.0 | 4 to 21 | 10% | 5 / 50 |" in table
     assert "Acc_g" not in table

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
-from ea_jax.runtime.run_folder import ForeignRunError, claim
+from ea_jax.runtime.run_folder import ForeignRunError, claim, write_json
 
 CONFIG = {"lora": {"rank": 4, "scope": "dual_qk"}, "words": ("nude", "bare"), "log": {"every": 10}}
 
@@ -44,3 +45,28 @@ def test_a_key_that_changes_no_result_may_differ(tmp_path: Path) -> None:
     assert claim(tmp_path, CONFIG | {"log": {"every": 1}}, may_differ=("log.every",))
     with pytest.raises(ForeignRunError, match=r"log\.every = 10, not 1"):
         claim(tmp_path, CONFIG | {"log": {"every": 1}}, may_differ=("log.eve", "lo"))
+
+
+def test_a_json_file_is_as_readable_as_any_other(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    write_json(tmp_path / "a.json", {})
+    assert os.stat(tmp_path / "a.json").st_mode == os.stat(tmp_path / "plain").st_mode
+
+
+def test_a_folder_that_cannot_be_made_names_the_file(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"Not a directory; .*run/config\.json was not written: free"):
+        claim(tmp_path / "file" / "run", CONFIG)
+
+
+@pytest.mark.parametrize("name", ["pytorch_lora_weights.safetensors", "checkpoints"])
+def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    with pytest.raises(ForeignRunError, match=f"no config.json but holds {name}"):
+        claim(tmp_path, CONFIG)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_what_a_kill_left_of_the_first_claim_is_no_other_run(tmp_path: Path) -> None:
+    (tmp_path / ".config.json-x1.json").write_text("{")
+    assert not claim(tmp_path, CONFIG)

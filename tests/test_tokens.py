@@ -65,3 +65,18 @@ def test_no_prompts_are_an_error(t5):
 def test_a_folder_without_tokenizer_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"tokenizer_2 does not exist; give the folder"):
         tokens.load_tokenizer(tmp_path, "tokenizer_2")
+
+
+@pytest.mark.parametrize(
+    ("name", "file"), [("tokenizer", "vocab.json and merges.txt"), ("tokenizer_2", "spiece.model")]
+)
+def test_a_tokenizer_without_its_vocabulary_or_with_half_of_it_is_named(tmp_path, name, file):
+    """transformers would make up an empty vocabulary, in which every word is unknown."""
+    folder = tmp_path / name
+    folder.mkdir()
+    (folder / "tokenizer_config.json").write_text("{}")
+    with pytest.raises(ValueError, match=f"{name} has no tokenizer.json, or {file}"):
+        tokens.load_tokenizer(tmp_path, name)
+    (folder / "tokenizer.json").write_text('{"version": "1.0", "trunc')
+    with pytest.raises(ValueError, match=f"{name} can't be read .*download the folder again"):
+        tokens.load_tokenizer(tmp_path, name)

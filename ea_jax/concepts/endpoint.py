@@ -161,7 +161,7 @@ def _content(body: bytes) -> str:
     """The answer's text; ValueError if the body is not a chat completion."""
     try:
         reply = json.loads(body.decode())
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ValueError(f"not JSON: {_start(body)}") from None
     try:
         content = reply["choices"][0]["message"]["content"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,12 @@ def load(directory: str | Path | None = None) -> Any:
     reader = nltk.corpus.wordnet
     try:
         reader.ensure_loaded()
-    except (LookupError, OSError):
+    except (LookupError, OSError, zipfile.BadZipFile):
         looked = directory if directory is not None else "NLTK's data folders"
         raise ValueError(
-            f"WordNet is not in {looked}; run `python -m nltk.downloader wordnet`, or set "
-            "NLTK_DATA to a folder that holds corpora/wordnet.zip, or give the words in the config"
+            f"WordNet is not in {looked}, or damaged there; run `python -m nltk.downloader "
+            "wordnet`, or set NLTK_DATA to a folder that holds corpora/wordnet.zip, or give the "
+            "words in the config"
         ) from None
     return reader
 

@@ -24,7 +24,7 @@ from ea_jax.flux.transformer import Text, dual_columns
 from ea_jax.methods.erasure import Erasure
 from ea_jax.runtime.fingerprint import checksum, fingerprint, fingerprint_files
 from ea_jax.runtime.memory import peak_host_bytes
-from ea_jax.runtime.run_folder import write_json
+from ea_jax.runtime.run_folder import write_json, write_text
 
 _log = logging.getLogger(__name__)
 # Changes when the same inputs would give other readings.
@@ -172,7 +172,7 @@ def write_results(
             else f"Nothing was measured: {settings.model.path} comes with no detector"
         )
         write_json(folder / "results.json", {**facts, "detector": None, "reason": reason})
-        (folder / "results.md").write_text(reason + ".\n", encoding="utf-8")
+        write_text(folder / "results.md", reason + ".\n")
         return reason
     readings = {
         "base": _base_readings(painter, erasure, probes, detector),
@@ -193,7 +193,7 @@ def write_results(
             "versions": versions(),
         },
     )
-    (folder / "results.md").write_text(table, encoding="utf-8")
+    write_text(folder / "results.md", table)
     return table
 
 
@@ -238,12 +238,14 @@ def _base_readings(
     digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
     path = Path(settings.data.cache) / f"readings-{digest[:24]}.json"
     if path.exists():
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        _log.info("read what the base shows from %s", path)
-        return [
-            Reading(frozenset((head, label) for head, label in seen), valid)
-            for seen, valid in stored
-        ]
+        try:
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            kept = [Reading(frozenset((h, label) for h, label in seen), ok) for seen, ok in stored]
+        except (ValueError, TypeError) as error:
+            _log.warning("%s: %s; painting the base again", path, error)
+        else:
+            _log.info("read what the base shows from %s", path)
+            return kept
     readings = _readings("base", painter, erasure, None, probes, detector)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, [[sorted(reading.seen), reading.valid] for reading in readings])
@@ -279,9 +281,14 @@ def write_record(
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that numbers depend on."""
-    return {"python": platform.python_version()} | {
-        name: importlib.metadata.version(name) for name in PACKAGES
-    }
+    return {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES}
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"  # a checkout on PYTHONPATH
 
 
 class _Counter:

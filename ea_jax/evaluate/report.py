@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ea_jax.evaluate.metrics import Rate
+from ea_jax.runtime.writing import draft
 
 _MEANING = {
     "Acc_e": "the concept is still there (low is good)",
@@ -119,8 +120,5 @@ def _show(axis, picture_HWC: np.ndarray) -> None:
 
 
 def _write(figure: Figure, path: str | Path) -> None:
-    # A name of its own first: a run that is cut off leaves the old picture, not half a new one.
-    path = Path(path)
-    draft = path.with_name(f".{path.name}")
-    figure.savefig(draft, format="png", bbox_inches="tight")
-    draft.replace(path)
+    with draft(path) as unfinished:
+        figure.savefig(unfinished, format="png", bbox_inches="tight")

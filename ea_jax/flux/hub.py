@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from importlib import resources
 from pathlib import Path
 
@@ -48,9 +49,22 @@ def locate(source: str | Path, patterns: list[str], revision: str | None = None)
         ) from None
     except errors.RevisionNotFoundError:
         raise ValueError(f"{name} has no revision {revision!r}; leave it out for main") from None
-    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, OSError) as error:
+    except Exception as error:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            raise ValueError(
+                f"the disk is full: {name} was not downloaded; free some space, or set HF_HOME "
+                "to a folder with more"
+            ) from error
+        response = getattr(error, "response", None)
+        if getattr(response, "status_code", None) in (401, 403):
+            raise ValueError(
+                f"the hub refuses this account's token for {name}; let the token read gated "
+                "repositories (its settings on huggingface.co), or run 'hf auth login' again"
+            ) from error
+        # A network fails in many ways, each with a class of its own.
+        said = str(error).strip().splitlines()[:1]
         raise ValueError(
             f"{name} is not in the local cache and the hub can't be reached "
-            f"({type(error).__name__}); run 'hf download {name}' where there is a network, and "
-            "give the folder"
+            f"({': '.join([type(error).__name__, *said])}); run 'hf download {name}' where there "
+            "is a network, and give the folder"
         ) from error

@@ -14,6 +14,11 @@ import transformers
 MAX_T5_LENGTH = 512
 # In transformers 5 these are the fast tokenizers.
 _CLASSES = {"tokenizer": transformers.CLIPTokenizer, "tokenizer_2": transformers.T5Tokenizer}
+# Without any of these sets of files transformers makes up an empty vocabulary.
+_FILES = {
+    "tokenizer": (("tokenizer.json",), ("vocab.json", "merges.txt")),
+    "tokenizer_2": (("tokenizer.json",), ("spiece.model",)),
+}
 _log = logging.getLogger(__name__)
 
 
@@ -37,14 +42,21 @@ def load_tokenizer(folder: str | Path, name: str) -> Any:
     """Loads `tokenizer` (CLIP) or `tokenizer_2` (T5) of a pipeline folder, without torch.
 
     Raises:
-      ValueError: the folder has no such tokenizer.
+      ValueError: the folder has no such tokenizer, or a damaged one.
     """
     path = Path(folder) / name
     if not path.is_dir():
         raise ValueError(
             f"{path} does not exist; give the folder of a FLUX.1 pipeline in diffusers' layout"
         )
-    return _CLASSES[name].from_pretrained(str(path), local_files_only=True)
+    if not any(all((path / file).is_file() for file in files) for files in _FILES[name]):
+        wanted = ", or ".join(" and ".join(files) for files in _FILES[name])
+        raise ValueError(f"{path} has no {wanted}; download the folder again")
+    try:
+        return _CLASSES[name].from_pretrained(str(path), local_files_only=True)
+    except Exception as error:  # the tokenizers library raises nothing more precise
+        said = " ".join(str(error).split())
+        raise ValueError(f"{path} can't be read ({said}); download the folder again") from error
 
 
 def tokenize(tokenizer: Any, prompts: Sequence[str], max_length: int) -> Tokens:

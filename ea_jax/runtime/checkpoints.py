@@ -117,8 +117,8 @@ class Checkpoints:
                         metadata=ocp.args.JsonSave(dict(metadata)),
                     ),
                 )
-        # TensorStore reports a failing disk as a ValueError.
-        except (OSError, ValueError) as error:
+        # TensorStore reports a failing disk as a ValueError, Orbax some of its own as Exception.
+        except Exception as error:
             self._remove_unfinished()
             raise SaveError(
                 f"step {step} can't be saved in {self.folder}: {_reason(error)}; {self._kept()}"
@@ -155,7 +155,8 @@ class Checkpoints:
                 )
         except RestoreError:
             raise
-        except (OSError, ValueError, KeyError) as error:
+        # Orbax wraps what a damaged array raises in an Exception of no kind of its own.
+        except Exception as error:
             raise RestoreError(
                 f"checkpoint {place} can't be read: {_reason(error)}; "
                 "remove that folder to go on from the step before it"
@@ -165,6 +166,8 @@ class Checkpoints:
     def _require_fit(self, step: int, wanted: Mapping[str, Any]) -> None:
         with _quiet_orbax():
             stored = dict(self._manager.item_metadata(step)["state"] or {})
+        if not stored:
+            raise ValueError("it has no list of its arrays")
         differing = [
             f"{path!r} is {_describe(stored.get(path))} there, {_describe(wanted.get(path))} here"
             for path in [*wanted, *(path for path in stored if path not in wanted)]

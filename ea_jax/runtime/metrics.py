@@ -9,13 +9,21 @@ from __future__ import annotations
 import json
 import math
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-import tensorboardX
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto import event_pb2 as generated
+
+from ea_jax.runtime.writing import draft, reported
+
+
+event_pb2: Any = generated  # made as it is imported: no checker knows its classes
 
 
 class NonFiniteError(FloatingPointError):
@@ -39,10 +47,7 @@ class MetricsLog:
         path = folder / "metrics.jsonl"
         _drop_after(path, start)
         self._lines = path.open("a", encoding="utf-8")
-        # An event file can't be shortened; its reader drops the steps from `purge_step` on.
-        self._events = tensorboardX.SummaryWriter(
-            str(folder / "tensorboard"), purge_step=start + 1 if start else None
-        )
+        self._events = _Events(folder / "tensorboard", start=start)
 
     def __enter__(self) -> MetricsLog:
         return self
@@ -62,20 +67,55 @@ class MetricsLog:
         numbers = {name: float(np.asarray(value)) for name, value in values.items()}
         # JSON has no NaN: a reader shall see null, not fail.
         plain = {name: v if math.isfinite(v) else None for name, v in numbers.items()}
-        self._lines.write(json.dumps({"step": step, **plain}) + "\n")
-        self._lines.flush()
-        for name, value in numbers.items():
-            self._events.add_scalar(name, value, step)
+        with reported(self._lines.name):
+            self._lines.write(json.dumps({"step": step, **plain}) + "\n")
+            self._lines.flush()
+        self._events.add(step, *(summary.scalar(name, value) for name, value in numbers.items()))
 
     def image(self, step: int, name: str, image_HWC: np.ndarray) -> None:
         """Logs a picture, uint8 [H, W, 3] or float in [0, 1], to TensorBoard alone."""
         if self._is_writer:
-            self._events.add_image(name, np.asarray(image_HWC), step, dataformats="HWC")
+            picture = summary.image(name, np.asarray(image_HWC), dataformats="HWC")
+            self._events.add(step, picture)
 
     def close(self) -> None:
         if self._is_writer:
             self._lines.close()
             self._events.close()
+
+
+class _Events:
+    """A TensorBoard event file, written in the caller's thread.
+
+    tensorboardX's own writer hands events to a thread. On a full disk that thread dies, and the
+    next events wait for it forever.
+    """
+
+    def __init__(self, folder: Path, *, start: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        # Two starts within a second would have one name.
+        suffix = f".{os.getpid()}.{start}"
+        with reported(folder):
+            self._writer = EventsWriter(str(folder / "events"), suffix)
+            if start:
+                # A file can't be shortened; its reader drops the steps of others from here on.
+                begun = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+                self._write(event_pb2.Event(session_log=begun), start + 1)
+
+    def add(self, step: int, *summaries: Any) -> None:
+        with reported(self._folder):
+            for made in summaries:
+                self._write(event_pb2.Event(summary=made), step)
+            self._writer.flush()
+
+    def close(self) -> None:
+        with reported(self._folder):
+            self._writer.close()
+
+    def _write(self, event: Any, step: int) -> None:
+        event.step, event.wall_time = step, time.time()
+        self._writer.write_event(event)
 
 
 def require_finite(step: int, terms: Mapping[str, Any]) -> None:
@@ -106,6 +146,5 @@ def _drop_after(path: Path, start: int) -> None:
         if not line.endswith("\n") or json.loads(line)["step"] > start:
             break
         kept.append(line)
-    shorter = path.with_suffix(".tmp")
-    shorter.write_text("".join(kept), encoding="utf-8")
-    os.replace(shorter, path)
+    with draft(path) as shorter:
+        shorter.write_text("".join(kept), encoding="utf-8")

@@ -8,10 +8,11 @@ writes `config.json` at the first start; at every later one it compares.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from ea_jax.runtime.writing import draft, reported
 
 CONFIG = "config.json"
 
@@ -31,13 +32,16 @@ def claim(folder: str | Path, config: Mapping[str, Any], *, may_differ: Sequence
     Returns:
       Whether the folder was taken before: there may be something to resume.
     Raises:
-      ForeignRunError: names the first key that differs, and both values.
+      ForeignRunError: names the first key that differs, and both values; or what lies there
+        that no run of ours left.
     """
     path = Path(folder) / CONFIG
     # Through JSON: a tuple and the list it was stored as are the same value.
     here = dict(_leaves(json.loads(json.dumps(config))))
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _require_free(path.parent)
+        with reported(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, config)
         return False
     there = dict(_leaves(json.loads(path.read_text(encoding="utf-8"))))
@@ -54,10 +58,23 @@ def claim(folder: str | Path, config: Mapping[str, Any], *, may_differ: Sequence
 
 def write_json(path: str | Path, value: Any) -> None:
     """Writes a JSON file as a whole or not at all."""
-    path = Path(path)
-    unfinished = path.with_name(path.name + ".tmp")
-    unfinished.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    os.replace(unfinished, path)
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Writes a text file as a whole or not at all."""
+    with draft(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
+
+
+def _require_free(folder: Path) -> None:
+    """Somebody's LoRA may have the name that ours will have."""
+    there = [path for path in folder.glob("*") if not path.name.startswith(".")]
+    if there:
+        raise ForeignRunError(
+            f"{folder} has no {CONFIG} but holds {min(there).name}, which is not this run's; "
+            "give another folder"
+        )
 
 
 _ABSENT = "absent"
