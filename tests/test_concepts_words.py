@@ -121,12 +121,16 @@ def test_an_absent_wordnet_names_the_folder_and_the_way_out(tmp_path, monkeypatc
         "wordnet", nltk.corpus.reader.WordNetCorpusReader, None
     )
     monkeypatch.setattr(nltk.corpus, "wordnet", lazy)
-    text = f"WordNet is not in {tmp_path}; run `python -m nltk.downloader wordnet`"
+    text = f"WordNet is not in {tmp_path}, or damaged there; run `python -m nltk.downloader"
     with pytest.raises(ValueError, match=re.escape(text)) as caught:
         wordnet.load(tmp_path)
     assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match="WordNet is not in NLTK's data folders"):
         wordnet.load()
+    (tmp_path / "corpora").mkdir()
+    (tmp_path / "corpora" / "wordnet.zip").write_bytes(b"half a download")
+    with pytest.raises(ValueError, match="damaged there"):
+        wordnet.load(tmp_path)
 
 
 def test_one_sense_gives_synonyms_without_the_word_itself(reader):
