@@ -198,6 +198,47 @@ def test_flipped_bytes_or_a_lost_list_of_arrays_are_no_other_run_s(
         saved.restore(state)
 
 
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"x": np.random.default_rng(0).random((64, 64), np.float32)},
+        {"x": np.random.default_rng(0).integers(0, 2**60, 2048)},
+    ],
+    ids=["float32", "int64"],
+)
+def test_numbers_that_were_changed_on_disk_are_not_restored(
+    tmp_path: Path, state: dict[str, np.ndarray]
+) -> None:
+    """Random numbers are stored as they are: the formats don't notice a flipped byte."""
+    with Checkpoints(tmp_path) as saved:
+        saved.save(1, state, {"base": "sha"})
+        [stored] = [
+            path
+            for path in (tmp_path / "1" / "state").rglob("*")
+            if path.parent.name == "d" and path.stat().st_size > 1024
+        ]
+        whole = stored.read_bytes()
+        changed = bytearray(whole)
+        changed[len(changed) // 2] ^= 0xFF
+        stored.write_bytes(changed)
+        with pytest.raises(RestoreError, match=r"/1 can't be read: its numbers .* remove that"):
+            saved.restore(state)
+        stored.write_bytes(whole)
+        found = saved.restore(state)
+    assert found is not None
+    assert found.metadata == {"base": "sha"}
+    same_bits(found.state, state)
+
+
+def test_a_checkpoint_of_a_version_without_fingerprints_is_restored(tmp_path: Path) -> None:
+    with Checkpoints(tmp_path) as saved:
+        saved.save(1, {"x": jnp.ones(2)}, {"base": "sha"})
+        (tmp_path / "1" / "metadata" / "metadata").write_text('{"base": "sha"}')
+        found = saved.restore({"x": jnp.zeros(2)})
+    assert found is not None
+    assert (found.metadata, found.state["x"].tolist()) == ({"base": "sha"}, [1, 1])
+
+
 def test_a_full_disk_is_noticed_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

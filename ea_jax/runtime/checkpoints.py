@@ -5,7 +5,9 @@ the base weights are no part of it. It is saved with Orbax, synchronously: a sav
 takes tens of milliseconds, and an error is then raised at the step that caused it.
 
 A state is stored as a flat `{path: array}`, so that what a file holds can be read, and compared
-with what a run expects, without rebuilding the classes of an optimiser's state.
+with what a run expects, without rebuilding the classes of an optimiser's state. The file formats
+below keep no checksum of what can't be compressed, as trained numbers can't: a checkpoint has its
+own.
 """
 
 from __future__ import annotations
@@ -23,8 +25,12 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from ea_jax.runtime.fingerprint import fingerprint
+
 # A save needs its bytes, and room for the file system's and Orbax's own records.
 _SLACK_BYTES = 1 << 20
+# Beside the caller's metadata.
+_FINGERPRINT = "_fingerprint"
 
 
 class SaveError(OSError):
@@ -114,7 +120,9 @@ class Checkpoints:
                     step,
                     args=ocp.args.Composite(
                         state=ocp.args.StandardSave(arrays),
-                        metadata=ocp.args.JsonSave(dict(metadata)),
+                        metadata=ocp.args.JsonSave(
+                            {**metadata, _FINGERPRINT: _fingerprint(arrays)}
+                        ),
                     ),
                 )
         # TensorStore reports a failing disk as a ValueError, Orbax some of its own as Exception.
@@ -153,6 +161,10 @@ class Checkpoints:
                         metadata=ocp.args.JsonRestore(),
                     ),
                 )
+            facts = dict(found["metadata"])
+            # Absent from checkpoints of earlier versions.
+            if facts.pop(_FINGERPRINT, None) not in (None, _fingerprint(found["state"])):
+                raise ValueError("its numbers are not those that were saved")
         except RestoreError:
             raise
         # Orbax wraps what a damaged array raises in an Exception of no kind of its own.
@@ -161,7 +173,7 @@ class Checkpoints:
                 f"checkpoint {place} can't be read: {_reason(error)}; "
                 "remove that folder to go on from the step before it"
             ) from error
-        return Restored(step, unflatten(template, found["state"]), dict(found["metadata"]))
+        return Restored(step, unflatten(template, found["state"]), facts)
 
     def _require_fit(self, step: int, wanted: Mapping[str, Any]) -> None:
         with _quiet_orbax():
@@ -252,6 +264,17 @@ def _like(leaf: Any, array: Any) -> Any:
     if isinstance(leaf, bool | int | float):
         return type(leaf)(array)
     return array
+
+
+def _fingerprint(arrays: Mapping[str, Any]) -> str:
+    """Hash of all arrays, the same on every host, wherever their shards lie."""
+    return fingerprint({path: _narrow(array) for path, array in arrays.items()})
+
+
+def _narrow(array: Any) -> Any:
+    """64-bit numbers, which only a host has, as pairs of 32 bits: a device would round them."""
+    wide = array.dtype.itemsize == 8
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint32) if wide else array
 
 
 def _describe(leaf: Any) -> str:
