@@ -15,6 +15,12 @@ def response(code):
     return mock.MagicMock(status_code=code, headers={})
 
 
+def caused(error, code):
+    """As `snapshot_download` raises it: the hub's own answer is the cause."""
+    error.__cause__ = errors.HfHubHTTPError(str(code), response=response(code))
+    return error
+
+
 def test_a_folder_is_itself(tmp_path):
     assert hub.locate(tmp_path, ["*"]) == tmp_path
 
@@ -54,12 +60,28 @@ def test_a_hub_id_is_downloaded_with_the_patterns_asked_for(monkeypatch, tmp_pat
         (lambda: errors.LocalEntryNotFoundError("offline"), "the hub can't be reached"),
         (lambda: errors.OfflineModeIsEnabled("offline"), "run 'hf download owner/name'"),
         (lambda: ConnectionError("unreachable"), "the hub can't be reached"),
-        (lambda: RuntimeError("reset by peer\nat line 3"), "(RuntimeError: reset by peer)"),
+        (lambda: errors.HfHubHTTPError("500", response=response(500)), "the hub can't be reached"),
+        (
+            lambda: RuntimeError("reset by peer\nat line 3"),
+            "owner/name was not downloaded (RuntimeError: reset by peer); start again",
+        ),
+        (
+            lambda: PermissionError(13, "Permission denied", "/cache"),
+            "owner/name was not downloaded (PermissionError: [Errno 13] Permission denied: '/cach",
+        ),
         (
             lambda: errors.HfHubHTTPError("403", response=response(403)),
             "refuses this account's token for owner/name",
         ),
         (lambda: OSError(28, "No space left on device"), "the disk is full"),
+        (
+            lambda: RuntimeError("IO Error: No space left on device (os error 28)"),
+            "the disk is full; free some space, or set HF_HOME",
+        ),
+        (
+            lambda: caused(errors.LocalEntryNotFoundError("Got: 403\nAn error happened"), 403),
+            "refuses this account's token for owner/name",
+        ),
     ],
 )
 def test_each_refusal_of_the_hub_says_what_to_do(monkeypatch, error, said):

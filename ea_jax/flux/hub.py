@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 
@@ -20,7 +21,8 @@ def locate(source: str | Path, patterns: list[str], revision: str | None = None)
       patterns: files to download, as globs.
       revision: branch, tag or commit on the hub.
     Raises:
-      ValueError: neither a folder nor a hub id; a gated repository without a token; no network.
+      ValueError: neither a folder nor a hub id; a gated repository without a token, or
+        with one that is refused; no network; a full disk. Of anything else, its first line.
     """
     path = Path(source).expanduser()
     if path.is_dir():
@@ -50,21 +52,44 @@ def locate(source: str | Path, patterns: list[str], revision: str | None = None)
     except errors.RevisionNotFoundError:
         raise ValueError(f"{name} has no revision {revision!r}; leave it out for main") from None
     except Exception as error:
-        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        # A network, a disk or a token fails deep down; the hub's library wraps it in its own words.
+        chain = [*_causes(error)]
+        if any(_is_full(cause) for cause in chain):
             raise ValueError(
-                f"the disk is full: {name} was not downloaded; free some space, or set HF_HOME "
-                "to a folder with more"
+                f"{name} was not downloaded: the disk is full; free some space, or set HF_HOME to "
+                "a folder with more"
             ) from error
-        response = getattr(error, "response", None)
-        if getattr(response, "status_code", None) in (401, 403):
+        if any(_status(cause) in (401, 403) for cause in chain):
             raise ValueError(
                 f"the hub refuses this account's token for {name}; let the token read gated "
                 "repositories (its settings on huggingface.co), or run 'hf auth login' again"
             ) from error
-        # A network fails in many ways, each with a class of its own.
-        said = str(error).strip().splitlines()[:1]
+        said = ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
+        if any(isinstance(cause, _NO_NETWORK) for cause in chain):
+            raise ValueError(
+                f"{name} is not in the local cache and the hub can't be reached ({said}); run 'hf "
+                f"download {name}' where there is a network, and give the folder"
+            ) from error
         raise ValueError(
-            f"{name} is not in the local cache and the hub can't be reached "
-            f"({': '.join([type(error).__name__, *said])}); run 'hf download {name}' where there "
-            "is a network, and give the folder"
+            f"{name} was not downloaded ({said}); start again, or run 'hf download {name}' and "
+            "give the folder"
         ) from error
+
+
+_NO_NETWORK = (errors.LocalEntryNotFoundError, errors.HfHubHTTPError, ConnectionError, TimeoutError)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _is_full(error: BaseException) -> bool:
+    """The parallel download is not Python: its error has the words, not the number."""
+    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+    return full or "No space left on device" in str(error)
+
+
+def _status(error: BaseException) -> int | None:
+    return getattr(getattr(error, "response", None), "status_code", None)
