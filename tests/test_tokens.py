@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import logging
+import shutil
+from pathlib import Path
 
 import pytest
 
 from ea_jax.flux import tokens
+
+FLUX_TOKENIZERS = Path(__file__).parents[2] / "shared" / "data" / "flux_tokenizers"
 
 
 @pytest.fixture(scope="module")
@@ -78,5 +82,48 @@ def test_a_tokenizer_without_its_vocabulary_or_with_half_of_it_is_named(tmp_path
     with pytest.raises(ValueError, match=f"{name} has no tokenizer.json, or {file}"):
         tokens.load_tokenizer(tmp_path, name)
     (folder / "tokenizer.json").write_text('{"version": "1.0", "trunc')
-    with pytest.raises(ValueError, match=f"{name} can't be read .*download the folder again"):
+    with pytest.raises(
+        ValueError, match=rf"{name}/tokenizer\.json can't be read .*download it again"
+    ):
         tokens.load_tokenizer(tmp_path, name)
+
+
+@pytest.fixture
+def flux_tokenizers(tmp_path):
+    """FLUX's own tokenizers, to spoil: `vocab.json` and `merges.txt`, and `spiece.model` alone."""
+    if not FLUX_TOKENIZERS.is_dir():
+        pytest.skip(f"{FLUX_TOKENIZERS} is absent")
+    folder = Path(shutil.copytree(FLUX_TOKENIZERS, tmp_path / "tokenizers"))
+    (folder / "tokenizer_2" / "tokenizer.json").unlink()
+    return folder
+
+
+def half(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "said"),
+    [
+        ("tokenizer", "vocab.json", r"vocab\.json can't be read"),
+        ("tokenizer", "merges.txt", r"vocab\.json or .*merges\.txt can't be read"),
+        ("tokenizer", "tokenizer_config.json", r"tokenizer_config\.json can't be read"),
+        ("tokenizer_2", "spiece.model", r"spiece\.model can't be read"),
+    ],
+)
+def test_a_damaged_file_is_named_with_the_way_out(flux_tokenizers, name, file, said):
+    path = flux_tokenizers / name / file
+    path.write_bytes(half(path.read_bytes()))
+    with pytest.raises(ValueError, match=f"{said} .*; download it again") as caught:
+        tokens.load_tokenizer(flux_tokenizers, name)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "file"), [("tokenizer", "merges.txt"), ("tokenizer_2", "spiece.model")]
+)
+def test_an_empty_file_is_no_vocabulary(flux_tokenizers, name, file):
+    """transformers takes it, and reads letters, or nothing but unknown words."""
+    (flux_tokenizers / name / file).write_bytes(b"")
+    with pytest.raises(ValueError, match=f"{name} has no .*{file}, or it is empty"):
+        tokens.load_tokenizer(flux_tokenizers, name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ import transformers
 MAX_T5_LENGTH = 512
 # In transformers 5 these are the fast tokenizers.
 _CLASSES = {"tokenizer": transformers.CLIPTokenizer, "tokenizer_2": transformers.T5Tokenizer}
-# Without any of these sets of files transformers makes up an empty vocabulary.
+# Without any of these sets of files, or with empty ones, transformers makes up a vocabulary.
 _FILES = {
     "tokenizer": (("tokenizer.json",), ("vocab.json", "merges.txt")),
     "tokenizer_2": (("tokenizer.json",), ("spiece.model",)),
@@ -42,21 +43,38 @@ def load_tokenizer(folder: str | Path, name: str) -> Any:
     """Loads `tokenizer` (CLIP) or `tokenizer_2` (T5) of a pipeline folder, without torch.
 
     Raises:
-      ValueError: the folder has no such tokenizer, or a damaged one.
+      ValueError: the folder has no such tokenizer, or a damaged one; names the file.
     """
     path = Path(folder) / name
     if not path.is_dir():
         raise ValueError(
             f"{path} does not exist; give the folder of a FLUX.1 pipeline in diffusers' layout"
         )
-    if not any(all((path / file).is_file() for file in files) for files in _FILES[name]):
+    found = [files for files in _FILES[name] if all(map(_is_filled, (path / f for f in files)))]
+    if not found:
         wanted = ", or ".join(" and ".join(files) for files in _FILES[name])
-        raise ValueError(f"{path} has no {wanted}; download the folder again")
+        raise ValueError(f"{path} has no {wanted}, or it is empty; download the folder again")
     try:
         return _CLASSES[name].from_pretrained(str(path), local_files_only=True)
     except Exception as error:  # the tokenizers library raises nothing more precise
-        said = " ".join(str(error).split())
-        raise ValueError(f"{path} can't be read ({said}); download the folder again") from error
+        damaged = [file for file in sorted(path.glob("*.json")) if not _is_json(file)]
+        names = " or ".join(str(file) for file in damaged or [path / file for file in found[0]])
+        raise ValueError(
+            f"{names} can't be read ({' '.join(str(error).split())}); download it again, or the "
+            "folder with its tokenizer.json, which needs nothing else"
+        ) from error
+
+
+def _is_filled(file: Path) -> bool:
+    return file.is_file() and file.stat().st_size > 0
+
+
+def _is_json(file: Path) -> bool:
+    try:
+        json.loads(file.read_bytes())
+    except (ValueError, OSError):
+        return False
+    return True
 
 
 def tokenize(tokenizer: Any, prompts: Sequence[str], max_length: int) -> Tokens:
