@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -70,3 +71,28 @@ def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path: Path, na
 def test_what_a_kill_left_of_the_first_claim_is_no_other_run(tmp_path: Path) -> None:
     (tmp_path / ".config.json-x1.json").write_text("{")
     assert not claim(tmp_path, CONFIG)
+
+
+def test_a_cache_that_the_config_puts_into_the_folder_is_no_other_run(tmp_path: Path) -> None:
+    config = {"data": {"cache": str(tmp_path / "kept" / "banks")}, "log": {"folder": str(tmp_path)}}
+    (tmp_path / "kept" / "banks").mkdir(parents=True)
+    assert not claim(tmp_path, config)
+    (tmp_path / "config.json").unlink()
+    (tmp_path / "other").touch()
+    with pytest.raises(ForeignRunError, match="but holds other"):
+        claim(tmp_path, config)
+
+
+def test_another_host_that_is_first_has_taken_the_folder_for_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = Path.glob
+
+    def late(path: Path, pattern: str) -> Iterator[Path]:
+        monkeypatch.undo()
+        claim(tmp_path, CONFIG)
+        (tmp_path / "checkpoints").mkdir()
+        return look(path, pattern)
+
+    monkeypatch.setattr(Path, "glob", late)
+    assert claim(tmp_path, CONFIG)

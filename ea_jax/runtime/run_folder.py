@@ -8,7 +8,7 @@ writes `config.json` at the first start; at every later one it compares.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +38,14 @@ def claim(folder: str | Path, config: Mapping[str, Any], *, may_differ: Sequence
     path = Path(folder) / CONFIG
     # Through JSON: a tuple and the list it was stored as are the same value.
     here = dict(_leaves(json.loads(json.dumps(config))))
+    # Looked for before config.json is, which another host of this run writes before all else.
+    stranger = _stranger(path.parent, here.values())
     if not path.exists():
-        _require_free(path.parent)
+        if stranger is not None:
+            raise ForeignRunError(
+                f"{folder} has no {CONFIG} but holds {stranger.name}, which is not this run's; "
+                "give another folder"
+            )
         with reported(path):
             path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, config)
@@ -67,14 +73,15 @@ def write_text(path: str | Path, text: str) -> None:
         unfinished.write_text(text, encoding="utf-8")
 
 
-def _require_free(folder: Path) -> None:
-    """Somebody's LoRA may have the name that ours will have."""
-    there = [path for path in folder.glob("*") if not path.name.startswith(".")]
-    if there:
-        raise ForeignRunError(
-            f"{folder} has no {CONFIG} but holds {min(there).name}, which is not this run's; "
-            "give another folder"
-        )
+def _stranger(folder: Path, values: Iterable[Any]) -> Path | None:
+    """The first thing in a folder that the config doesn't name itself, as it may its cache.
+
+    Somebody's LoRA may have the name that ours will have. Hidden files are drafts of a killed run.
+    """
+    named = [Path(value).absolute() for value in values if isinstance(value, str)]
+    own = {folder for path in named for folder in (path, *path.parents)}
+    there = sorted(path for path in folder.glob("*") if not path.name.startswith("."))
+    return next((path for path in there if path.absolute() not in own), None)
 
 
 _ABSENT = "absent"
