@@ -215,3 +215,21 @@ def test_a_failed_write_leaves_the_old_file_and_no_half_of_a_new_one(tmp_path):
         convert.files.write(path, {"a": np.ones(3)}, full, {})
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_two_that_write_one_file_don_t_write_into_each_other_s_draft(tmp_path):
+    path = tmp_path / "w.safetensors"
+
+    def fetch(name):
+        convert.files.write_arrays(path, {"a": np.full(30, 7.0)}, {})
+        return np.ones(3)
+
+    convert.files.write(path, {"a": np.ones(3)}, fetch, {})
+    np.testing.assert_array_equal(load_file(path)["a"], np.ones(3))
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_weights_file_is_as_readable_as_any_other(tmp_path):
+    (tmp_path / "plain").touch()
+    convert.files.write_arrays(tmp_path / "w.safetensors", {"a": np.ones(3)}, {})
+    assert (tmp_path / "w.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode

@@ -133,6 +133,7 @@ BROKEN = {
     "html": (b"<html><body>Bad gateway</body></html>", "not JSON: '<html>"),
     "no completion": (b'{"error": "overloaded"}', "not a chat completion"),
     "a list": (b"[1, 2]", "not a chat completion"),
+    "nested too deep": (b"[" * 200_000, r"not JSON: '\[\[\["),
     "no text": (completion(None), "an empty message"),
     "nothing": (b"", "not JSON: ''"),
     "not utf-8": (b"\xff\xfe{}", "not JSON"),
