@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
+import os
+import threading
 from pathlib import Path
-from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
@@ -87,24 +87,30 @@ def test_two_starts_within_a_second_keep_both_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-@pytest.mark.parametrize("name", ["metrics.jsonl", "tensorboard"])
+@pytest.mark.parametrize("name", ["metrics.jsonl", "tensorboard/events.out.tfevents"])
 def test_a_full_disk_ends_a_run_and_does_not_hold_it_up(tmp_path: Path, name: str) -> None:
+    """The way a run has it: closing the files, which writes once more, must not hide the error."""
+
+    def run() -> None:
+        with MetricsLog(tmp_path) as log:
+            log.scalars(1, {"a": 1.0})
+            file = log._lines if name == "metrics.jsonl" else log._events._file
+            with open("/dev/full", "w") as full:
+                os.dup2(full.fileno(), file.fileno())
+            log.scalars(2, {"a": 2.0})
+
+    with pytest.raises(OSError, match=f"No space left.*{name}.* was not written: free"):
+        run()
+    assert lines(tmp_path)[0] == {"step": 1, "a": 1.0}
+    assert threading.active_count() == 1, "a thread is left that writes later"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_what_only_closing_can_not_write_names_the_file(tmp_path: Path) -> None:
     log = MetricsLog(tmp_path)
-    if name == "metrics.jsonl":
-        full = Path("/dev/full").open("w")  # noqa: SIM115
-        log._lines.close()
-        log._lines = SimpleNamespace(write=full.write, flush=full.flush, name=tmp_path / name)
-    else:
-        full = Path("/dev/full").open("wb")  # noqa: SIM115
-        records = log._events._writer._py_recordio_writer
-        records._writer.close()
-        records._writer = full
-    with pytest.raises(OSError, match=f"No space left.*{name} was not written: free"):
-        log.scalars(1, {"a": 1.0})
-    # What it could not write is tried again as it is closed.
-    with contextlib.suppress(OSError):
-        full.close()
-    if name == "tensorboard":
-        log._lines.close()
-    else:
-        log._events.close()
+    with open("/dev/full", "w") as full:
+        os.dup2(full.fileno(), log._lines.fileno())
+    log._lines.write("{}\n")
+    with pytest.raises(OSError, match=r"metrics\.jsonl was not written: free"):
+        log.close()
+    assert log._events._file.closed

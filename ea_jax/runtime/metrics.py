@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-import os
+import socket
+import struct
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,11 +18,10 @@ from typing import Any
 import jax
 import numpy as np
 from tensorboardX import summary
-from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto import event_pb2 as generated
+from tensorboardX.record_writer import masked_crc32c
 
 from ea_jax.runtime.writing import draft, reported
-
 
 event_pb2: Any = generated  # made as it is imported: no checker knows its classes
 
@@ -80,42 +80,50 @@ class MetricsLog:
 
     def close(self) -> None:
         if self._is_writer:
-            self._lines.close()
-            self._events.close()
+            try:
+                # It writes what is left, once more where that failed.
+                with reported(self._lines.name):
+                    self._lines.close()
+            finally:
+                self._events.close()
 
 
 class _Events:
     """A TensorBoard event file, written in the caller's thread.
 
     tensorboardX's own writer hands events to a thread. On a full disk that thread dies, and the
-    next events wait for it forever.
+    next events wait for it forever. A record is its length and its data, each with a checksum:
+    https://www.tensorflow.org/tutorials/load_data/tfrecord
     """
 
     def __init__(self, folder: Path, *, start: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._folder = folder
-        # Two starts within a second would have one name.
-        suffix = f".{os.getpid()}.{start}"
-        with reported(folder):
-            self._writer = EventsWriter(str(folder / "events"), suffix)
+        # Named by the time: a reader takes files in the order of their names.
+        self._path = folder / f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}"
+        with reported(self._path):
+            self._file = self._path.open("xb")
+            self._write(event_pb2.Event(file_version="brain.Event:2"), 0)
             if start:
                 # A file can't be shortened; its reader drops the steps of others from here on.
                 begun = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
                 self._write(event_pb2.Event(session_log=begun), start + 1)
+            self._file.flush()
 
     def add(self, step: int, *summaries: Any) -> None:
-        with reported(self._folder):
+        with reported(self._path):
             for made in summaries:
                 self._write(event_pb2.Event(summary=made), step)
-            self._writer.flush()
+            self._file.flush()
 
     def close(self) -> None:
-        with reported(self._folder):
-            self._writer.close()
+        with reported(self._path):
+            self._file.close()
 
     def _write(self, event: Any, step: int) -> None:
         event.step, event.wall_time = step, time.time()
-        self._writer.write_event(event)
+        data = event.SerializeToString()
+        for part in (struct.pack("<Q", len(data)), data):
+            self._file.write(part + struct.pack("<I", masked_crc32c(part)))
 
 
 def require_finite(step: int, terms: Mapping[str, Any]) -> None:
