@@ -30,7 +30,7 @@ CLIP = clip.ClipConfig(
     vocab_size=50, hidden_size=12, intermediate_size=12, num_hidden_layers=1,
     num_attention_heads=2, max_position_embeddings=16, eos_token_id=49,
 )  # fmt: skip
-TRAINING = FluxTraining(text_length=8, longer=((16, 3, 2),))
+TRAINING = FluxTraining(text_length=8, longer=((16, 3, 2),), text_first=0)
 LOOP = loop.LoopConfig(
     steps=40, batch=4, learning_rate=1e-2, warmup=2, weight_decay=0.0, ema=0.9,
     log_every=10, save_every=20, seed=0,
@@ -72,10 +72,10 @@ def test_some_steps_have_longer_text_padded_with_t5s_zero(batches):
 def test_text_is_dropped_as_often_as_asked(batches):
     batch = batches(0)
 
-    def encode(**shares):
-        options = {"pooled_empty": 0.0, "pooled_zero": 0.0, "caption_empty": 0.0, **shares}
-        training = dataclasses.replace(TRAINING, **options)
-        return train_flux.encode(batch, T5, CLIP, jax.random.key(0), training)
+    def encode(given=batch, **shares):
+        none = dict.fromkeys(("pooled_empty", "pooled_zero", "pooled_other", "caption_empty"), 0.0)
+        training = dataclasses.replace(TRAINING, **{**none, **shares})
+        return train_flux.encode(given, T5, CLIP, jax.random.key(0), training)
 
     plain, no_caption = encode(), encode(caption_empty=1.0)
     assert (plain.t5_BTD[0] != plain.t5_BTD[1]).any()
@@ -84,6 +84,22 @@ def test_text_is_dropped_as_often_as_asked(batches):
     assert (plain.pooled_BD != no_caption.pooled_BD).any()
     assert not encode(pooled_zero=1.0).pooled_BD.any()
     np.testing.assert_array_equal(encode(pooled_zero=1.0).t5_BTD, plain.t5_BTD)
+    other = encode(pooled_other=1.0)
+    np.testing.assert_array_equal(other.pooled_BD, np.roll(plain.pooled_BD, 1, axis=0))
+    np.testing.assert_array_equal(other.t5_BTD, plain.t5_BTD)
+    withheld = encode(given=batch.replace(withheld=np.bool_(True)))
+    np.testing.assert_array_equal(withheld.pooled_BD, no_caption.pooled_BD)
+    np.testing.assert_array_equal(withheld.t5_BTD, plain.t5_BTD)
+
+
+def test_pooled_clip_is_withheld_in_the_first_steps(encoders):
+    """Given from the start, it is all that the model reads."""
+    training = dataclasses.replace(TRAINING, text_first=5)
+    ids = np.ones((2, 1, 8), np.int16)
+    at = train_flux.batches(
+        np.zeros((2, 4, 8), np.float16), ids, ids, encoders, training, batch=2, seed=0
+    )
+    assert [bool(at(step).withheld) for step in (0, 4, 5)] == [True, True, False]
 
 
 def test_muon_takes_the_matrices_of_the_blocks_and_nothing_else():

@@ -1,9 +1,10 @@
 """flux-tiny's transformer: flow matching on packed latents, text from the frozen encoders.
 
 Content is meant to travel as in FLUX: from T5 through attention, with pooled CLIP as a coarse
-hint. So pooled CLIP is replaced by that of the empty prompt in part of the samples, and while
-training a second velocity is read off after the dual-stream blocks, which gives them work to do;
-its head is dropped afterwards.
+hint. So pooled CLIP is withheld at first, and later is that of the empty prompt or of another
+caption in part of the samples: given from the start, it is all that the model reads (after 4,000
+steps no picture depended on T5). While training a second velocity is read off after the dual-stream
+blocks, which gives them work to do; its head is dropped afterwards.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ class FluxTraining:
     Attributes:
       text_length: T5 tokens of most batches; captions are cut there.
       longer: {T5 tokens: (every how many steps, batch size)} of the others.
-      pooled_empty, pooled_zero: share of samples whose pooled CLIP is the empty prompt's, or 0.
+      text_first: steps in which every sample's pooled CLIP is the empty prompt's, or 0.
+      pooled_empty, pooled_zero, pooled_other: share of samples whose pooled CLIP is the empty
+        prompt's, 0, or another caption's: T5 alone can be relied on.
       caption_empty: share of samples without a caption, for classifier-free guidance.
       early: weight of the velocity after the dual-stream blocks.
       t_mean, t_deviation: of the logit of the noise level.
@@ -41,8 +44,10 @@ class FluxTraining:
 
     text_length: int = 32
     longer: tuple[tuple[int, int, int], ...] = ((64, 10, 64), (512, 64, 12))
+    text_first: int = 8000
     pooled_empty: float = 0.4
     pooled_zero: float = 0.05
+    pooled_other: float = 0.25
     caption_empty: float = 0.1
     early: float = 0.3
     t_mean: float = 0.3
@@ -59,12 +64,16 @@ class Encoders(struct.PyTreeNode):
 
 
 class FluxBatch(struct.PyTreeNode):
-    """Latents float16 [B, S, C], ids [B, T] of their captions, and the encoders."""
+    """Latents float16 [B, S, C], ids [B, T] of their captions, and the encoders.
+
+    `withheld` is True in the steps that have no pooled CLIP.
+    """
 
     latent_BSC: jax.Array | np.ndarray
     t5_BT: jax.Array | np.ndarray
     clip_BT: jax.Array | np.ndarray
     encoders: Encoders
+    withheld: jax.Array | np.ndarray
 
 
 def init_weights(config: TransformerConfig, key: jax.Array) -> dict[str, Weights]:
@@ -208,9 +217,12 @@ def encode(
     no_caption_B = jax.random.uniform(caption_key, (B,)) < training.caption_empty
     u_B = jax.random.uniform(pooled_key, (B,))
     zero_B = u_B < training.pooled_zero
-    empty_B = no_caption_B | (u_B < training.pooled_zero + training.pooled_empty)
+    empty_B = u_B < training.pooled_zero + training.pooled_empty
+    other_B = ~empty_B & (u_B > 1 - training.pooled_other)
+    empty_B |= no_caption_B | batch.withheld
     t5_BTD = jnp.where(no_caption_B[:, None, None], t5_out[-1:], t5_out[:-1])
-    pooled_BD = jnp.where(empty_B[:, None], pooled[-1:], pooled[:-1])
+    given_BD = jnp.where(other_B[:, None], jnp.roll(pooled[:-1], 1, axis=0), pooled[:-1])
+    pooled_BD = jnp.where(empty_B[:, None], pooled[-1:], given_BD)
     return Text(t5_BTD=t5_BTD, pooled_BD=jnp.where(zero_B[:, None], 0.0, pooled_BD))
 
 
@@ -239,7 +251,7 @@ def split(batch: FluxBatch) -> tuple[Any, Callable[[Any], FluxBatch]]:
     rows = max(n for n in range(1, B + 1) if B % n == 0 and (n == 1 or n * (S + T) <= PART_TOKENS))
     content = (batch.latent_BSC, batch.t5_BT, batch.clip_BT)
     parts = jax.tree.map(lambda x: x.reshape(B // rows, rows, *x.shape[1:]), content)
-    return parts, lambda part: FluxBatch(*part, encoders=batch.encoders)
+    return parts, lambda part: FluxBatch(*part, encoders=batch.encoders, withheld=batch.withheld)
 
 
 def batches(
@@ -269,6 +281,7 @@ def batches(
             t5_BT=padded,
             clip_BT=clip_NKT[rows, which].astype(np.int32),
             encoders=encoders,
+            withheld=np.bool_(step < training.text_first),
         )
 
     return at
