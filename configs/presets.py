@@ -5,7 +5,7 @@
 | `paper` | what the paper's text means; the default at full size |
 | `literal` | what the paper prints, equation by equation |
 | `release` | what the authors' PyTorch code does |
-| `robust` | what keeps unrelated concepts best on flux-tiny; the default there |
+| `robust` | a pilot's gentlest on unrelated concepts; the default on flux-tiny |
 
 A preset is chosen with the variant: `--config configs/nudity.py:tiny+paper`. Single values are
 then still open to flags: `--config.loss.rsc=0`.
