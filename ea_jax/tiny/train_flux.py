@@ -281,7 +281,7 @@ def batches(
             t5_BT=padded,
             clip_BT=clip_NKT[rows, which].astype(np.int32),
             encoders=encoders,
-            withheld=np.bool_(step < training.text_first),
+            withheld=np.asarray(step < training.text_first),
         )
 
     return at
