@@ -207,8 +207,8 @@ def write(
         partial.replace(path)
     except OSError as error:
         raise OSError(
-            error.errno,
-            f"{error.strerror}; {path} was not written: free some space, or choose another folder",
+            f"{error.strerror or error}; {path} was not written: free some space, or choose "
+            "another folder"
         ) from error
     finally:
         partial.unlink(missing_ok=True)

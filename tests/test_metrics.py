@@ -96,7 +96,7 @@ def test_a_full_disk_ends_a_run_and_does_not_hold_it_up(tmp_path: Path, name: st
     def run() -> None:
         with MetricsLog(tmp_path) as log:
             log.scalars(1, {"a": 1.0})
-            file = log._lines if name == "metrics.jsonl" else log._events._file
+            file = log._lines if name == "metrics.jsonl" else log._events._records._writer
             with open("/dev/full", "w") as full:
                 os.dup2(full.fileno(), file.fileno())
             log.scalars(2, {"a": 2.0})
@@ -115,4 +115,4 @@ def test_what_only_closing_can_not_write_names_the_file(tmp_path: Path) -> None:
     log._lines.write("{}\n")
     with pytest.raises(OSError, match=r"metrics\.jsonl was not written: free"):
         log.close()
-    assert log._events._file.closed
+    assert log._events._records._writer.closed

@@ -143,6 +143,18 @@ def test_distillation_leaves_the_empty_prompt_as_it_is(encoders, batches):
         assert (float(loss(teacher, batch, jax.random.key(3))[0]) < 1e-9) == same
 
 
+def test_distillation_never_withholds_pooled_clip(batches):
+    """Its steps are counted from 0 again, where the teacher's own training withheld it."""
+    teacher = train_flux.init_weights(FLUX, jax.random.key(0))["flux"]
+    teacher = jax.tree.map(lambda w: w + 0.1, teacher)
+    loss = distil.make_loss(FLUX, T5, CLIP, TRAINING, grid=(2, 2))
+    found = [
+        float(loss(teacher, distil.DistilBatch(batch, teacher), jax.random.key(3))[0])
+        for batch in (batches(0), batches(0).replace(withheld=np.asarray(True)))
+    ]
+    assert found[0] == found[1] > 0
+
+
 def test_weights_that_are_no_numbers_are_never_saved(tmp_path):
     """A step's loss is from before its update: the weights themselves are looked at."""
 

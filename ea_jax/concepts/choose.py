@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import logging
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from typing import Any
 
 from ea_jax.concepts import endpoint as endpoints
 from ea_jax.concepts import held_out, irrelevant, rows, synonyms, wordnet
+from ea_jax.runtime.fingerprint import cache_file
 from ea_jax.runtime.run_folder import write_json
 from ea_jax.settings import ConceptSettings, Settings
 
@@ -39,11 +39,16 @@ def concept(settings: Settings, *, tested: Sequence[str] = ()) -> tuple[rows.Con
         return rows.Concept(chosen.word, chosen.sentences), record
     kept = _kept_path(settings, tested)
     if kept and kept.exists():
-        stored = json.loads(kept.read_text(encoding="utf-8"))
-        _log.info("read the words of %s from %s", chosen.endpoint, kept)
-        told, *classes = (tuple(words) for words in stored["words"])
-        made = rows.Concept(chosen.word, chosen.sentences, told, tuple(classes))
-        return made, stored["record"]
+        try:
+            stored = json.loads(kept.read_text(encoding="utf-8"))
+            told, *classes = (tuple(words) for words in stored["words"])
+            made = rows.Concept(chosen.word, chosen.sentences, told, tuple(classes))
+            record = stored["record"]
+        except (ValueError, TypeError, KeyError) as error:
+            _log.warning("%s: %s; asking %s again", kept, error, chosen.endpoint)
+        else:
+            _log.info("read the words of %s from %s", chosen.endpoint, kept)
+            return made, record
     listed = [*chosen.synonyms, *chosen.no_relation, *chosen.far, *chosen.mid]
     held_out.assert_disjoint(listed, tested, what="words of concept")
     reader = None
@@ -72,8 +77,7 @@ def _kept_path(settings: Settings, tested: Sequence[str]) -> Path | None:
     ):
         return None
     inputs = [dataclasses.asdict(chosen), sorted(tested), settings.optim.seed]
-    digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
-    return Path(settings.data.cache) / f"words-{digest[:24]}.json"
+    return cache_file(settings.data.cache, "words", inputs, ".json")
 
 
 def recipe(settings: Settings) -> rows.Recipe:

@@ -16,7 +16,7 @@ import numpy as np
 from convert import WeightsError, files
 from ea_jax.flux.tokens import tokenize
 from ea_jax.flux.transformer import Text
-from ea_jax.runtime.fingerprint import checksum
+from ea_jax.runtime.fingerprint import cache_file, checksum
 
 Encode = Callable[[Sequence[str]], tuple[Any, Any]]
 # Changes when the same inputs would give other bytes.
@@ -83,8 +83,7 @@ def encode_once(
         "tokens": hashlib.sha256(np.ascontiguousarray(ids_UT, np.int32).tobytes()).hexdigest(),
         "length": ids_UT.shape[1],
     }
-    digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
-    path = Path(cache) / f"prompts-{digest[:24]}.safetensors"
+    path = cache_file(cache, "prompts", inputs, ".safetensors")
     if path.exists():
         try:
             arrays = _read(path, inputs)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import json
 import logging
@@ -22,7 +21,7 @@ from ea_jax.evaluate.probes import Detector, Probe, Reading
 from ea_jax.flux import latents
 from ea_jax.flux.transformer import Text, dual_columns
 from ea_jax.methods.erasure import Erasure
-from ea_jax.runtime.fingerprint import checksum, fingerprint, fingerprint_files
+from ea_jax.runtime.fingerprint import cache_file, checksum, fingerprint, fingerprint_files
 from ea_jax.runtime.memory import peak_host_bytes
 from ea_jax.runtime.run_folder import write_json, write_text
 
@@ -219,6 +218,8 @@ def _base_readings(
 ) -> list[Reading]:
     """The frozen model's readings; kept, since every erasure of a concept is compared to them."""
     settings = erasure.settings
+    if settings.data.cache is None:
+        return _readings("base", painter, erasure, None, probes, detector)
     text = erasure.texts.text(list(dict.fromkeys(probe.prompt for probe in probes)))
     inputs = {
         "version": _VERSION,
@@ -233,10 +234,7 @@ def _base_readings(
             for key in ("resolution", "guidance", "dtype", "attention")
         },
     }
-    if settings.data.cache is None:
-        return _readings("base", painter, erasure, None, probes, detector)
-    digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
-    path = Path(settings.data.cache) / f"readings-{digest[:24]}.json"
+    path = cache_file(settings.data.cache, "readings", inputs, ".json")
     if path.exists():
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))

@@ -178,6 +178,11 @@ class Pipeline:
         )
         return text, t5_tokens
 
+    def sigmas(self, steps: int, height: int, width: int) -> np.ndarray:
+        """Noise levels [steps + 1] of a picture of that many pixels, from 1 down to 0."""
+        h, w, _ = self.latent_shape(height, width)
+        return self.schedule.sigmas(steps, h * w // latents.PATCH**2)
+
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """Rows, columns and channels of a picture's latents; ValueError for a wrong size."""
         size = latents.size(height, width, self.vae_config.factor)

@@ -354,7 +354,7 @@ def _step_settings(settings: Settings, pipeline: Pipeline) -> StepSettings:
     model = settings.model
     h, w, _ = pipeline.latent_shape(model.resolution, model.resolution)
     rows, columns = h // 2, w // 2
-    sigmas = pipeline.schedule.sigmas(settings.sample.steps, rows * columns)
+    sigmas = pipeline.sigmas(settings.sample.steps, model.resolution, model.resolution)
     return StepSettings(
         model=pipeline.transformer_config,
         grid=(rows, columns),

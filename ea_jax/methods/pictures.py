@@ -7,7 +7,6 @@ stay latents: nothing is decoded, so nothing of the kind can reach a disk as a p
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import logging
 import math
@@ -22,7 +21,7 @@ from convert import WeightsError, files
 from ea_jax.flux import latents
 from ea_jax.flux.pipeline import Pipeline
 from ea_jax.flux.transformer import Text
-from ea_jax.runtime.fingerprint import checksum
+from ea_jax.runtime.fingerprint import cache_file, checksum
 from ea_jax.runtime.streams import stream
 from ea_jax.settings import Settings
 
@@ -83,12 +82,13 @@ def sample(
       OSError: the cache can't be written.
     """
     model = settings.model
+    sigmas = pipeline.sigmas(settings.sample.steps, model.resolution, model.resolution)
     inputs = {
         "version": _VERSION,
         "base": base,
         "text": checksum(text.t5_BTD, text.pooled_BD),
         "seeds": list(seeds),
-        "sigmas": _sigmas(pipeline, settings),
+        "sigmas": sigmas.tolist(),
         "resolution": model.resolution,
         "guidance": model.guidance,
         "dtype": model.dtype,
@@ -96,8 +96,7 @@ def sample(
     }
     if settings.data.cache is None:
         return _sample(pipeline, text, seeds, settings, what)
-    digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
-    path = Path(settings.data.cache) / f"latents-{digest[:24]}.safetensors"
+    path = cache_file(settings.data.cache, "latents", inputs, ".safetensors")
     if path.exists():
         try:
             latent_PSC = _read(path, inputs)
@@ -111,12 +110,6 @@ def sample(
     metadata = {"inputs": json.dumps(inputs), "checksum": checksum(latent_PSC)}
     files.write_arrays(path, {_NAME: latent_PSC}, metadata)
     return latent_PSC
-
-
-def _sigmas(pipeline: Pipeline, settings: Settings) -> list[float]:
-    side = settings.model.resolution
-    h, w, _ = pipeline.latent_shape(side, side)
-    return list(map(float, pipeline.schedule.sigmas(settings.sample.steps, h * w // 4)))
 
 
 def _sample(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import socket
-import struct
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +18,7 @@ import jax
 import numpy as np
 from tensorboardX import summary
 from tensorboardX.proto import event_pb2 as generated
-from tensorboardX.record_writer import masked_crc32c
+from tensorboardX.record_writer import RecordWriter
 
 from ea_jax.runtime.writing import draft, reported
 
@@ -92,8 +91,7 @@ class _Events:
     """A TensorBoard event file, written in the caller's thread.
 
     tensorboardX's own writer hands events to a thread. On a full disk that thread dies, and the
-    next events wait for it forever. A record is its length and its data, each with a checksum:
-    https://www.tensorflow.org/tutorials/load_data/tfrecord
+    next events wait for it forever.
     """
 
     def __init__(self, folder: Path, *, start: int) -> None:
@@ -101,29 +99,27 @@ class _Events:
         # Named by the time: a reader takes files in the order of their names.
         self._path = folder / f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}"
         with reported(self._path):
-            self._file = self._path.open("xb")
+            self._records = RecordWriter(str(self._path))
             self._write(event_pb2.Event(file_version="brain.Event:2"), 0)
             if start:
                 # A file can't be shortened; its reader drops the steps of others from here on.
                 begun = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
                 self._write(event_pb2.Event(session_log=begun), start + 1)
-            self._file.flush()
+            self._records.flush()
 
     def add(self, step: int, *summaries: Any) -> None:
         with reported(self._path):
             for made in summaries:
                 self._write(event_pb2.Event(summary=made), step)
-            self._file.flush()
+            self._records.flush()
 
     def close(self) -> None:
         with reported(self._path):
-            self._file.close()
+            self._records.close()
 
     def _write(self, event: Any, step: int) -> None:
         event.step, event.wall_time = step, time.time()
-        data = event.SerializeToString()
-        for part in (struct.pack("<Q", len(data)), data):
-            self._file.write(part + struct.pack("<I", masked_crc32c(part)))
+        self._records.write(event.SerializeToString())
 
 
 def require_finite(step: int, terms: Mapping[str, Any]) -> None:

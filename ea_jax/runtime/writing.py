@@ -16,8 +16,7 @@ def reported(path: str | Path) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or next(iter(str(error).splitlines()), type(error).__name__)
         raise OSError(
-            error.errno,
-            f"{reason}; {path} was not written: free some space, or choose another folder",
+            f"{reason}; {path} was not written: free some space, or choose another folder"
         ) from error
 
 

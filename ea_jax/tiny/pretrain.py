@@ -213,7 +213,6 @@ def train_flux_stage(data: dataset.Dataset, work: Path, out: Path) -> None:
         folder=work / "flux",
         on_save=lambda state: save_flux(state.average["flux"], work / TEACHER),
     )
-    save_flux(state.average["flux"], work / TEACHER)
     save_flux(state.average["flux"], out)
 
 

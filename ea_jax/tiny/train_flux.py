@@ -3,8 +3,8 @@
 Content is meant to travel as in FLUX: from T5 through attention, with pooled CLIP as a coarse
 hint. So pooled CLIP is withheld at first, and later is that of the empty prompt or of another
 caption in part of the samples: given from the start, it is all that the model reads (after 4,000
-steps no picture depended on T5). While training a second velocity is read off after the dual-stream
-blocks, which gives them work to do; its head is dropped afterwards.
+steps, exchanging T5's outputs changed no figure's dress). While training a second velocity is read
+off after the dual-stream blocks, which gives them work to do; its head is dropped afterwards.
 """
 
 from __future__ import annotations

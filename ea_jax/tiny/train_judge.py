@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -111,7 +112,7 @@ def judge_loss(
     (Su et al., arXiv 2208.02955), whatever their number.
     """
     images = jitter(batch.images_BHWC.astype(jnp.float32) / 255, key, training)
-    parts = images.reshape(-1, min(PART, len(images)), *images.shape[1:])
+    parts = images.reshape(-1, math.gcd(PART, len(images)), *images.shape[1:])
     found = jax.lax.map(functools.partial(judge.features, weights), parts)
     found = found.reshape(len(images), -1)
     logits = judge.scores(weights, found)
