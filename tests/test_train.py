@@ -11,9 +11,12 @@ import time
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 from PIL import Image
 
+from ea_jax import edits
+from ea_jax.flux.pipeline import Pipeline
 from ea_jax.runtime.fingerprint import fingerprint_files
 from ea_jax.tiny import judge
 from ea_jax.tiny.judge import Judge, JudgeConfig
@@ -109,7 +112,8 @@ def test_with_a_judge_the_base_is_read_once_and_compared_to_each_erasure(
 
 def test_a_killed_run_goes_on_to_the_same_lora(finished, tmp_path, dev_folder):
     whole, cache = finished
-    for pause in (0.0, 0.3):
+    # kill -9 leaves what the last checkpoint holds; SIGTERM saves first, and says so by its code.
+    for pause, cut in ((0.0, signal.SIGKILL), (0.3, signal.SIGTERM)):
         process = subprocess.Popen(
             # Cut off and resumed inside the traced pairs; tracing changes no result.
             command(dev_folder, tmp_path / "cut", cache, "--config.log.profile_steps=1:6"),
@@ -125,14 +129,35 @@ def test_a_killed_run_goes_on_to_the_same_lora(finished, tmp_path, dev_folder):
             assert time.monotonic() < limit
             time.sleep(0.02)
         time.sleep(pause)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.send_signal(cut)
+        assert process.wait() == {signal.SIGKILL: -9, signal.SIGTERM: 143}[cut]
         assert not (tmp_path / "cut" / "run.json").exists()
     done = run(dev_folder, tmp_path / "cut", cache, "--config.log.profile_steps=1:6")
     assert done.returncode == 0, done.stderr
     assert list((tmp_path / "cut" / "trace").rglob("*.xplane.pb"))
     name = "pytorch_lora_weights.safetensors"
     assert (tmp_path / "cut" / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_the_command_line_paints_what_python_paints(finished, tmp_path, dev_folder):
+    """`ea_jax.sample` with a run's folder against a pipeline, an edit and a call to sample."""
+    out = tmp_path / "made" / "cat.png"
+    words = [
+        *(sys.executable, "-m", "ea_jax.sample", "--prompt=a cat", f"--model={dev_folder}"),
+        *(f"--lora={finished[0]}", "--strength=0.7", "--seed=3,4", "--steps=2", "--size=32"),
+        *("--text_length=16", f"--out={out}"),
+    ]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    pipeline = Pipeline.load(dev_folder)
+    text, _ = pipeline.encode(["a cat"], max_length=16)
+    lora = edits.load(finished[0]).lora(0.7)
+    z_BhwC = pipeline.sample(text, seeds=[3, 4], steps=2, height=32, width=32, lora=lora)
+    pictures = np.concatenate(list(np.asarray(pipeline.decode(z_BhwC))), axis=1)
+    with Image.open(out) as picture:
+        found = np.asarray(picture, np.float32) / 255
+    assert found.shape == (32, 64, 3)
+    np.testing.assert_allclose(found, np.clip(pictures, 0, 1), atol=0.51 / 255)
 
 
 def test_a_folder_of_another_config_is_refused_and_untouched(finished, dev_folder):

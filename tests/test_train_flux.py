@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh
 
 from ea_jax.flux import clip, t5
 from ea_jax.flux.transformer import TransformerConfig
@@ -102,6 +103,19 @@ def test_pooled_clip_is_withheld_in_the_first_steps(encoders):
     assert [bool(at(step).withheld) for step in (0, 4, 5)] == [True, True, False]
 
 
+def test_the_first_layer_leaves_text_white():
+    """Directions of little variance come out as large as the others, and without a mean."""
+    rng = np.random.default_rng(0)
+    text_ND = rng.normal(size=(4000, 16)) * np.geomspace(1, 0.1, 16) + 3
+    fresh = train_flux.init_weights(FLUX, jax.random.key(0))["flux"]["context_embedder"]
+    made = train_flux.whiten_context(fresh, text_ND)
+    assert jax.tree.map(jnp.shape, made) == jax.tree.map(jnp.shape, fresh)
+    white_ND = text_ND @ np.asarray(made["kernel"]) + np.asarray(made["bias"])
+    np.testing.assert_allclose(white_ND.mean(0), 0, atol=1e-3)
+    np.testing.assert_array_less(0.5, white_ND.std(0))
+    np.testing.assert_array_less(white_ND.std(0), 1.01)
+
+
 def test_muon_takes_the_matrices_of_the_blocks_and_nothing_else():
     specs = train_flux._matrices(train_flux.init_weights(FLUX, jax.random.key(0)))
     flux = specs["flux"]
@@ -121,11 +135,13 @@ def test_parts_of_a_batch_give_its_gradient(batches, monkeypatch):
     whole, terms = loop.make_step(loss, LOOP)(start(), batches(0), jax.random.key(0))
     monkeypatch.setattr(train_flux, "PART_TOKENS", 24)  # two rows of 4 + 8 tokens
     assert train_flux.split(batches(0))[0][0].shape == (2, 2, 4, 8)
-    parted, parted_terms = loop.make_step(loss, LOOP, None, train_flux.split)(
-        start(), batches(0), jax.random.key(0)
-    )
-    np.testing.assert_allclose(terms["loss"], parted_terms["loss"], rtol=1e-5)
-    np.testing.assert_allclose(whole.weights["w"], parted.weights["w"], rtol=1e-5)
+    two = Mesh(np.asarray(jax.devices()[:2]), ("data",))
+    for mesh in (None, two):
+        step = loop.make_step(loss, LOOP, None, train_flux.split, mesh)
+        state = loop.start(start().weights, LOOP, None, mesh)
+        parted, parted_terms = step(state, batches(0), jax.random.key(0))
+        np.testing.assert_allclose(terms["loss"], parted_terms["loss"], rtol=1e-5)
+        np.testing.assert_allclose(whole.weights["w"], parted.weights["w"], rtol=1e-5)
 
 
 def test_distillation_leaves_the_empty_prompt_as_it_is(encoders, batches):

@@ -18,6 +18,8 @@ import numpy as np
 import optax
 import orbax.checkpoint as ocp
 from flax import struct
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 log = logging.getLogger(__name__)
 
@@ -68,16 +70,25 @@ def _decayed(weights: Weights) -> Any:
     )
 
 
+def data_mesh() -> Mesh:
+    """All devices, to share a batch's parts. A CPU of two devices works on two parts at once."""
+    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+
+
 def start(
-    weights: Weights, config: LoopConfig, transform: optax.GradientTransformation | None = None
+    weights: Weights,
+    config: LoopConfig,
+    transform: optax.GradientTransformation | None = None,
+    mesh: Mesh | None = None,
 ) -> State:
-    """The state before the first step; `transform` as for `make_step`."""
+    """The state before the first step; `transform` and `mesh` as for `make_step`."""
     transform = transform or optimiser(config)
-    return State(
+    state = State(
         weights=weights,
         average=jax.tree.map(jnp.copy, weights),
         optimiser=transform.init(weights),
     )
+    return state if mesh is None else jax.device_put(state, NamedSharding(mesh, P()))
 
 
 def make_step(
@@ -85,6 +96,7 @@ def make_step(
     config: LoopConfig,
     transform: optax.GradientTransformation | None = None,
     split: Callable[[Any], tuple[Any, Callable[[Any], Any]]] | None = None,
+    mesh: Mesh | None = None,
 ) -> Callable[[State, Any, jax.Array], tuple[State, dict[str, jax.Array]]]:
     """A jitted step that minimises `loss(weights, batch, key) -> (scalar, terms)`.
 
@@ -94,6 +106,8 @@ def make_step(
       transform: optimiser in place of `optimiser(config)`.
       split: batch -> (stacked parts, part -> batch): gradients are averaged over the parts one by
         one. On a CPU small parts stay in its cache.
+      mesh: of one axis `data`, over whose devices the parts are dealt; their number must be a
+        multiple of the devices'.
     """
     transform = transform or optimiser(config)
     differentiate = jax.value_and_grad(loss, has_aux=True)
@@ -104,16 +118,24 @@ def make_step(
         parts, join = split(batch)
         count = len(jax.tree.leaves(parts)[0])
 
-        def add(total, part_and_key):
-            part, part_key = part_and_key
-            found = differentiate(weights, join(part), part_key)
-            return jax.tree.map(lambda a, b: a + b / count, total, found), None
+        def mean(weights, parts, keys):
+            def add(total, part_and_key):
+                part, part_key = part_and_key
+                found = differentiate(weights, join(part), part_key)
+                return jax.tree.map(lambda a, b: a + b / count, total, found), None
 
-        shapes = jax.eval_shape(
-            differentiate, weights, join(jax.tree.map(lambda x: x[0], parts)), key
-        )
-        zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        return jax.lax.scan(add, zero, (parts, jax.random.split(key, count)))[0]
+            first = jax.tree.map(lambda x: x[0], parts)
+            shapes = jax.eval_shape(differentiate, weights, join(first), keys[0])
+            zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+            total = jax.lax.scan(add, zero, (parts, keys))[0]
+            return total if mesh is None else jax.lax.psum(total, "data")
+
+        if mesh is not None:
+            dealt = P("data")
+            mean = jax.shard_map(
+                mean, mesh=mesh, in_specs=(P(), dealt, dealt), out_specs=P(), check_vma=False
+            )
+        return mean(weights, parts, jax.random.split(key, count))
 
     def step(state: State, batch: Any, key: jax.Array) -> tuple[State, dict[str, jax.Array]]:
         (value, terms), grads = averaged(state.weights, batch, key)
