@@ -187,6 +187,17 @@ def test_weights_that_are_no_numbers_are_never_saved(tmp_path):
     assert not saved
 
 
+def test_a_stage_can_go_on_at_the_step_where_its_weights_stand(tmp_path):
+    """Without their checkpoints: batches and keys are those that come next."""
+    seen = []
+    state = loop.start({"w": jnp.ones(2)}, LOOP)
+    loop.fit(
+        lambda state, batch, key: (state, {"loss": jnp.ones(())}),
+        state, seen.append, config=LOOP, folder=tmp_path / "x", first=37,
+    )  # fmt: skip
+    assert seen == [37, 38, 39]
+
+
 def test_training_lowers_the_loss_and_resumes_with_the_same_bits(tmp_path, batches):
     loss = train_flux.make_loss(FLUX, T5, CLIP, TRAINING, grid=(2, 2))
     transform = train_flux.optimiser(LOOP)

@@ -155,6 +155,7 @@ def fit(
     config: LoopConfig,
     folder: str | Path,
     on_save: Callable[[State], None] = lambda state: None,
+    first: int = 0,
 ) -> State:
     """Trains to `config.steps`, from the newest checkpoint in `folder` if there is one.
 
@@ -165,6 +166,7 @@ def fit(
       config: the stage's schedule.
       folder: checkpoints of this stage, two kept.
       on_save: called with the state after each checkpoint.
+      first: the step at which `state` stands.
     Returns:
       The last state.
     Raises:
@@ -173,8 +175,8 @@ def fit(
     key = jax.random.key(config.seed)
     options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
     with ocp.CheckpointManager(Path(folder).resolve(), options=options) as manager:
-        first = manager.latest_step() or 0
-        if first:
+        if saved := manager.latest_step():
+            first = saved
             target = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
             state = manager.restore(first, args=ocp.args.StandardRestore(target))
             log.info("%s: goes on at step %d of %d", Path(folder).name, first, config.steps)

@@ -49,7 +49,7 @@ ENCODERS = ("text_encoder", "text_encoder_2")
 TEACHER = "pretrained"  # folder of the transformer before distillation, in the work folder
 FLUX_TRAINING = train_flux.FluxTraining()
 FLUX_LOOP = loop.LoopConfig(
-    steps=14_000,
+    steps=7000,
     batch=64,
     learning_rate=2e-3,
     warmup=200,
@@ -185,12 +185,16 @@ def sharpen_stage(data: dataset.Dataset, held_out: dataset.Dataset, work: Path, 
     convert.diffusers.replace(weights, out, "vae", dtype=np.float16, config=_vae_json(config))
 
 
-def train_flux_stage(data: dataset.Dataset, work: Path, out: Path) -> None:
+def train_flux_stage(data: dataset.Dataset, work: Path, out: Path, first: int = 0) -> None:
     """Trains the transformer on the packed latents and writes its averaged weights.
 
     They go to `work` too: there they stay what distillation starts from.
 
     Without a checkpoint it starts from the transformer that `out` holds, if it holds one.
+
+    Args:
+      data, work, out: scenes, folder of checkpoints, folder of the pipeline.
+      first: the step at which `out`'s transformer stands; its optimiser starts anew.
     """
     write_index(out)
     weights = train_flux.init_weights(FLUX, jax.random.key(0))
@@ -215,7 +219,8 @@ def train_flux_stage(data: dataset.Dataset, work: Path, out: Path) -> None:
     loss = train_flux.make_loss(
         FLUX, pipeline.t5_config, pipeline.clip_config, FLUX_TRAINING, grid=GRID
     )
-    transform, mesh = train_flux.optimiser(FLUX_LOOP), loop.data_mesh()
+    left = dataclasses.replace(FLUX_LOOP, steps=FLUX_LOOP.steps - first)
+    transform, mesh = train_flux.optimiser(left), loop.data_mesh()
     state = loop.fit(
         loop.make_step(loss, FLUX_LOOP, transform, train_flux.split, mesh),
         loop.start(weights, FLUX_LOOP, transform, mesh),
@@ -223,6 +228,7 @@ def train_flux_stage(data: dataset.Dataset, work: Path, out: Path) -> None:
         config=FLUX_LOOP,
         folder=work / "flux",
         on_save=lambda state: save_flux(state.average["flux"], work / TEACHER),
+        first=first,
     )
     save_flux(state.average["flux"], out)
 
@@ -319,7 +325,7 @@ def main(_: list[str]) -> None:
         if "sharpen" in FLAGS.stages:
             sharpen_stage(data, held_out, work, out)
         if "flux" in FLAGS.stages:
-            train_flux_stage(data, work, out)
+            train_flux_stage(data, work, out, FLAGS.flux_step)
         if "distil" in FLAGS.stages:
             distil_stage(data, work, out)
         if "judge" in FLAGS.stages:
@@ -339,6 +345,9 @@ FLAGS = flags.FLAGS
 if __name__ == "__main__":
     flags.DEFINE_string("out", "flux-tiny", "folder of the finished pipeline")
     flags.DEFINE_string("work", "pretraining", "folder of data sets and checkpoints")
+    flags.DEFINE_integer(
+        "flux_step", 0, "step at which the transformer in `out` stands, if its checkpoints are lost"
+    )
     flags.DEFINE_list(
         "stages", ["vae", "sharpen", "text", "flux", "distil", "judge"], "what to train"
     )

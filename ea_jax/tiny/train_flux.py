@@ -44,7 +44,7 @@ class FluxTraining:
 
     text_length: int = 24
     longer: tuple[tuple[int, int, int], ...] = ((32, 7, 64), (64, 23, 32), (512, 101, 8))
-    text_first: int = 3000
+    text_first: int = 2750
     pooled_empty: float = 0.4
     pooled_zero: float = 0.05
     pooled_other: float = 0.25
