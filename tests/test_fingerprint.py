@@ -51,3 +51,10 @@ def test_it_changes_with(change: str) -> None:
 def test_eight_bytes_are_refused() -> None:
     with pytest.raises(ValueError, match="a is float64"):
         fingerprint({"a": np.zeros(2)})
+
+
+@pytest.mark.parametrize("factor", [-1.0, 2.0, 0.25])
+def test_it_changes_when_a_whole_tensor_is_scaled(factor: float) -> None:
+    """Such changes add high powers of two to the bits; over 512 numbers plain sums lose them."""
+    weight = jax.random.normal(jax.random.key(0), (32, 64))
+    assert fingerprint({"w": weight}) != fingerprint({"w": factor * weight})

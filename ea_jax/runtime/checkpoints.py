@@ -30,7 +30,7 @@ from ea_jax.runtime.fingerprint import fingerprint
 # A save needs its bytes, and room for the file system's and Orbax's own records.
 _SLACK_BYTES = 1 << 20
 # Beside the caller's metadata.
-_FINGERPRINT = "_fingerprint"
+_FINGERPRINT = "_fingerprint_2"
 
 
 class SaveError(OSError):

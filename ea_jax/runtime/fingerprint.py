@@ -79,7 +79,10 @@ def cache_file(cache: str | Path, kind: str, inputs: Any, suffix: str) -> Path:
 
 @jax.jit
 def _sums(x: jax.Array) -> jax.Array:
-    """Sum of the bits, and of the bits times an odd number that depends on the place; mod 2^32."""
+    """Two sums mod 2^32 of scrambled bits and places.
+
+    Plain sums would miss what adds high powers of two: a tensor doubled, or with its sign turned.
+    """
     if x.dtype == jnp.bool_:
         x = x.astype(jnp.uint8)
     bits = jax.lax.bitcast_convert_type(x, _WORDS[x.dtype.itemsize]).astype(jnp.uint32)
@@ -87,4 +90,12 @@ def _sums(x: jax.Array) -> jax.Array:
     for axis in range(x.ndim):
         stride = math.prod(x.shape[axis + 1 :]) % 2**32
         place += jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis) * jnp.uint32(stride)
-    return jnp.stack([jnp.sum(bits), jnp.sum(bits * (2 * place + 1))])
+    mixed = _scramble(bits ^ _scramble(place + jnp.uint32(1)))
+    return jnp.stack([jnp.sum(mixed), jnp.sum(_scramble(mixed + jnp.uint32(1)))])
+
+
+def _scramble(x: jax.Array) -> jax.Array:
+    """MurmurHash3's finaliser (Appleby, public domain): each bit in sways all bits out."""
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+        x = (x ^ (x >> shift)) * jnp.uint32(factor)
+    return x ^ (x >> 16)
