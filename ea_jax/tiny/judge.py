@@ -182,13 +182,15 @@ class Judge:
             if not (folder / name).is_file():
                 raise ValueError(f"{folder} has no {name}; give the judge folder of flux-tiny")
         record = json.loads((folder / "judge.json").read_text("utf-8"))
-        if record["labels"] != {name: list(labels) for name, labels in LABELS.items()}:
+        sizes = {field.name for field in dataclasses.fields(JudgeConfig)}
+        labels = {name: list(values) for name, values in LABELS.items()}
+        if record["labels"] != labels or set(record["config"]) != sizes:
             raise ValueError(
-                f"the judge in {folder} was trained on other concepts than this version's world; "
+                f"the judge in {folder} is another version's, of other concepts or sizes; "
                 "train it again with --stages judge"
             )
-        sizes = {**record["config"], "channels": tuple(record["config"]["channels"])}
-        config = JudgeConfig(**sizes)
+        channels = tuple(record["config"]["channels"])
+        config = JudgeConfig(**{**record["config"], "channels": channels})
         template = jax.eval_shape(lambda: init_weights(config, jax.random.key(0)))
         stored = load_file(folder / "judge.safetensors")
         names = {_name(path): leaf for path, leaf in jax.tree.leaves_with_path(template)}

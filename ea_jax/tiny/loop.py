@@ -106,8 +106,8 @@ def make_step(
       transform: optimiser in place of `optimiser(config)`.
       split: batch -> (stacked parts, part -> batch): gradients are averaged over the parts one by
         one. On a CPU small parts stay in its cache.
-      mesh: of one axis `data`, over whose devices the parts are dealt; their number must be a
-        multiple of the devices'.
+      mesh: of one axis `data`, over whose devices the parts are dealt; where their number is no
+        multiple of the devices', each device computes them all.
     """
     transform = transform or optimiser(config)
     differentiate = jax.value_and_grad(loss, has_aux=True)
@@ -117,6 +117,7 @@ def make_step(
             return differentiate(weights, batch, key)
         parts, join = split(batch)
         count = len(jax.tree.leaves(parts)[0])
+        shared = mesh is not None and count % mesh.size == 0
 
         def mean(weights, parts, keys):
             def add(total, part_and_key):
@@ -128,9 +129,9 @@ def make_step(
             shapes = jax.eval_shape(differentiate, weights, join(first), keys[0])
             zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
             total = jax.lax.scan(add, zero, (parts, keys))[0]
-            return total if mesh is None else jax.lax.psum(total, "data")
+            return jax.lax.psum(total, "data") if shared else total
 
-        if mesh is not None:
+        if shared:
             dealt = P("data")
             mean = jax.shard_map(
                 mean, mesh=mesh, in_specs=(P(), dealt, dealt), out_specs=P(), check_vma=False
