@@ -165,7 +165,12 @@ def test_padding_after_the_target_is_not_counted():
     ids = np.array([[5, 19, 1, 0]])
     short, long = (
         train_t5.span_loss(
-            weights, train_t5.Batch(ids, target), jax.random.key(0), config=config, still=0.0
+            weights,
+            train_t5.Batch(ids, target),
+            jax.random.key(0),
+            config=config,
+            still=0.0,
+            own=0.0,
         )[0]
         for target in (np.array([[19, 7, 1]]), np.array([[19, 7, 1, 0, 0, 0]]))
     )
@@ -187,17 +192,29 @@ def test_span_corruption_is_learned(pair):
     shape = dataclasses.replace(T5_SMALL, vocab_size=len(tokenizer))
     config = train_t5.T5TrainConfig(
         encoder=shape, schedule=SCHEDULE, lengths=(32,), shares=(1.0,), noise=0.2, span=2.0,
-        pairs=0.5, target=12, still=0.1,
+        pairs=0.5, target=12, still=0.1, own=0.5,
     )  # fmt: skip
     ids = [[tokenizer(t, add_special_tokens=False).input_ids for t in texts] for texts in CAPTIONS]
     comma = tokenizer.convert_tokens_to_ids(",")
     batches = train_t5.text_batches(ids, train_t5.sentinel_ids(tokenizer), comma, config)
 
     def loss(weights, batch, key):
-        return train_t5.span_loss(weights, batch, key, config=shape, still=0.1)
+        return train_t5.span_loss(weights, batch, key, config=shape, still=0.1, own=0.5)
 
-    values = _train(loss, SCHEDULE, train_t5.init_weights(config), batches)["loss"]
-    assert values[-5:].mean() < 0.7 * values[:5].mean()
+    values = _train(loss, SCHEDULE, train_t5.init_weights(config), batches)
+    for name in ("loss", "own"):
+        assert values[name][-5:].mean() < 0.7 * values[name][:5].mean()
+
+
+def test_a_token_must_be_kept_in_directions_that_matter():
+    """Recognised by its cosine: a small part of the output, however clean, does not do."""
+    kernel_DV, ids = jnp.eye(4), np.array([[1, 2, 0]])
+    own_BTD = jax.nn.one_hot(ids, 4)
+    common_BTD = jnp.full((1, 3, 4), 5.0)
+    loss = lambda memory: float(train_t5._own_loss(kernel_DV, memory, ids))  # noqa: E731
+    assert loss(own_BTD) < 0.01 < 0.5 < loss(common_BTD + own_BTD)
+    # Padding is no token.
+    assert loss(own_BTD) == loss(own_BTD.at[:, 2].set(7.0))
 
 
 def test_pictures_and_captions_find_each_other(pair):

@@ -52,6 +52,7 @@ CLIP_SCHEDULE = loop.LoopConfig(
 # Then the padding is held still: it had a say of its own, with half the variance of the text.
 T5_STILL_SCHEDULE = dataclasses.replace(T5_SCHEDULE, steps=400, learning_rate=1e-3, warmup=40)
 T5_STILL = 1.0
+T5_OWN = 0.5
 
 
 def run(data: dataset.Dataset, held_out: dataset.Dataset, work: Path, out: Path) -> None:
@@ -85,6 +86,7 @@ def train_t5_encoder(
         pairs=0.5,
         target=24,
         still=0.0,
+        own=T5_OWN,
     )
     weights = train_t5.run(captions, tokenizer, config, work / "t5")
     config = dataclasses.replace(config, schedule=T5_STILL_SCHEDULE, still=T5_STILL)

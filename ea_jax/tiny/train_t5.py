@@ -24,6 +24,7 @@ from ea_jax.tiny import loop
 from ea_jax.tiny.loop import Weights
 
 PAD, END = 0, 1
+OWN_SCALE = 16.0  # a cosine of 0.6 suffices among a thousand tokens; the rest is for context
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +42,9 @@ class T5TrainConfig:
         read off its synonyms, misspelled ones too.
       target: tokens of the decoder's text; longer ones are cut.
       still: weight of the padding's variance, so that words stay out of it.
+      own: weight of recognising each token in the encoder's output at its place. Cut-out spans
+        alone leave a word's own identity in directions of hardly any variance (a linear reading
+        of the mean output told 47 % of the objects, of pooled CLIP 95 %).
     """
 
     encoder: t5.T5Config
@@ -52,6 +56,7 @@ class T5TrainConfig:
     pairs: float
     target: int
     still: float
+    own: float
 
 
 class Batch(struct.PyTreeNode):
@@ -151,6 +156,7 @@ def init_decoder(config: t5.T5Config, length: int, key: jax.Array) -> Weights:
         "up": (width, hidden),
         "down": (hidden, width),
         "head": (width, config.vocab_size),
+        "own": (width, config.vocab_size),
     }
     keys = jax.random.split(key, len(shapes) + 1)
     weights: Weights = {
@@ -208,7 +214,7 @@ def decode(
 
 
 def span_loss(
-    weights: Weights, batch: Batch, key: jax.Array, *, config: t5.T5Config, still: float
+    weights: Weights, batch: Batch, key: jax.Array, *, config: t5.T5Config, still: float, own: float
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Cross entropy of the cut-out tokens in nats, mean over those that are not padding.
 
@@ -217,10 +223,11 @@ def span_loss(
       batch: corrupted text.
       key: unused; T5 trains without dropout here.
       config: the encoder's shape.
-      still: weight of `padding`.
+      still, own: weights of `padding` and of `own`.
     Returns:
       Scalar; `accuracy`, the share of tokens that the decoder ranks first; `padding`, the
-      variance of the encoder's outputs at padding over all texts and places of the batch.
+      variance of the encoder's outputs at padding over all texts and places of the batch; `own`,
+      the cross entropy in nats of each token given the output at its place.
     """
     del key
     memory_BTD = t5.encode(weights["encoder"], config, batch.ids_BT)
@@ -235,7 +242,18 @@ def span_loss(
     right_BS = logits.argmax(-1) == batch.target_BS
     mean = lambda x_BS: jnp.where(counted_BS, x_BS, 0).sum() / counted_BS.sum()  # noqa: E731
     padding = _variance(memory_BTD, ~text_BT)
-    return mean(losses_BS) + still * padding, {"accuracy": mean(right_BS), "padding": padding}
+    own_loss = _own_loss(weights["decoder"]["own"]["kernel"], memory_BTD, batch.ids_BT)
+    terms = {"accuracy": mean(right_BS), "padding": padding, "own": own_loss}
+    return mean(losses_BS) + still * padding + own * own_loss, terms
+
+
+def _own_loss(kernel_DV: jax.Array, memory_BTD: jax.Array, ids_BT: jax.Array) -> jax.Array:
+    """By cosines, so that a token can't be kept in directions too small to matter."""
+    unit = lambda x, axis: x * jax.lax.rsqrt(jnp.square(x).sum(axis, keepdims=True) + 1e-6)  # noqa: E731
+    logits = OWN_SCALE * unit(memory_BTD, -1) @ unit(kernel_DV, 0)
+    text_BT = ids_BT != PAD
+    losses_BT = optax.softmax_cross_entropy(logits, jax.nn.one_hot(ids_BT, logits.shape[-1]))
+    return jnp.where(text_BT, losses_BT, 0).sum() / text_BT.sum()
 
 
 def _variance(x_BTD: jax.Array, chosen_BT: jax.Array) -> jax.Array:
@@ -281,7 +299,7 @@ def run(
         at += len(texts)
     ids = [texts for texts in ids if len(texts) > 1]
     batches = text_batches(ids, sentinel_ids(tokenizer), _comma(tokenizer), config)
-    loss = functools.partial(span_loss, config=config.encoder, still=config.still)
+    loss = functools.partial(span_loss, config=config.encoder, still=config.still, own=config.own)
     step = loop.make_step(loss, config.schedule)
     state = loop.start(weights or init_weights(config), config.schedule)
     return loop.fit(step, state, batches, config=config.schedule, folder=folder).average
