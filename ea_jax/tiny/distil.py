@@ -47,12 +47,10 @@ def make_loss(
 
     def loss(weights, batch, key):
         keys = jax.random.split(key, 4)
-        # Withholding pooled CLIP belongs to the teacher's first steps, not to the student's.
-        flux = batch.flux.replace(withheld=False)
-        x_BSC, t_B, _ = noised(batch.flux.latent_BSC, keys[1], keys[2], training)
+        x_BSC, t_B, _ = noised(batch.flux, keys[1], keys[2], training)
         # Without a caption both are the same, so that guidance leaves the empty prompt as it is.
-        text = encode(flux, t5_config, clip_config, keys[0], training)
-        empty = encode(flux, t5_config, clip_config, keys[0], uncaptioned)
+        text = encode(batch.flux, t5_config, clip_config, keys[0], training)
+        empty = encode(batch.flux, t5_config, clip_config, keys[0], uncaptioned)
         B = len(t_B)
         guidance_B = jax.random.uniform(keys[3], (B,), minval=GUIDANCE[0], maxval=GUIDANCE[1])
 

@@ -23,7 +23,17 @@ from ea_jax.flux import latents, t5, tokens, transformer, vae
 from ea_jax.flux.pipeline import Pipeline
 from ea_jax.runtime.fingerprint import fingerprint
 from ea_jax.runtime.program import one_line_errors, start_logging
-from ea_jax.tiny import dataset, distil, loop, text_stage, train_flux, train_judge, train_vae
+from ea_jax.tiny import (
+    dataset,
+    distil,
+    loop,
+    text_stage,
+    train_flux,
+    train_judge,
+    train_vae,
+    vocabulary,
+    world,
+)
 from ea_jax.tiny.judge import JudgeConfig
 
 log = logging.getLogger(__name__)
@@ -49,7 +59,7 @@ ENCODERS = ("text_encoder", "text_encoder_2")
 TEACHER = "pretrained"  # folder of the transformer before distillation, in the work folder
 FLUX_TRAINING = train_flux.FluxTraining()
 FLUX_LOOP = loop.LoopConfig(
-    steps=7000,
+    steps=12_000,
     batch=64,
     learning_rate=2e-3,
     warmup=200,
@@ -59,7 +69,11 @@ FLUX_LOOP = loop.LoopConfig(
     save_every=250,
     seed=21,
 )
-DISTIL_LOOP = dataclasses.replace(FLUX_LOOP, steps=1500, learning_rate=5e-4, ema=0.99, seed=22)
+DISTIL_LOOP = dataclasses.replace(
+    FLUX_LOOP, steps=400, learning_rate=5e-4, warmup=20, ema=0.98, save_every=100, seed=22
+)
+# What pretraining begins with is not the student's.
+DISTIL_TRAINING = dataclasses.replace(FLUX_TRAINING, text_first=0, objects_first=(0, 0))
 SCHEDULER = {
     "_class_name": "FlowMatchEulerDiscreteScheduler",
     "base_image_seq_len": 256,
@@ -207,7 +221,7 @@ def train_flux_stage(data: dataset.Dataset, work: Path, out: Path, first: int = 
     else:
         save_flux(weights["flux"], out)
     pipeline = Pipeline.load(out, parts=ENCODERS, dtype="float32")
-    batches = _flux_batches(pipeline, data, work, out, FLUX_LOOP)
+    batches = _flux_batches(pipeline, data, work, out, FLUX_LOOP, FLUX_TRAINING)
     if fresh:
         ids_BT = np.concatenate([batches(step).t5_BT for step in range(4)])
         features = t5.encode(pipeline.weights["text_encoder_2"], pipeline.t5_config, ids_BT)
@@ -234,9 +248,14 @@ def train_flux_stage(data: dataset.Dataset, work: Path, out: Path, first: int = 
 
 
 def _flux_batches(
-    pipeline: Pipeline, data: dataset.Dataset, work: Path, out: Path, config: loop.LoopConfig
+    pipeline: Pipeline,
+    data: dataset.Dataset,
+    work: Path,
+    out: Path,
+    config: loop.LoopConfig,
+    training: train_flux.FluxTraining,
 ) -> Callable[[int], train_flux.FluxBatch]:
-    length = FLUX_TRAINING.text_length
+    length = training.text_length
     ids = train_flux.tokenize(data.captions, pipeline.t5_tokenizer, pipeline.clip_tokenizer, length)
     empty = train_flux.tokenize(
         [[""]], pipeline.t5_tokenizer, pipeline.clip_tokenizer, tokens.MAX_T5_LENGTH
@@ -251,10 +270,16 @@ def _flux_batches(
         packed_latents(data, work, out),
         *ids,
         encoders,
-        FLUX_TRAINING,
+        training,
+        objects=np.flatnonzero([_shows_one_object(scene) for scene in data.scenes]),
         batch=config.batch,
         seed=config.seed,
     )
+
+
+def _shows_one_object(scene: world.Scene) -> bool:
+    kind = (len(scene.things), scene.relation, scene.dress, scene.style)
+    return kind == (1, "", "", vocabulary.DEFAULT_STYLE)
 
 
 def distil_stage(data: dataset.Dataset, work: Path, out: Path) -> None:
@@ -263,9 +288,9 @@ def distil_stage(data: dataset.Dataset, work: Path, out: Path) -> None:
     teacher = convert.diffusers.load(
         transformer.abstract_weights(FLUX), work / TEACHER, "transformer"
     )
-    batches = _flux_batches(pipeline, data, work, out, DISTIL_LOOP)
+    batches = _flux_batches(pipeline, data, work, out, DISTIL_LOOP, DISTIL_TRAINING)
     loss = distil.make_loss(
-        FLUX, pipeline.t5_config, pipeline.clip_config, FLUX_TRAINING, grid=GRID
+        FLUX, pipeline.t5_config, pipeline.clip_config, DISTIL_TRAINING, grid=GRID
     )
     transform, mesh = train_flux.optimiser(DISTIL_LOOP, decay=0.5), loop.data_mesh()
     state = loop.fit(

@@ -35,6 +35,8 @@ class FluxTraining:
       text_length: T5 tokens of most batches; captions are cut there.
       longer: {T5 tokens: (every how many steps, batch size)} of the others.
       text_first: steps in which every sample's pooled CLIP is the empty prompt's, or 0.
+      objects_first: (from, to) step in which `objects_share` of the samples show one object in the
+        default style, and all have `objects_t_mean` in place of `t_mean`.
       pooled_empty, pooled_zero, pooled_other: share of samples whose pooled CLIP is the empty
         prompt's, 0, or another caption's: T5 alone can be relied on.
       caption_empty: share of samples without a caption, for classifier-free guidance.
@@ -45,6 +47,9 @@ class FluxTraining:
     text_length: int = 24
     longer: tuple[tuple[int, int, int], ...] = ((32, 7, 64), (64, 23, 32), (512, 101, 8))
     text_first: int = 2750
+    objects_first: tuple[int, int] = (3750, 8000)
+    objects_share: float = 0.7
+    objects_t_mean: float = 1.4
     pooled_empty: float = 0.4
     pooled_zero: float = 0.05
     pooled_other: float = 0.25
@@ -66,7 +71,8 @@ class Encoders(struct.PyTreeNode):
 class FluxBatch(struct.PyTreeNode):
     """Latents float16 [B, S, C], ids [B, T] of their captions, and the encoders.
 
-    `withheld` is True in the steps that have no pooled CLIP.
+    `withheld` is True in the steps that have no pooled CLIP; `t_mean` is that of the logit of the
+    noise level.
     """
 
     latent_BSC: jax.Array | np.ndarray
@@ -74,6 +80,7 @@ class FluxBatch(struct.PyTreeNode):
     clip_BT: jax.Array | np.ndarray
     encoders: Encoders
     withheld: jax.Array | np.ndarray
+    t_mean: jax.Array | np.ndarray
 
 
 def init_weights(config: TransformerConfig, key: jax.Array) -> dict[str, Weights]:
@@ -166,7 +173,7 @@ def make_loss(
     def loss(weights, batch, key):
         keys = jax.random.split(key, 3)
         text = encode(batch, t5_config, clip_config, keys[0], training)
-        x_BSC, t_B, target = noised(batch.latent_BSC, keys[1], keys[2], training)
+        x_BSC, t_B, target = noised(batch, keys[1], keys[2], training)
         # Distillation gives other values of the guidance their meaning.
         guidance_B = jnp.ones(len(t_B))
         v, early = velocities(weights, config, x_BSC, t_B, text, guidance_B, grid=grid)
@@ -177,16 +184,16 @@ def make_loss(
 
 
 def noised(
-    latent_BSC: jax.Array | np.ndarray,
+    batch: FluxBatch,
     noise_key: jax.Array,
     t_key: jax.Array,
     training: FluxTraining,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """x_t [B, S, C], noise levels [B], and the velocity n - x0 to be predicted, float32."""
-    x0_BSC = jnp.asarray(latent_BSC, jnp.float32)
+    x0_BSC = jnp.asarray(batch.latent_BSC, jnp.float32)
     noise_BSC = jax.random.normal(noise_key, x0_BSC.shape)
     logit_B = jax.random.normal(t_key, (len(x0_BSC),))
-    t_B = jax.nn.sigmoid(training.t_mean + training.t_deviation * logit_B)
+    t_B = jax.nn.sigmoid(batch.t_mean + training.t_deviation * logit_B)
     t_B11 = t_B[:, None, None]
     return (1 - t_B11) * x0_BSC + t_B11 * noise_BSC, t_B, noise_BSC - x0_BSC
 
@@ -266,7 +273,8 @@ def split(batch: FluxBatch) -> tuple[Any, Callable[[Any], FluxBatch]]:
     rows = max(n for n in range(1, B + 1) if B % n == 0 and (n == 1 or n * (S + T) <= PART_TOKENS))
     content = (batch.latent_BSC, batch.t5_BT, batch.clip_BT)
     parts = jax.tree.map(lambda x: x.reshape(B // rows, rows, *x.shape[1:]), content)
-    return parts, lambda part: FluxBatch(*part, encoders=batch.encoders, withheld=batch.withheld)
+    rest = {name: getattr(batch, name) for name in ("encoders", "withheld", "t_mean")}
+    return parts, lambda part: FluxBatch(*part, **rest)
 
 
 def batches(
@@ -276,10 +284,20 @@ def batches(
     encoders: Encoders,
     training: FluxTraining,
     *,
+    objects: np.ndarray,
     batch: int,
     seed: int,
 ) -> Callable[[int], FluxBatch]:
-    """Step number -> batch; rows, captions and text length depend on seed and step alone."""
+    """Step number -> batch; rows, captions and text length depend on seed and step alone.
+
+    Args:
+      latents_NSC, t5_NKT, clip_NKT: scenes, and ids of their K captions.
+      encoders: ride along with each batch.
+      training: what is drawn, and when.
+      objects: rows that show one object in the default style.
+      batch: rows of a batch of the usual text length.
+      seed: of everything drawn here.
+    """
 
     def at(step: int) -> FluxBatch:
         rng = np.random.default_rng((seed, step))
@@ -287,7 +305,12 @@ def batches(
         for other, every, its_size in training.longer:
             if step % every == every - 1:
                 size, length = its_size, other
-        rows = np.sort(rng.integers(len(latents_NSC), size=size))
+        rows = rng.integers(len(latents_NSC), size=size)
+        objects_only = training.objects_first[0] <= step < training.objects_first[1]
+        if objects_only:
+            some = rng.random(size) < training.objects_share
+            rows = np.where(some, objects[rng.integers(len(objects), size=size)], rows)
+        rows = np.sort(rows)
         which = rng.integers(t5_NKT.shape[1], size=size)
         ids_BT = t5_NKT[rows, which].astype(np.int32)
         padded = np.pad(ids_BT, ((0, 0), (0, length - ids_BT.shape[1])))  # T5 pads with 0
@@ -297,6 +320,9 @@ def batches(
             clip_BT=clip_NKT[rows, which].astype(np.int32),
             encoders=encoders,
             withheld=np.asarray(step < training.text_first),
+            t_mean=np.asarray(
+                training.objects_t_mean if objects_only else training.t_mean, np.float32
+            ),
         )
 
     return at
