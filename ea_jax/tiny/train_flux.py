@@ -2,9 +2,13 @@
 
 Content is meant to travel as in FLUX: from T5 through attention, with pooled CLIP as a coarse
 hint. So pooled CLIP is withheld at first, and later is that of the empty prompt or of another
-caption in part of the samples: given from the start, it is all that the model reads (after 4,000
-steps, exchanging T5's outputs changed no figure's dress). While training a second velocity is read
-off after the dual-stream blocks, which gives them work to do; its head is dropped afterwards.
+caption in part of the samples: given from the start, it was all that the model read (after 4,000
+steps, exchanging T5's outputs changed no figure's dress; T5 was then still one that hid its words,
+see `train_t5`). While training, a second velocity is read off after the dual-stream blocks, which
+gives them work to do; its head is dropped afterwards.
+
+Styles and backgrounds are learnt long before objects. So there is a time in which most samples show
+one object in the default style, at noise levels where its shape is decided.
 """
 
 from __future__ import annotations
