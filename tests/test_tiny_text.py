@@ -12,7 +12,9 @@ import pytest
 
 from ea_jax.flux import clip, t5, tokens
 from ea_jax.flux.embedding import lookup
-from ea_jax.tiny import loop, text_stage, tokenizers, train_clip, train_t5
+from ea_jax.flux.pipeline import Pipeline
+from ea_jax.tiny import loop, text_stage, tokenizers, train_clip, train_t5, world
+from ea_jax.tiny.vocabulary import BACKGROUNDS, THINGS
 
 NOUNS = ("umbrella", "guitar", "Dracula", "penguin")
 COLOURS = ("red", "blue", "green", "yellow")
@@ -249,3 +251,26 @@ def test_pooled_text_does_not_depend_on_padding(pair):
         for length in (24, 77)
     )
     np.testing.assert_allclose(short, full, atol=1e-6)
+
+
+def test_flux_tinys_t5_and_clip_tell_objects_apart():
+    """By a linear reading. T5 could so be read in 47 % once, and no object was ever painted."""
+    rng = np.random.default_rng(0)
+    names = np.tile(np.arange(len(THINGS)), 50)
+    backgrounds = rng.choice(list(BACKGROUNDS), len(names))
+    captions = [
+        world.caption(world.thing_scene(THINGS[name], rng, background=str(background)), rng)
+        for name, background in zip(names, backgrounds, strict=True)
+    ]
+    pipeline = Pipeline.load("flux-tiny", parts=("text_encoder", "text_encoder_2"), dtype="float32")
+    text, ids = pipeline.encode(captions, max_length=32)
+    said_BT = (ids.ids_BT > train_t5.END)[..., None]
+    t5_BD = np.where(said_BT, text.t5_BTD, 0).sum(1) / said_BT.sum(1)
+    held_out = rng.random(len(names)) < 0.25
+    for read_BD in (t5_BD, np.asarray(text.pooled_BD)):
+        read_BD = np.c_[(read_BD - read_BD.mean(0)) / read_BD.std(0), np.ones(len(names))]
+        known = read_BD[~held_out]
+        gram = known.T @ known + np.eye(known.shape[1])
+        weights = np.linalg.solve(gram, known.T @ np.eye(len(THINGS))[names[~held_out]])
+        right = (read_BD[held_out] @ weights).argmax(1) == names[held_out]
+        assert right.mean() > 0.8
