@@ -29,7 +29,7 @@ from ea_jax.runtime.fingerprint import fingerprint
 
 # A save needs its bytes, and room for the file system's and Orbax's own records.
 _SLACK_BYTES = 1 << 20
-# Beside the caller's metadata.
+# Beside the caller's metadata; its number is that of the way to compute it.
 _FINGERPRINT = "_fingerprint_2"
 
 

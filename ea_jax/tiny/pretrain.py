@@ -208,7 +208,8 @@ def train_flux_stage(data: dataset.Dataset, work: Path, out: Path, first: int = 
 
     Args:
       data, work, out: scenes, folder of checkpoints, folder of the pipeline.
-      first: the step at which `out`'s transformer stands; its optimiser starts anew.
+      first: the step at which `out`'s transformer stood when its optimiser started anew; the same
+        again where such a run goes on, since the learning rate is counted from there.
     """
     write_index(out)
     weights = train_flux.init_weights(FLUX, jax.random.key(0))
@@ -371,7 +372,10 @@ if __name__ == "__main__":
     flags.DEFINE_string("out", "flux-tiny", "folder of the finished pipeline")
     flags.DEFINE_string("work", "pretraining", "folder of data sets and checkpoints")
     flags.DEFINE_integer(
-        "flux_step", 0, "step at which the transformer in `out` stands, if its checkpoints are lost"
+        "flux_step",
+        0,
+        "step at which the transformer in `out` stands, if its checkpoints are lost; "
+        "give the same again to go on from the new ones",
     )
     flags.DEFINE_list(
         "stages", ["vae", "sharpen", "text", "flux", "distil", "judge"], "what to train"
