@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from ea_jax.flux import clip, t5
 from ea_jax.flux.transformer import TransformerConfig
 from ea_jax.tiny import distil, loop, pretrain, train_flux
-from ea_jax.tiny.train_flux import Encoders, FluxTraining
+from ea_jax.tiny.train_flux import Encoders, FluxTraining, Phase
 
 FLUX = TransformerConfig(
     in_channels=8,
@@ -54,8 +54,9 @@ def batches(encoders):
     latents = rng.normal(size=(6, 4, 8)).astype(np.float16)
     ids = rng.integers(2, 49, size=(2, 6, 3, 8)).astype(np.int16)
     return train_flux.batches(
-        latents, ids[0], ids[1], encoders, TRAINING, objects=np.asarray([0]), batch=4, seed=3
-    )
+        latents, ids[0], ids[1], encoders, TRAINING, one_object=np.asarray([0]),
+        default_style=np.asarray([0]), batch=4, seed=3,
+    )  # fmt: skip
 
 
 def test_a_batch_depends_on_its_step_alone(batches):
@@ -95,45 +96,42 @@ def test_text_is_dropped_as_often_as_asked(batches):
     np.testing.assert_array_equal(withheld.t5_BTD, plain.t5_BTD)
 
 
-def _two_rows(encoders, training):
-    latents = np.stack([np.zeros((4, 8)), np.ones((4, 8))]).astype(np.float16)
-    ids = np.ones((2, 1, 8), np.int16)
-    objects = np.asarray([1])
+def _three_rows(encoders, training):
+    """Row 1 shows one object, row 2 something else in the default style."""
+    latents = np.stack([np.full((4, 8), row) for row in range(3)]).astype(np.float16)
+    ids = np.ones((3, 1, 8), np.int16)
     return train_flux.batches(
-        latents, ids, ids, encoders, training, objects=objects, batch=8, seed=0
-    )
+        latents, ids, ids, encoders, training, one_object=np.asarray([1]),
+        default_style=np.asarray([2]), batch=64, seed=0,
+    )  # fmt: skip
 
 
 def test_pooled_clip_is_withheld_in_the_first_steps(encoders):
     """Given from the start, it is all that the model reads."""
-    at = _two_rows(encoders, dataclasses.replace(TRAINING, text_first=5))
+    at = _three_rows(encoders, dataclasses.replace(TRAINING, text_first=5))
     assert [bool(at(step).withheld) for step in (0, 4, 5)] == [True, True, False]
 
 
-def test_there_is_a_time_for_objects_at_high_noise(encoders):
-    at = _two_rows(
-        encoders,
-        dataclasses.replace(TRAINING, objects_first=(3, 4), objects_share=1.0, objects_t_mean=6.0),
-    )
-    usual, objects = at(0), at(3)
-    assert not usual.latent_BSC.all()
-    assert objects.latent_BSC.all()
+def test_a_phase_draws_its_shares_at_its_noise(encoders):
+    phases = (Phase(0), Phase(3, one_object=0.75, default_style=0.25, t_mean=6.0))
+    at = _three_rows(encoders, dataclasses.replace(TRAINING, phases=phases))
+    drawn = [np.bincount(at(step).latent_BSC[:, 0, 0].astype(int)) / 64 for step in (1, 3)]
+    assert (drawn[0] > 0.2).all()
+    np.testing.assert_allclose(drawn[1], [0, 0.75, 0.25], atol=0.15)
     keys = jax.random.split(jax.random.key(0))
-    noise = [train_flux.noised(batch, *keys, TRAINING)[1].min() for batch in (usual, objects)]
+    noise = [np.median(train_flux.noised(at(step), *keys, TRAINING)[1]) for step in (1, 3)]
     assert noise[0] < 0.9 < noise[1]
 
 
-def test_the_student_begins_with_neither(encoders):
+def test_the_student_begins_where_the_teacher_ends(encoders):
     """Its steps are counted from 0 again; what the teacher began with is behind it."""
-    training = pretrain.DISTIL_TRAINING
-    shorter = dataclasses.replace(training, text_length=8)
-    assert training == dataclasses.replace(
-        pretrain.FLUX_TRAINING, text_first=0, objects_first=training.objects_first
-    )
-    for step in (0, pretrain.FLUX_TRAINING.objects_first[0]):
-        batch = _two_rows(encoders, shorter)(step)
-        assert not batch.withheld
-        assert batch.t_mean == np.float32(training.t_mean)
+    student, teacher = pretrain.DISTIL_TRAINING, pretrain.FLUX_TRAINING
+    shorter = [dataclasses.replace(training, text_length=8) for training in (student, teacher)]
+    first = _three_rows(encoders, shorter[0])(0)
+    last = _three_rows(encoders, shorter[1])(pretrain.FLUX_LOOP.steps)
+    assert not first.withheld
+    assert first.t_mean == last.t_mean
+    assert student.pooled_empty == teacher.pooled_empty
 
 
 def test_the_first_layer_leaves_text_white():

@@ -73,7 +73,11 @@ DISTIL_LOOP = dataclasses.replace(
     FLUX_LOOP, steps=400, learning_rate=5e-4, warmup=20, ema=0.98, save_every=100, seed=22
 )
 # What pretraining begins with is not the student's.
-DISTIL_TRAINING = dataclasses.replace(FLUX_TRAINING, text_first=0, objects_first=(0, 0))
+DISTIL_TRAINING = dataclasses.replace(
+    FLUX_TRAINING,
+    text_first=0,
+    phases=(dataclasses.replace(FLUX_TRAINING.phases[-1], begins=0),),
+)
 SCHEDULER = {
     "_class_name": "FlowMatchEulerDiscreteScheduler",
     "base_image_seq_len": 256,
@@ -272,7 +276,10 @@ def _flux_batches(
         *ids,
         encoders,
         training,
-        objects=np.flatnonzero([_shows_one_object(scene) for scene in data.scenes]),
+        one_object=np.flatnonzero([_shows_one_object(scene) for scene in data.scenes]),
+        default_style=np.flatnonzero(
+            [scene.style == vocabulary.DEFAULT_STYLE for scene in data.scenes]
+        ),
         batch=config.batch,
         seed=config.seed,
     )

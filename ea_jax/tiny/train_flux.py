@@ -8,7 +8,8 @@ see `train_t5`). While training, a second velocity is read off after the dual-st
 gives them work to do; its head is dropped afterwards.
 
 Styles and backgrounds are learnt long before objects. So there is a time in which most samples show
-one object in the default style, at noise levels where its shape is decided.
+one object in the default style, at noise levels where its shape is decided, and then one for pairs
+and relations.
 """
 
 from __future__ import annotations
@@ -32,6 +33,23 @@ PART_TOKENS = 1600
 
 
 @dataclasses.dataclass(frozen=True)
+class Phase:
+    """What is drawn from step `begins` on, until the next phase begins.
+
+    Attributes:
+      begins: first step.
+      one_object: share of samples that show one object in the default style.
+      default_style: share of samples in the default style, whatever they show.
+      t_mean: of the logit of the noise level.
+    """
+
+    begins: int
+    one_object: float = 0.0
+    default_style: float = 0.0
+    t_mean: float = 0.8
+
+
+@dataclasses.dataclass(frozen=True)
 class FluxTraining:
     """How the transformer is trained.
 
@@ -39,27 +57,27 @@ class FluxTraining:
       text_length: T5 tokens of most batches; captions are cut there.
       longer: {T5 tokens: (every how many steps, batch size)} of the others.
       text_first: steps in which every sample's pooled CLIP is the empty prompt's, or 0.
-      objects_first: (from, to) step in which `objects_share` of the samples show one object in the
-        default style, and all have `objects_t_mean` in place of `t_mean`.
+      phases: what is drawn when, in order of their steps; the first begins at 0.
       pooled_empty, pooled_zero, pooled_other: share of samples whose pooled CLIP is the empty
         prompt's, 0, or another caption's: T5 alone can be relied on.
       caption_empty: share of samples without a caption, for classifier-free guidance.
       early: weight of the velocity after the dual-stream blocks.
-      t_mean, t_deviation: of the logit of the noise level.
+      t_deviation: of the logit of the noise level; its mean is the phase's.
     """
 
     text_length: int = 24
     longer: tuple[tuple[int, int, int], ...] = ((32, 7, 64), (64, 23, 32), (512, 101, 8))
     text_first: int = 2750
-    objects_first: tuple[int, int] = (3750, 8000)
-    objects_share: float = 0.7
-    objects_t_mean: float = 1.4
+    phases: tuple[Phase, ...] = (
+        Phase(0),
+        Phase(3750, one_object=0.7, t_mean=1.4),
+        Phase(7250, one_object=0.4, default_style=0.35, t_mean=1.2),
+    )
     pooled_empty: float = 0.4
     pooled_zero: float = 0.05
     pooled_other: float = 0.25
     caption_empty: float = 0.1
     early: float = 0.3
-    t_mean: float = 0.8
     t_deviation: float = 1.1
 
 
@@ -288,7 +306,8 @@ def batches(
     encoders: Encoders,
     training: FluxTraining,
     *,
-    objects: np.ndarray,
+    one_object: np.ndarray,
+    default_style: np.ndarray,
     batch: int,
     seed: int,
 ) -> Callable[[int], FluxBatch]:
@@ -298,7 +317,7 @@ def batches(
       latents_NSC, t5_NKT, clip_NKT: scenes, and ids of their K captions.
       encoders: ride along with each batch.
       training: what is drawn, and when.
-      objects: rows that show one object in the default style.
+      one_object, default_style: rows that a phase's shares are drawn from.
       batch: rows of a batch of the usual text length.
       seed: of everything drawn here.
     """
@@ -309,11 +328,13 @@ def batches(
         for other, every, its_size in training.longer:
             if step % every == every - 1:
                 size, length = its_size, other
+        phase = [phase for phase in training.phases if phase.begins <= step][-1]
         rows = rng.integers(len(latents_NSC), size=size)
-        objects_only = training.objects_first[0] <= step < training.objects_first[1]
-        if objects_only:
-            some = rng.random(size) < training.objects_share
-            rows = np.where(some, objects[rng.integers(len(objects), size=size)], rows)
+        u = rng.random(size)
+        some = one_object[rng.integers(len(one_object), size=size)]
+        rows = np.where(u < phase.one_object, some, rows)
+        some = default_style[rng.integers(len(default_style), size=size)]
+        rows = np.where(u > 1 - phase.default_style, some, rows)
         rows = np.sort(rows)
         which = rng.integers(t5_NKT.shape[1], size=size)
         ids_BT = t5_NKT[rows, which].astype(np.int32)
@@ -324,9 +345,7 @@ def batches(
             clip_BT=clip_NKT[rows, which].astype(np.int32),
             encoders=encoders,
             withheld=np.asarray(step < training.text_first),
-            t_mean=np.asarray(
-                training.objects_t_mean if objects_only else training.t_mean, np.float32
-            ),
+            t_mean=np.asarray(phase.t_mean, np.float32),
         )
 
     return at
