@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +42,13 @@ def train(config: dict[str, Any]) -> int:
     if (folder / run_folder.CONFIG).exists():
         run_folder.claim(folder, config, may_differ=("log",))
     exam = exam_for(run)
-    job = erasure.prepare(run, tested=exam.words, painted=[p.prompt for p in exam.probes])
-    check_held_out(exam.probes, job.batches.bank.prompts)
-    held_out.assert_absent(exam.words, job.batches.bank.prompts)
+
+    def apart(trained: Sequence[str]) -> None:
+        check_held_out(exam.probes, trained)
+        held_out.assert_absent(exam.words, trained)
+
+    painted = [probe.prompt for probe in exam.probes]
+    job = erasure.prepare(run, tested=exam.words, painted=painted, check=apart)
     # A new folder is taken only now: a mistake above leaves it to the command that mends it.
     run_folder.claim(folder, config, may_differ=("log",))
     with (

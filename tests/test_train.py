@@ -59,10 +59,13 @@ def run(*args, **options) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, dev_folder):
-    """A run to its end, and its cache."""
+    """A run to its end, and its cache; what it said of compiling lies beside them."""
     folder = tmp_path_factory.mktemp("runs")
-    done = run(dev_folder, folder / "whole", folder / "cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_LOG_COMPILES", "1")
+        done = run(dev_folder, folder / "whole", folder / "cache")
     assert done.returncode == 0, done.stderr
+    (folder / "said.txt").write_text(done.stderr)
     return folder / "whole", folder / "cache"
 
 
@@ -82,6 +85,13 @@ def test_a_run_leaves_all_its_outputs(finished):
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["step"] == 6
     assert {"lower/esd", "upper/keep"} <= set(lines[-1])
+
+
+def test_one_program_paints_all_pictures_of_a_run(finished):
+    """Those to keep, grids, and attention's, by the frozen model and the edited one."""
+    said = (finished[1].parent / "said.txt").read_text()
+    for program in ("_scan", "_decode", "shares", "lower_step", "upper_step"):
+        assert said.count(f"Finished XLA compilation of jit({program}) in") == 1, program
 
 
 def test_without_a_judge_the_results_say_that_nothing_was_measured(finished):

@@ -20,6 +20,7 @@ from ea_jax.evaluate import report
 from ea_jax.evaluate.probes import Detector, Probe, Reading
 from ea_jax.flux import latents
 from ea_jax.flux.transformer import Text, dual_columns
+from ea_jax.methods import pictures
 from ea_jax.methods.erasure import Erasure
 from ea_jax.runtime.fingerprint import cache_file, checksum, fingerprint, fingerprint_files
 from ea_jax.runtime.memory import peak_host_bytes
@@ -42,29 +43,36 @@ class Painter:
     def __init__(self, erasure: Erasure) -> None:
         erasure.pipeline.load_part("vae")
         self._erasure = erasure
-        self._no_edit = erasure.no_edit()
+        self.no_edit = erasure.no_edit()
         self._before: np.ndarray | None = None
 
-    def latents(self, text: Text, seeds: Sequence[int], adapters: Any = None) -> jax.Array:
-        """Latents [B, h, w, C]; `adapters` None is the frozen model."""
-        settings = self._erasure.settings
-        side = settings.model.resolution
-        return self._erasure.pipeline.sample(
+    def sample(
+        self, text: Text, seeds: Sequence[int], adapters: Any = None
+    ) -> tuple[jax.Array, np.ndarray]:
+        """Latents [P, h, w, C], and their pictures [P, H, W, 3] in [0, 1].
+
+        Args:
+          text: encoded prompts in host memory, one for each picture.
+          seeds: one for each picture.
+          adapters: of an edit; None is the frozen model.
+        """
+        found, images = [], []
+        pipeline = self._erasure.pipeline
+        for z_BhwC, count in pictures.sampled(
+            pipeline,
             text,
-            seeds=seeds,
-            steps=settings.sample.steps,
-            guidance=settings.model.guidance,
-            height=side,
-            width=side,
-            lora=self._no_edit if adapters is None else adapters,
-            attention=settings.model.attention,
-        )
+            seeds,
+            settings=self._erasure.settings,
+            mesh=self._erasure.mesh,
+            lora=self.no_edit if adapters is None else adapters,
+        ):
+            found.append(z_BhwC[:count])
+            images.append(np.asarray(pipeline.decode(z_BhwC))[:count])
+        return jnp.concatenate(found), np.concatenate(images)
 
     def paint(self, prompts: Sequence[str], seeds: Sequence[int], adapters: Any = None):
-        """Pictures [B, H, W, 3] in [0, 1] of prompts that the run has encoded."""
-        text = self._erasure.texts.text(prompts)
-        z_BhwC = self.latents(text, seeds, adapters)
-        return np.asarray(self._erasure.pipeline.decode(z_BhwC))
+        """Pictures [P, H, W, 3] in [0, 1] of prompts that the run has encoded."""
+        return self.sample(self._erasure.texts.text(prompts), seeds, adapters)[1]
 
     def before(self) -> np.ndarray:
         """The grid's pictures by the frozen model; painted once."""
@@ -74,16 +82,10 @@ class Painter:
         return self._before
 
     def rows(self, prompts: Sequence[str], seeds: Sequence[int], adapters: Any = None):
-        """[prompts, seeds, H, W, 3]: each prompt with each seed, in batches of one size."""
+        """[prompts, seeds, H, W, 3]: each prompt with each seed."""
         pairs = [(prompt, seed) for prompt in prompts for seed in seeds]
-        batch = self._erasure.settings.sample.batch
-        images = []
-        for start in range(0, len(pairs), batch):
-            part = pairs[start : start + batch]
-            filled = part + part[-1:] * (batch - len(part))
-            painted = self.paint([p for p, _ in filled], [s for _, s in filled], adapters)
-            images.extend(painted[: len(part)])
-        return np.stack(images).reshape(len(prompts), len(seeds), *images[0].shape)
+        images = self.paint([p for p, _ in pairs], [s for _, s in pairs], adapters)
+        return images.reshape(len(prompts), len(seeds), *images.shape[1:])
 
 
 def write_grid(path: Path, painter: Painter, erasure: Erasure, adapters: Any) -> None:
@@ -113,17 +115,13 @@ def write_attention(path: Path, painter: Painter, erasure: Erasure, adapters: An
     text, columns = bank.text("plain", row), bank.columns("plain", row)
     seed = erasure.settings.sample.seeds[0]
     steps = erasure.steps
-    pictures, maps = {}, {}
-    for name, lora in (("before", None), ("after", adapters)):
-        z_BhwC = painter.latents(text, [seed], lora)
-        pictures[name] = _shown(np.asarray(erasure.pipeline.decode(z_BhwC)), shown)[0]
-        x_BSC = latents.pack(z_BhwC)
-        _, h, w, C = z_BhwC.shape
-        noise_BSC = latents.pack(latents.noise([seed], (h, w, C)))
-        share_LBQ = dual_columns(
-            erasure.pipeline.weights["transformer"],
+
+    @jax.jit
+    def shares(base, x_BSC, text, columns, lora):
+        return dual_columns(
+            base,
             steps.model,
-            (1 - MAP_T) * x_BSC + MAP_T * noise_BSC,
+            x_BSC,
             jnp.full(1, MAP_T),
             text,
             columns,
@@ -133,11 +131,21 @@ def write_attention(path: Path, painter: Painter, erasure: Erasure, adapters: An
             reduce=_share,
             attention=steps.attention,
         )
+
+    base = erasure.pipeline.weights["transformer"]
+    shots, maps = {}, {}
+    for name, lora in (("before", painter.no_edit), ("after", adapters)):
+        z_BhwC, images = painter.sample(text, [seed], lora)
+        shots[name] = _shown(images, shown)[0]
+        _, h, w, channels = z_BhwC.shape
+        noise_BSC = latents.pack(latents.noise([seed], (h, w, channels)))
+        x_BSC = (1 - MAP_T) * latents.pack(z_BhwC) + MAP_T * noise_BSC
+        share_LBQ = shares(base, x_BSC, text, columns, lora)
         image_Q = np.asarray(share_LBQ).mean(0)[0, -steps.grid[0] * steps.grid[1] :]
         maps[name] = image_Q.reshape(steps.grid)
     report.attention_maps(
         path,
-        pictures,
+        shots,
         maps,
         concept=erasure.settings.concept.word,
         prompt=bank.texts("plain")[row[0]],

@@ -16,7 +16,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -46,7 +45,8 @@ from ea_jax.methods.pictures import Album
 from ea_jax.methods.trajectories import Rota, staggered
 from ea_jax.runtime.fingerprint import fingerprint, fingerprint_files
 from ea_jax.runtime.memory import peak_host_bytes
-from ea_jax.runtime.mesh import batch_parts, make_mesh, sharding
+from ea_jax.runtime.mesh import batch_parts, make_mesh, put_rows, sharding
+from ea_jax.runtime.progress import Laps
 from ea_jax.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ class Erasure:
 
     def no_edit(self) -> Any:
         """Adapters that change nothing: the frozen model, in the program of an edited one."""
-        return jax.jit(self._blank, out_shardings=_whole(self.mesh))().lora
+        return _no_edit(self.settings, self.pipeline, self.mesh)
 
     def template(self) -> State:
         """Shapes and shardings of the state, for restoring it."""
@@ -116,9 +116,11 @@ class Erasure:
         """
         base = self.pipeline.weights["transformer"]
         terms = {}
-        state, terms["lower"] = self.lower(state, base, self._put(self.batches.lower(step)))
+        batch = put_rows(self.mesh, self.batches.lower(step))
+        state, terms["lower"] = self.lower(state, base, batch)
         if self.upper is not None:
-            state, terms["upper"] = self.upper(state, base, self._put(self.batches.upper(step)))
+            batch = put_rows(self.mesh, self.batches.upper(step))
+            state, terms["upper"] = self.upper(state, base, batch)
         return state, terms
 
     def whole(self, tree: Any) -> Any:
@@ -141,9 +143,7 @@ class Erasure:
 
     def _blank(self) -> State:
         settings = self.settings
-        key = jax.random.fold_in(jax.random.key(settings.optim.seed), _LORA_KEY)
-        template = self.pipeline.template("transformer")
-        adapters = lora.init(key, template, scope=settings.lora.scope, rank=settings.lora.rank)
+        adapters = _fresh_lora(settings, self.pipeline)
         shared = settings.optim.optimisers == "one"
         lower, upper = _optimisers(settings)
         shape = (settings.data.pool, *_packed_shape(self.pipeline, settings))
@@ -181,21 +181,13 @@ class Erasure:
         text = self.batches.bank.text("un", rows)
         return stagger(self.pipeline.weights["transformer"], text, key)
 
-    def _put(self, batch: Any) -> Any:
-        """A batch on the mesh: rows split where they divide, whole on every device elsewhere."""
-        parts = batch_parts(self.mesh)
-        rows, whole = sharding(self.mesh, ("batch",)), _whole(self.mesh)
-
-        def put(leaf):
-            leaf = np.asarray(leaf)
-            divides = leaf.ndim and leaf.shape[0] % parts == 0
-            return jax.device_put(leaf, rows if divides else whole)
-
-        return jax.tree.map(put, batch)
-
 
 def prepare(
-    settings: Settings, *, tested: Sequence[str] = (), painted: Sequence[str] = ()
+    settings: Settings,
+    *,
+    tested: Sequence[str] = (),
+    painted: Sequence[str] = (),
+    check: Callable[[Sequence[str]], None] = lambda prompts: None,
 ) -> Erasure:
     """Loads, encodes and samples all that a run needs.
 
@@ -203,19 +195,21 @@ def prepare(
       settings: of the run.
       tested: words that will measure the erasure; none of them may train it.
       painted: prompts beyond those of the grid that will be painted.
+      check: given every prompt of training before anything is sampled; raises if one won't do.
     Raises:
       ValueError: a model, words or prompts that don't do; the message says what to change.
       OSError: the cache can't be written.
     """
-    clock = _Clock()
+    laps = Laps()
     mesh = make_mesh(dataclasses.asdict(settings.mesh))
     pipeline = _open(settings, mesh)
     concept, words = choose.concept(settings, tested=tested)
     bank, texts = _encode(settings, pipeline, concept, painted)
+    check(bank.prompts)
     if settings.loss.rsc and not len(bank.contrast_rows()):
         settings = dataclasses.replace(settings, loss=dataclasses.replace(settings.loss, rsc=0.0))
     pipeline.drop("text_encoder", "text_encoder_2")
-    clock.lap("encode")
+    laps.lap("encode")
     _log.info(
         "%d prompts encoded, text encoders dropped; peak host memory %.2f GiB",
         len(bank.prompts) + len(texts.prompts),
@@ -223,9 +217,10 @@ def prepare(
     )
     transformer = pipeline.load_part("transformer")
     base = fingerprint(transformer)
-    clock.lap("load")
-    albums = _albums(settings, pipeline, bank, base)
-    clock.lap("sample")
+    laps.lap("load")
+    with jax.set_mesh(mesh):
+        albums = _albums(settings, pipeline, bank, base, mesh)
+    laps.lap("sample")
 
     steps = _step_settings(settings, pipeline)
     rota = Rota(settings.data.pool, settings.optim.batch, len(steps.sigmas) - 1)
@@ -246,22 +241,10 @@ def prepare(
         texts=texts,
         words=words,
         base=base,
-        seconds=clock.laps,
+        seconds=laps.seconds,
         lower=jitted(lower_step, lower),
         upper=jitted(upper_step, upper) if batches.has_upper else None,
     )
-
-
-class _Clock:
-    """Seconds between laps."""
-
-    def __init__(self) -> None:
-        self.laps: dict[str, float] = {}
-        self._last = time.monotonic()
-
-    def lap(self, name: str) -> None:
-        now = time.monotonic()
-        self.laps[name], self._last = round(now - self._last, 2), now
 
 
 def _open(settings: Settings, mesh: Mesh) -> Pipeline:
@@ -328,15 +311,21 @@ def _encode(
 
 
 def _albums(
-    settings: Settings, pipeline: Pipeline, bank: banks.PromptBank, base: str
+    settings: Settings, pipeline: Pipeline, bank: banks.PromptBank, base: str, mesh: Mesh
 ) -> tuple[Album | None, Album | None]:
     """Pictures of the concept's sentences and of the prompts to keep, where a term needs them."""
     loss, data = settings.loss, settings.data
+    frozen = {
+        "settings": settings,
+        "mesh": mesh,
+        "lora": _no_edit(settings, pipeline, mesh),
+        "base": base,
+    }
 
     def album(group: str, numbers: np.ndarray, kind: int, what: str) -> Album:
         seeds = pictures.training_seeds(len(numbers), seed=settings.optim.seed, kind=kind)
         text = bank.text(group, numbers)
-        latent_PSC = pictures.sample(pipeline, text, seeds, settings=settings, base=base, what=what)
+        latent_PSC = pictures.sample(pipeline, text, seeds, what=what, **frozen)
         return Album(latent_PSC, numbers, seeds)
 
     concept = keep = None
@@ -384,6 +373,16 @@ def _optimisers(
         )
 
     return adamw(optim.lr_lower), adamw(optim.lr_upper)
+
+
+def _fresh_lora(settings: Settings, pipeline: Pipeline) -> Any:
+    key = jax.random.fold_in(jax.random.key(settings.optim.seed), _LORA_KEY)
+    template = pipeline.template("transformer")
+    return lora.init(key, template, scope=settings.lora.scope, rank=settings.lora.rank)
+
+
+def _no_edit(settings: Settings, pipeline: Pipeline, mesh: Mesh) -> Any:
+    return jax.jit(lambda: _fresh_lora(settings, pipeline), out_shardings=_whole(mesh))()
 
 
 def _packed_shape(pipeline: Pipeline, settings: Settings) -> tuple[int, int]:

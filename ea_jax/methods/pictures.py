@@ -10,18 +10,20 @@ import dataclasses
 import json
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from convert import WeightsError, files
 from ea_jax.flux import latents
 from ea_jax.flux.pipeline import Pipeline
 from ea_jax.flux.transformer import Text
 from ea_jax.runtime.fingerprint import cache_file, checksum
+from ea_jax.runtime.mesh import put_rows
 from ea_jax.runtime.streams import stream
 from ea_jax.settings import Settings
 
@@ -64,6 +66,8 @@ def sample(
     seeds: Sequence[int],
     *,
     settings: Settings,
+    mesh: Mesh,
+    lora: Any,
     base: str,
     what: str,
 ) -> np.ndarray:
@@ -74,6 +78,8 @@ def sample(
       text: encoded prompts in host memory, one for each picture.
       seeds: of their noise.
       settings: of the run; steps, guidance, resolution, batch and cache.
+      mesh: that the weights lie on.
+      lora: adapters that change nothing.
       base: fingerprint of the transformer.
       what: they are, for the log.
     Returns:
@@ -95,7 +101,7 @@ def sample(
         "attention": model.attention,
     }
     if settings.data.cache is None:
-        return _sample(pipeline, text, seeds, settings, what)
+        return _sample(pipeline, text, seeds, settings, mesh, lora, what)
     path = cache_file(settings.data.cache, "latents", inputs, ".safetensors")
     if path.exists():
         try:
@@ -105,32 +111,69 @@ def sample(
         else:
             _log.info("read %d %s from %s", len(latent_PSC), what, path)
             return latent_PSC
-    latent_PSC = _sample(pipeline, text, seeds, settings, what)
+    latent_PSC = _sample(pipeline, text, seeds, settings, mesh, lora, what)
     path.parent.mkdir(parents=True, exist_ok=True)
     metadata = {"inputs": json.dumps(inputs), "checksum": checksum(latent_PSC)}
     files.write_arrays(path, {_NAME: latent_PSC}, metadata)
     return latent_PSC
 
 
-def _sample(
-    pipeline: Pipeline, text: Text, seeds: Sequence[int], settings: Settings, what: str
-) -> np.ndarray:
-    batch, side = settings.sample.batch, settings.model.resolution
-    parts = []
+def sampled(
+    pipeline: Pipeline,
+    text: Text,
+    seeds: Sequence[int],
+    *,
+    settings: Settings,
+    mesh: Mesh,
+    lora: Any,
+) -> Iterator[tuple[jax.Array, int]]:
+    """Latents of pictures, a batch at a time: every picture of a run comes from one program.
+
+    Args:
+      pipeline: with its transformer loaded.
+      text: encoded prompts in host memory, one for each picture.
+      seeds: of their noise.
+      settings: of the run.
+      mesh: that the weights lie on; a batch is split over it.
+      lora: adapters; those of `lora.init` are the frozen model, bit for bit.
+    Yields:
+      ([B, h, w, C], n): the first n are new, the rest only fill up the last batch.
+    """
+    batch, model = settings.sample.batch, settings.model
+    shape = pipeline.latent_shape(model.resolution, model.resolution)
     for start in range(0, len(seeds), batch):
-        # The last batch is filled up, so that one shape is compiled.
         rows = np.minimum(np.arange(start, start + batch), len(seeds) - 1)
-        z_BhwC = pipeline.sample(
-            jax.tree.map(lambda x, rows=rows: x[rows], text),
-            seeds=[seeds[row] for row in rows],
-            steps=settings.sample.steps,
-            guidance=settings.model.guidance,
-            height=side,
-            width=side,
-            attention=settings.model.attention,
+        placed, noise_BhwC = put_rows(
+            mesh,
+            (
+                jax.tree.map(lambda x, rows=rows: x[rows], text),
+                latents.noise([seeds[row] for row in rows], shape),
+            ),
         )
-        parts.append(np.asarray(latents.pack(z_BhwC), np.float32)[: len(seeds) - start])
-        done = min(start + batch, len(seeds))
+        z_BhwC = pipeline.sample(
+            placed,
+            noise_BhwC=noise_BhwC,
+            steps=settings.sample.steps,
+            guidance=model.guidance,
+            lora=lora,
+            attention=model.attention,
+        )
+        yield z_BhwC, min(batch, len(seeds) - start)
+
+
+def _sample(
+    pipeline: Pipeline,
+    text: Text,
+    seeds: Sequence[int],
+    settings: Settings,
+    mesh: Mesh,
+    lora: Any,
+    what: str,
+) -> np.ndarray:
+    parts, done, batch = [], 0, settings.sample.batch
+    for z_BhwC, count in sampled(pipeline, text, seeds, settings=settings, mesh=mesh, lora=lora):
+        parts.append(np.asarray(latents.pack(z_BhwC), np.float32)[:count])
+        done += count
         if math.log2(done / batch).is_integer() or done == len(seeds):
             _log.info("sampled %d of %d %s", done, len(seeds), what)
     return np.concatenate(parts)

@@ -18,6 +18,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 log = logging.getLogger(__name__)
@@ -124,6 +125,24 @@ def sharding(
 def batch_parts(mesh: Mesh) -> int:
     """Over how many devices a batch is split: what its number of rows must be a multiple of."""
     return _parts(mesh, RULES["batch"])
+
+
+def put_rows(mesh: Mesh, batch: Any) -> Any:
+    """A batch on the mesh: arrays split by rows where they divide, whole on every device elsewhere.
+
+    Args:
+      mesh: of the run.
+      batch: pytree of arrays in host memory.
+    """
+    parts = batch_parts(mesh)
+    rows, whole = sharding(mesh, ("batch",)), sharding(mesh, ())
+
+    def put(leaf: Any) -> jax.Array:
+        leaf = np.asarray(leaf)
+        divides = leaf.ndim and leaf.shape[0] % parts == 0
+        return jax.device_put(leaf, rows if divides else whole)
+
+    return jax.tree.map(put, batch)
 
 
 def constrain(x: jax.Array, logical_axes: Sequence[str | None]) -> jax.Array:

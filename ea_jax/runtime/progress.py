@@ -19,6 +19,19 @@ from typing import TextIO
 _WINDOW = 20
 
 
+class Laps:
+    """How long the parts of something took, in `seconds` by name."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.monotonic()
+
+    def lap(self, name: str) -> None:
+        """Ends the part `name`, and begins the next one."""
+        now = time.monotonic()
+        self.seconds[name], self._last = round(now - self._last, 2), now
+
+
 class Progress:
     """Lines of progress for a run of several levels.
 
