@@ -24,7 +24,7 @@ TINY = {
         "a soccer ball in sketch style",
         "an art in the style of watercolour, a soccer ball",
     ),
-    "neutral": "thing",
+    "neutral": "balloon",
     "anchor_sentence": "a picture of a green background",
     "synonyms": ("football",),
     "no_relation": tiny_world.NO_RELATION,

@@ -59,6 +59,7 @@ class ConceptSettings:
     Attributes:
       word: the concept, one word or several.
       sentences: prompts that hold it.
+      erase: the `word` alone, or `word_and_synonyms`: each synonym takes its place in as many rows.
       anchor: L_esd's prompt without it: the sentence with the concept `removed`, or `replaced` by
         `neutral`; the `empty` prompt; or `anchor_sentence`.
       neutral: what takes the concept's place.
@@ -76,6 +77,7 @@ class ConceptSettings:
 
     word: str = text()
     sentences: tuple[str, ...] = texts(least=1)
+    erase: str = choice("word", "word_and_synonyms")
     anchor: str = choice("removed", "replaced", "empty", "sentence")
     neutral: str | None = optional(text())
     anchor_sentence: str | None = optional(text())

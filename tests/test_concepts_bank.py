@@ -78,6 +78,21 @@ def test_variants_of_a_row_differ_in_the_concept_alone():
         assert row.words[2:] == ("shirt", "helmet")
 
 
+def test_a_synonym_takes_the_concept_s_place_in_as_many_rows(t5):
+    both = rows.with_synonyms(BALL)
+    assert both == [BALL, Concept("football", ("a football beside a dog", "a photo of a football"))]
+    made = build(t5, concepts=both, recipe=Recipe(shuffles=8, anchor="replaced", neutral="cat"))
+    assert len(made.rows(concept=0)) == len(made.rows(concept=1)) == 8
+    anchors = made.texts("anchor")
+    for number in made.rows(concept=1):
+        (un,) = marked(t5, made, "un", number)
+        assert "".join(un) == "▁football"
+        assert "cat" in anchors[number]
+        assert "football" not in anchors[number]
+    # L_rsc is the word's alone.
+    assert set(made.contrast_rows()) == set(made.rows(concept=0))
+
+
 def test_sentences_are_taken_in_turn_and_mostly_shuffled():
     made = rows.rows([BALL], Recipe(shuffles=40, probability=0.5))
     assert [("dog" in row.un.text) for row in made[:4]] == [True, False, True, False]

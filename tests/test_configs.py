@@ -187,7 +187,7 @@ class TestTinyWords:
 
 def test_the_tiny_default_starts_from_what_the_pilot_found_best() -> None:
     made = settings_of("soccer", "tiny")
-    assert made.concept.anchor == "removed"
+    assert (made.concept.anchor, made.concept.erase) == ("replaced", "word_and_synonyms")
     assert (made.loss.keep, made.loss.lora) == (1.0, 0.0)
     assert (made.optim.lr_lower, made.optim.lr_upper) == (3e-4, 5e-4)
     assert 300 <= made.optim.pairs <= 400
@@ -237,8 +237,9 @@ def test_a_preset_leaves_model_and_words_alone() -> None:
     plain, changed = (config_of("kiss", v).to_dict() for v in ("tiny", "tiny+release"))
     for section in ("model", "sample", "mesh"):
         assert plain[section] == changed[section]
-    plain["concept"].pop("anchor")
-    changed["concept"].pop("anchor")
+    for key in ("anchor", "erase"):
+        plain["concept"].pop(key)
+        changed["concept"].pop(key)
     assert plain["concept"] == changed["concept"]
 
 

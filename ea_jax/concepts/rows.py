@@ -119,6 +119,18 @@ def plain(concept: Concept) -> list[str]:
     return [sentences.complete(prompt, concept.word) for prompt in concept.prompts]
 
 
+def with_synonyms(concept: Concept) -> list[Concept]:
+    """The concept, and each of its synonyms in its place as one more to erase."""
+    texts = plain(concept)
+    return [
+        concept,
+        *(
+            Concept(name, tuple(sentences.exchange(text, concept.word, name) for text in texts))
+            for name in concept.synonyms
+        ),
+    ]
+
+
 def rows(concepts: Sequence[Concept], recipe: Recipe) -> list[Row]:
     """All rows of all concepts, a function of its arguments alone.
 

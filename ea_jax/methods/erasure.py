@@ -29,6 +29,7 @@ from ea_jax import edits, lora
 from ea_jax.concepts import bank as banks
 from ea_jax.concepts import choose
 from ea_jax.concepts.encoding import Encoded
+from ea_jax.concepts.rows import with_synonyms
 from ea_jax.flux import axes
 from ea_jax.flux.pipeline import Pipeline
 from ea_jax.flux.transformer import velocity
@@ -299,8 +300,9 @@ def _encode(
         "batch": 8,
         "cache": settings.data.cache,
     }
+    both = settings.concept.erase == "word_and_synonyms"
     bank = banks.build(
-        [concept],
+        with_synonyms(concept) if both else [concept],
         choose.recipe(settings),
         preserve=settings.concept.preserve_prompts,
         width=settings.concept.max_tokens,
