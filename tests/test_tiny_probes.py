@@ -73,6 +73,22 @@ def test_acc_ir_asks_every_other_concept():
     assert names == set(vocabulary.CONCEPTS) - {"soccer ball", "basketball"}
 
 
+def test_other_concepts_are_asked_for_in_the_usual_style():
+    probes = probes_for("soccer ball", pictures=200)
+    styled = [
+        {name for name in vocabulary.STYLE_NAMES if name in probe.prompt}
+        for metric in ("Acc_ir", "Acc_near")
+        for probe, ((head, _),) in asked(probes, metric)
+        if head != "style"
+    ]
+    assert set().union(*styled) <= {vocabulary.DEFAULT_STYLE}
+    mine = [
+        any(name in probe.prompt for name in vocabulary.STYLE_NAMES if name != "flat art")
+        for probe, _ in asked(probes, "Acc_e")
+    ]
+    assert 0.15 < sum(mine) / len(mine) < 0.3
+
+
 def test_acc_near_is_left_out_where_it_is_trained():
     probes = probes_for("soccer ball", pictures=5, trained=["basketball"])
     assert not asked(probes, "Acc_near")

@@ -1,7 +1,9 @@
 """What an erasure on flux-tiny is asked: probes of the concept, its synonyms, its neighbours.
 
 Words, templates and seeds are held out: templates of the `eval` split, synonyms that no training
-may use, seeds from a range of their own.
+may use, seeds from a range of their own. As in the paper's Table 6, a concept is asked for by
+itself: things, relations and figures in the usual style, styles on any one thing. In a part of its
+pictures the erased one is in another style, or beside another object, for Acc_rest.
 """
 
 from __future__ import annotations
@@ -41,8 +43,9 @@ def probes_for(
     rng = np.random.default_rng((seed, 77))
     probes = []
     for i in range(pictures):
-        # In every fourth picture an object has another one beside it, which shall stay.
-        scene = scene_of(erased, rng, pair=i % 4 == 3)
+        # Every fourth picture is in some other style, every fourth has another object beside.
+        styled, pair = i % 4 == 1, i % 4 == 3
+        scene = scene_of(erased, rng, styled=styled, pair=pair)
         mine = key(erased)
         rest = scene.labels() - {mine}
         questions = [("Acc_e", frozenset({mine}))]
@@ -51,7 +54,7 @@ def probes_for(
         probes.append(_probe(scene, rng, questions))
         if erased.held_out:
             synonym = erased.held_out[i % len(erased.held_out)]
-            scene = scene_of(erased, rng)
+            scene = scene_of(erased, rng, styled=styled)
             probes.append(_probe(scene, rng, [("Acc_g", frozenset({mine}))], {word: synonym}))
         if erased.near and erased.near not in trained:
             near = vocabulary.concept(erased.near)
@@ -61,7 +64,9 @@ def probes_for(
     order = rng.permutation(len(others))
     for i in range(max(pictures, len(others))):
         other = others[order[i % len(others)]]
-        scene = scene_of(other, rng, without=erased)
+        # The usual style goes unsaid, but not where it is what was erased.
+        usual = erased.name == vocabulary.DEFAULT_STYLE
+        scene = scene_of(other, rng, without=erased, styled=usual)
         probes.append(_probe(scene, rng, [("Acc_ir", frozenset({key(other)}))]))
     return [dataclasses.replace(probe, seed=SEEDS + i) for i, probe in enumerate(probes)]
 
@@ -77,35 +82,32 @@ def scene_of(
     rng: np.random.Generator,
     without: Concept | None = None,
     *,
+    styled: bool = False,
     pair: bool = False,
 ) -> Scene:
-    """A scene that shows a concept, and not `without`.
+    """A scene that shows a concept in the usual style, and not `without`.
 
-    Half of an object's scenes are flat art; a style's own shows any one thing. With `pair`, an
-    object stands beside another one.
+    A style's own shows any one thing. With `styled` the style is any, with `pair` an object stands
+    beside another one.
     """
     while True:
-        scene = _scene_of(concept, rng, pair)
+        scene = _scene_of(concept, rng, styled, pair)
         if without is None or key(without) not in scene.labels():
             return scene
 
 
-def _scene_of(concept: Concept, rng: np.random.Generator, pair: bool) -> Scene:
-    backgrounds = tuple(vocabulary.BACKGROUNDS)
-    background = backgrounds[int(rng.integers(len(backgrounds)))]
-    style = vocabulary.DEFAULT_STYLE
+def _scene_of(concept: Concept, rng: np.random.Generator, styled: bool, pair: bool) -> Scene:
+    pick = lambda names: names[int(rng.integers(len(names)))]  # noqa: E731
+    style = pick(vocabulary.STYLE_NAMES) if styled else vocabulary.DEFAULT_STYLE
     if concept.kind == "style":
         style = concept.name
-    elif rng.random() < 0.5:
-        style = vocabulary.STYLE_NAMES[int(rng.integers(len(vocabulary.STYLE_NAMES)))]
-    common: dict[str, Any] = {"style": style, "background": background}
+    common: dict[str, Any] = {"style": style, "background": pick(tuple(vocabulary.BACKGROUNDS))}
     if concept.kind == "relation":
         return world.relation_scene(concept.name, rng, **common)
     if concept.kind == "dress":
         return world.mannequin_scene(concept.name, rng, **common)
     if concept.kind == "style":
-        things = vocabulary.THINGS
-        return world.thing_scene(things[int(rng.integers(len(things)))], rng, **common)
+        return world.thing_scene(pick(vocabulary.THINGS), rng, **common)
     draw = world.pair_scene if pair else world.thing_scene
     return draw(concept.name, rng, **common)
 
