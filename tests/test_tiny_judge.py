@@ -40,6 +40,11 @@ def data() -> Dataset:
     return Dataset(images, tuple(SCENES[i % 4] for i in range(16)), captions)
 
 
+def _batches(data: Dataset, rebuilt_MHWC: np.ndarray | None = None, **how):
+    rebuilt_MHWC = data.images[:0] if rebuilt_MHWC is None else rebuilt_MHWC
+    return train_judge.batches(data, SMALL, TRAINING, rebuilt_MHWC=rebuilt_MHWC, **how)
+
+
 def test_labels_say_what_a_scene_shows_and_leave_out_what_it_hides():
     objects, labels = train_judge.label(SCENES)
     named = [{LABELS["object"][k] for k in np.flatnonzero(row)} for row in objects]
@@ -57,7 +62,7 @@ def test_labels_say_what_a_scene_shows_and_leave_out_what_it_hides():
 
 
 def test_a_batch_is_its_step_s_and_its_broken_rows_are_asked_nothing_else(data):
-    at = train_judge.batches(data, SMALL, TRAINING, batch=8, seed=3)
+    at = _batches(data, batch=8, seed=3)
     first, again, other = at(0), at(0), at(1)
     np.testing.assert_array_equal(first.images_BHWC, again.images_BHWC)
     assert (np.asarray(first.images_BHWC) != np.asarray(other.images_BHWC)).any()
@@ -70,8 +75,16 @@ def test_a_batch_is_its_step_s_and_its_broken_rows_are_asked_nothing_else(data):
 
 def test_training_leaves_the_data_set_as_it_is(data):
     before = data.images.copy()
-    train_judge.batches(data, SMALL, TRAINING, batch=8, seed=3)(0)
+    _batches(data, batch=8, seed=3)(0)
     np.testing.assert_array_equal(data.images, before)
+
+
+def test_three_quarters_of_what_the_vae_rebuilt_are_seen_as_it_left_them(data):
+    # The first half of the renders is rebuilt, as black pictures.
+    at = _batches(data, np.zeros_like(data.images[:8]), batch=64, seed=3)
+    pictures = np.concatenate([np.asarray(at(step).images_BHWC)[16:] for step in range(8)])
+    black = ~pictures.reshape(len(pictures), -1).any(1)
+    assert black.mean() == pytest.approx(0.75 / 2, abs=0.08)
 
 
 def test_the_object_loss_counts_any_number_of_objects():
@@ -94,7 +107,7 @@ def test_a_few_steps_teach_colours_and_noise(data):
 
     state = loop.start(judge.init_weights(SMALL, jax.random.key(1)), schedule)
     step = loop.make_step(loss, schedule)
-    at = train_judge.batches(data, SMALL, TRAINING, batch=8, seed=0)
+    at = _batches(data, batch=8, seed=0)
     losses = []
     for number in range(schedule.steps):
         state, terms = step(state, at(number), jax.random.key(number))

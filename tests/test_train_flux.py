@@ -54,8 +54,8 @@ def batches(encoders):
     latents = rng.normal(size=(6, 4, 8)).astype(np.float16)
     ids = rng.integers(2, 49, size=(2, 6, 3, 8)).astype(np.int16)
     return train_flux.batches(
-        latents, ids[0], ids[1], encoders, TRAINING, one_object=np.asarray([0]),
-        default_style=np.asarray([0]), batch=4, seed=3,
+        latents, ids[0], ids[1], encoders, TRAINING, groups={"one_object": np.asarray([0])},
+        batch=4, seed=3,
     )  # fmt: skip
 
 
@@ -96,28 +96,32 @@ def test_text_is_dropped_as_often_as_asked(batches):
     np.testing.assert_array_equal(withheld.t5_BTD, plain.t5_BTD)
 
 
-def _three_rows(encoders, training):
-    """Row 1 shows one object, row 2 something else in the default style."""
-    latents = np.stack([np.full((4, 8), row) for row in range(3)]).astype(np.float16)
-    ids = np.ones((3, 1, 8), np.int16)
+GROUPS = ("one_object", "two_objects", "default_style")
+
+
+def _four_rows(encoders, training):
+    """Each group of `GROUPS` is a row, after a row that is in none."""
+    latents = np.stack([np.full((4, 8), row) for row in range(4)]).astype(np.float16)
+    ids = np.ones((4, 1, 8), np.int16)
     return train_flux.batches(
-        latents, ids, ids, encoders, training, one_object=np.asarray([1]),
-        default_style=np.asarray([2]), batch=64, seed=0,
+        latents, ids, ids, encoders, training, batch=64, seed=0,
+        groups={name: np.asarray([row]) for row, name in enumerate(GROUPS, 1)},
     )  # fmt: skip
 
 
 def test_pooled_clip_is_withheld_in_the_first_steps(encoders):
     """Given from the start, it is all that the model reads."""
-    at = _three_rows(encoders, dataclasses.replace(TRAINING, text_first=5))
+    at = _four_rows(encoders, dataclasses.replace(TRAINING, text_first=5))
     assert [bool(at(step).withheld) for step in (0, 4, 5)] == [True, True, False]
 
 
 def test_a_phase_draws_its_shares_at_its_noise(encoders):
-    phases = (Phase(0), Phase(3, one_object=0.75, default_style=0.25, t_mean=6.0))
-    at = _three_rows(encoders, dataclasses.replace(TRAINING, phases=phases))
+    shares = {"one_object": 0.5, "two_objects": 0.2, "default_style": 0.3}
+    phases = (Phase(0), Phase(3, **shares, t_mean=6.0))
+    at = _four_rows(encoders, dataclasses.replace(TRAINING, phases=phases))
     drawn = [np.bincount(at(step).latent_BSC[:, 0, 0].astype(int)) / 64 for step in (1, 3)]
-    assert (drawn[0] > 0.2).all()
-    np.testing.assert_allclose(drawn[1], [0, 0.75, 0.25], atol=0.15)
+    assert (drawn[0] > 0.12).all()
+    np.testing.assert_allclose(drawn[1], [0, 0.5, 0.2, 0.3], atol=0.15)
     keys = jax.random.split(jax.random.key(0))
     noise = [np.median(train_flux.noised(at(step), *keys, TRAINING)[1]) for step in (1, 3)]
     assert noise[0] < 0.9 < noise[1]
@@ -127,8 +131,8 @@ def test_the_student_begins_where_the_teacher_ends(encoders):
     """Its steps are counted from 0 again; what the teacher began with is behind it."""
     student, teacher = pretrain.DISTIL_TRAINING, pretrain.FLUX_TRAINING
     shorter = [dataclasses.replace(training, text_length=8) for training in (student, teacher)]
-    first = _three_rows(encoders, shorter[0])(0)
-    last = _three_rows(encoders, shorter[1])(pretrain.FLUX_LOOP.steps)
+    first = _four_rows(encoders, shorter[0])(0)
+    last = _four_rows(encoders, shorter[1])(pretrain.FLUX_LOOP.steps)
     assert not first.withheld
     assert first.t_mean == last.t_mean
     assert student.pooled_empty == teacher.pooled_empty
@@ -219,7 +223,7 @@ def test_a_stage_can_go_on_at_the_step_where_its_weights_stand(tmp_path):
 
 def test_training_lowers_the_loss_and_resumes_with_the_same_bits(tmp_path, batches):
     loss = train_flux.make_loss(FLUX, T5, CLIP, TRAINING, grid=(2, 2))
-    transform = train_flux.optimiser(LOOP)
+    transform = train_flux.optimiser(LOOP, falling=8)
     step = loop.make_step(loss, LOOP, transform)
 
     def start():

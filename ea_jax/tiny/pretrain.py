@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 # On two cores a step with two devices takes 0.8 of the time that it takes with one.
 CPU_DEVICES = 2
 SCENES, HELD_OUT = 60_000, 4_000
+REBUILT = 24_000  # of the scenes, for the judge
 WORLD_SEED, HELD_OUT_SEED = 1, 2
 
 FLUX = transformer.TransformerConfig(
@@ -59,7 +60,7 @@ ENCODERS = ("text_encoder", "text_encoder_2")
 TEACHER = "pretrained"  # folder of the transformer before distillation, in the work folder
 FLUX_TRAINING = train_flux.FluxTraining()
 FLUX_LOOP = loop.LoopConfig(
-    steps=12_000,
+    steps=14_700,
     batch=64,
     learning_rate=2e-3,
     warmup=200,
@@ -72,6 +73,8 @@ FLUX_LOOP = loop.LoopConfig(
 DISTIL_LOOP = dataclasses.replace(
     FLUX_LOOP, steps=400, learning_rate=5e-4, warmup=20, ema=0.98, save_every=100, seed=22
 )
+# Last steps, in which the learning rate falls: blobs become objects there.
+FLUX_FALLING, DISTIL_FALLING = 2000, 200
 # What pretraining begins with is not the student's.
 DISTIL_TRAINING = dataclasses.replace(
     FLUX_TRAINING,
@@ -176,10 +179,25 @@ def packed_latents(data: dataset.Dataset, work: Path, out: Path) -> np.ndarray:
             z = train_vae.encode_all(weights, config, data.images[first : first + 4096])
             z = (z - config.shift_factor) * config.scaling_factor
             packed.append(np.asarray(latents.pack(jax.numpy.asarray(z)), np.float16))
-        draft = work / ".latents.npy"
-        np.save(draft, np.concatenate(packed))
-        draft.replace(path)
+        _save_whole(path, np.concatenate(packed))
     return np.load(path, mmap_mode="r")
+
+
+def rebuilt_scenes(data: dataset.Dataset, work: Path, out: Path) -> np.ndarray:
+    """The first scenes as the VAE in `out` rebuilds them, uint8, made once and memory-mapped."""
+    path = work / "rebuilt.npy"
+    if not path.exists():
+        log.info("rebuilding %d scenes", REBUILT)
+        config = vae.VaeConfig.from_json(convert.diffusers.read_config(out, "vae"))
+        weights = convert.diffusers.load(vae.abstract_weights(config), out, "vae")
+        _save_whole(path, train_vae.rebuild_all(weights, config, data.images[:REBUILT]))
+    return np.load(path, mmap_mode="r")
+
+
+def _save_whole(path: Path, array: np.ndarray) -> None:
+    draft = path.with_name(f".{path.name}")
+    np.save(draft, array)
+    draft.replace(path)
 
 
 def sharpen_stage(data: dataset.Dataset, held_out: dataset.Dataset, work: Path, out: Path) -> None:
@@ -239,7 +257,7 @@ def train_flux_stage(data: dataset.Dataset, work: Path, out: Path, first: int = 
         FLUX, pipeline.t5_config, pipeline.clip_config, FLUX_TRAINING, grid=GRID
     )
     left = dataclasses.replace(FLUX_LOOP, steps=FLUX_LOOP.steps - first)
-    transform, mesh = train_flux.optimiser(left), loop.data_mesh()
+    transform, mesh = train_flux.optimiser(left, falling=FLUX_FALLING), loop.data_mesh()
     state = loop.fit(
         loop.make_step(loss, FLUX_LOOP, transform, train_flux.split, mesh),
         loop.start(weights, FLUX_LOOP, transform, mesh),
@@ -276,18 +294,22 @@ def _flux_batches(
         *ids,
         encoders,
         training,
-        one_object=np.flatnonzero([_shows_one_object(scene) for scene in data.scenes]),
-        default_style=np.flatnonzero(
-            [scene.style == vocabulary.DEFAULT_STYLE for scene in data.scenes]
-        ),
+        groups=_groups(data.scenes),
         batch=config.batch,
         seed=config.seed,
     )
 
 
-def _shows_one_object(scene: world.Scene) -> bool:
-    kind = (len(scene.things), scene.relation, scene.dress, scene.style)
-    return kind == (1, "", "", vocabulary.DEFAULT_STYLE)
+def _groups(scenes: Sequence[world.Scene]) -> dict[str, np.ndarray]:
+    """Rows that the shares of a `train_flux.Phase` are drawn from."""
+    usual = [scene.style == vocabulary.DEFAULT_STYLE for scene in scenes]
+    count = [0 if scene.relation else len(scene.things) for scene in scenes]
+    pick = lambda n: np.flatnonzero(np.logical_and(usual, np.equal(count, n)))  # noqa: E731
+    return {
+        "one_object": pick(1),
+        "two_objects": pick(2),
+        "default_style": np.flatnonzero(usual),
+    }
 
 
 def distil_stage(data: dataset.Dataset, work: Path, out: Path) -> None:
@@ -300,7 +322,7 @@ def distil_stage(data: dataset.Dataset, work: Path, out: Path) -> None:
     loss = distil.make_loss(
         FLUX, pipeline.t5_config, pipeline.clip_config, DISTIL_TRAINING, grid=GRID
     )
-    transform, mesh = train_flux.optimiser(DISTIL_LOOP, decay=0.5), loop.data_mesh()
+    transform, mesh = train_flux.optimiser(DISTIL_LOOP, falling=DISTIL_FALLING), loop.data_mesh()
     state = loop.fit(
         loop.make_step(loss, DISTIL_LOOP, transform, distil.split, mesh),
         loop.start(jax.tree.map(jax.numpy.copy, teacher), DISTIL_LOOP, transform, mesh),
@@ -365,6 +387,7 @@ def main(_: list[str]) -> None:
             train_judge.train(
                 data,
                 held_out,
+                rebuilt_scenes(data, work, out),
                 config=JUDGE,
                 training=JUDGE_TRAINING,
                 schedule=JUDGE_LOOP,

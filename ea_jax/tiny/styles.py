@@ -25,7 +25,7 @@ def sketch(picture: Picture) -> Picture:
     gray = _gray(picture)
     lines = np.clip(3.0 * _edges(gray), 0, 1)
     rows, columns = np.indices(gray.shape)
-    hatch = ((rows + columns) % 4 == 0) * np.clip(0.75 - gray, 0, 1)
+    hatch = ((rows + columns) % 8 < 4) * np.clip(0.85 - gray, 0, 1)
     paper = 0.97 - 0.75 * lines - 0.6 * hatch
     return _stack(np.clip(paper, 0, 1))
 
@@ -78,7 +78,8 @@ def pop_art(picture: Picture) -> Picture:
     gray = _gray(picture)
     bold = np.round(np.clip(1.25 * (picture - 0.5) + 0.5, 0, 1) * 2) / 2
     rows, columns = np.indices(gray.shape)
-    dots = (rows % 4 < 2) & ((columns + 2 * (rows // 4 % 2)) % 4 < 2) & (gray > 0.55)
+    # As coarse as a latent: smaller dots are lost in the VAE.
+    dots = (rows % 8 < 4) & ((columns + 4 * (rows // 8 % 2)) % 8 < 4) & (gray > 0.55)
     ink = np.array([0.92, 0.10, 0.35], np.float32)
     dotted = np.where(dots[..., None], 0.4 * bold + 0.6 * ink, bold)
     return np.where(_edges(gray)[..., None] > 0.13, 0.0, dotted)

@@ -15,7 +15,7 @@ and relations.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -29,7 +29,7 @@ from ea_jax.flux.transformer import Text, TransformerConfig
 from ea_jax.tiny.loop import LoopConfig, Weights
 
 GUIDANCE = (1.0, 5.0)
-PART_TOKENS = 1600
+PART_TOKENS = 750
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,13 +38,15 @@ class Phase:
 
     Attributes:
       begins: first step.
-      one_object: share of samples that show one object in the default style.
+      one_object, two_objects: shares of samples that show so many objects, and no relation, in
+        the default style.
       default_style: share of samples in the default style, whatever they show.
       t_mean: of the logit of the noise level.
     """
 
     begins: int
     one_object: float = 0.0
+    two_objects: float = 0.0
     default_style: float = 0.0
     t_mean: float = 0.8
 
@@ -72,6 +74,7 @@ class FluxTraining:
         Phase(0),
         Phase(3750, one_object=0.7, t_mean=1.4),
         Phase(7250, one_object=0.4, default_style=0.35, t_mean=1.2),
+        Phase(10_300, one_object=0.4, two_objects=0.15, default_style=0.2, t_mean=1.2),
     )
     pooled_empty: float = 0.4
     pooled_zero: float = 0.05
@@ -140,15 +143,14 @@ def whiten_context(context_embedder: Weights, text_ND: np.ndarray) -> Weights:
     return {name: jnp.asarray(value, context_embedder[name].dtype) for name, value in made.items()}
 
 
-def optimiser(config: LoopConfig, *, decay: float = 0.2) -> optax.GradientTransformation:
+def optimiser(config: LoopConfig, *, falling: int) -> optax.GradientTransformation:
     """Muon for the blocks' matrices, AdamW for the rest; warm-up, constant, linear decay.
 
     Args:
       config: the stage's schedule.
-      decay: last share of the steps, in which the learning rate falls to zero; a run that is to
-        be extended only needs more steps.
+      falling: last steps, in which the learning rate falls to zero; a run that is to be extended
+        only needs more steps.
     """
-    falling = max(1, int(decay * config.steps))
     schedule = optax.join_schedules(
         [
             optax.linear_schedule(0.0, config.learning_rate, config.warmup),
@@ -306,8 +308,7 @@ def batches(
     encoders: Encoders,
     training: FluxTraining,
     *,
-    one_object: np.ndarray,
-    default_style: np.ndarray,
+    groups: Mapping[str, np.ndarray],
     batch: int,
     seed: int,
 ) -> Callable[[int], FluxBatch]:
@@ -317,7 +318,7 @@ def batches(
       latents_NSC, t5_NKT, clip_NKT: scenes, and ids of their K captions.
       encoders: ride along with each batch.
       training: what is drawn, and when.
-      one_object, default_style: rows that a phase's shares are drawn from.
+      groups: rows that a phase's shares are drawn from, by the share's name.
       batch: rows of a batch of the usual text length.
       seed: of everything drawn here.
     """
@@ -330,11 +331,12 @@ def batches(
                 size, length = its_size, other
         phase = [phase for phase in training.phases if phase.begins <= step][-1]
         rows = rng.integers(len(latents_NSC), size=size)
-        u = rng.random(size)
-        some = one_object[rng.integers(len(one_object), size=size)]
-        rows = np.where(u < phase.one_object, some, rows)
-        some = default_style[rng.integers(len(default_style), size=size)]
-        rows = np.where(u > 1 - phase.default_style, some, rows)
+        u, below = rng.random(size), 0.0
+        for name, group in groups.items():
+            above = below + getattr(phase, name)
+            some = group[rng.integers(len(group), size=size)]
+            rows = np.where((below <= u) & (u < above), some, rows)
+            below = above
         rows = np.sort(rows)
         which = rng.integers(t5_NKT.shape[1], size=size)
         ids_BT = t5_NKT[rows, which].astype(np.int32)

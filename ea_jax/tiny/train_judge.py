@@ -20,6 +20,7 @@ from ea_jax.tiny.dataset import Dataset
 from ea_jax.tiny.detector import JudgeDetector
 from ea_jax.tiny.judge import LABELS, Judge, JudgeConfig
 from ea_jax.tiny.loop import Weights
+from ea_jax.tiny.vocabulary import DEFAULT_STYLE
 from ea_jax.tiny.world import Scene
 
 log = logging.getLogger(__name__)
@@ -34,12 +35,16 @@ class JudgeTraining:
 
     Attributes:
       broken: share of a batch that is broken.
+      default_style: share of a batch in the default style, in which most demands are made.
+      rebuilt: share of pictures, of those that there are rebuilt, that are so.
       captions: weight of the contrastive loss.
       blur: largest share of a blurred copy (3 x 3 px) in a picture.
       noise, contrast: largest deviations of pixel noise and of contrast, in [0, 1].
     """
 
     broken: float = 0.25
+    default_style: float = 0.4
+    rebuilt: float = 0.75
     captions: float = 0.1
     blur: float = 0.7
     noise: float = 0.05
@@ -73,22 +78,45 @@ def label(scenes: Sequence[Scene]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
 
 
 def batches(
-    data: Dataset, config: JudgeConfig, training: JudgeTraining, *, batch: int, seed: int
+    data: Dataset,
+    config: JudgeConfig,
+    training: JudgeTraining,
+    *,
+    rebuilt_MHWC: np.ndarray,
+    batch: int,
+    seed: int,
 ) -> Callable[[int], JudgeBatch]:
     """Step number -> batch, whose first rows are broken and show no object.
 
-    Styles are drawn alike: thin lines are hardest to read, and rarest in the world.
+    Styles but the default one are drawn alike: thin lines are hardest to read, and rarest.
+
+    Args:
+      data: renders.
+      config, training: of the judge.
+      rebuilt_MHWC: the first M renders after the VAE's encoder and decoder. Whatever is painted
+        comes out of that decoder: what it loses is no fault of a painting.
+      batch: pictures of a step.
+      seed: of everything drawn here.
     """
     objects, labels = label(data.scenes)
     count = round(training.broken * batch)
     often = 1 / np.bincount(labels["style"])[labels["style"]]
     often /= often.sum()
+    default = labels["style"] == LABELS["style"].index(DEFAULT_STYLE)
+    if 0 < default.mean() < 1:
+        often *= np.where(
+            default,
+            training.default_style / often[default].sum(),
+            (1 - training.default_style) / often[~default].sum(),
+        )
 
     def at(step: int) -> JudgeBatch:
         rng = np.random.default_rng((seed, step))
         rows = np.sort(rng.choice(len(data.images), batch, p=often))
         rows = rows[rng.permutation(batch)]
         images = np.asarray(data.images[rows])
+        taken = (rows < len(rebuilt_MHWC)) & (rng.random(batch) < training.rebuilt)
+        images[taken] = rebuilt_MHWC[rows[taken]]
         images[:count] = broken.breaks(images[:count], rng)
         chosen = {name: values[rows] for name, values in labels.items()}
         for name, values in chosen.items():
@@ -165,6 +193,7 @@ def _contrast(weights: Weights, found: jax.Array, words_BW: jax.Array) -> jax.Ar
 def train(
     data: Dataset,
     held_out: Dataset,
+    rebuilt_MHWC: np.ndarray,
     *,
     config: JudgeConfig,
     training: JudgeTraining,
@@ -181,7 +210,14 @@ def train(
     state = loop.fit(
         loop.make_step(loss, schedule),
         loop.start(weights, schedule),
-        batches(data, config, training, batch=schedule.batch, seed=schedule.seed),
+        batches(
+            data,
+            config,
+            training,
+            rebuilt_MHWC=rebuilt_MHWC,
+            batch=schedule.batch,
+            seed=schedule.seed,
+        ),
         config=schedule,
         folder=work / "judge",
         on_save=lambda state: Judge(state.average, config).save(out / "judge"),

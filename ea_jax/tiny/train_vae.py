@@ -115,12 +115,31 @@ def encode_all(
 ) -> np.ndarray:
     """Latent means of all scenes, [N, h, w, C] float32, as the VAE puts them out (unscaled)."""
     encode = jax.jit(lambda w, x: vae.encode(w, config, x)[0])
+    return _in_batches(lambda x: encode(weights, to_unit(x)), images_NHWC, batch)
+
+
+def rebuild_all(
+    weights: Weights, config: Any, images_NHWC: np.ndarray, *, batch: int = 64
+) -> np.ndarray:
+    """All scenes after encoder (its means) and decoder, uint8 like them."""
+
+    @jax.jit
+    def rebuild(w: Weights, images: jax.Array) -> jax.Array:
+        painted = vae.decode(w, config, vae.encode(w, config, to_unit(images))[0])
+        return jnp.clip((painted + 1) * PIXEL_MAX + 0.5, 0, 255).astype(jnp.uint8)
+
+    return _in_batches(lambda x: rebuild(weights, x), images_NHWC, batch)
+
+
+def _in_batches(
+    convert: Callable[[np.ndarray], jax.Array], images_NHWC: np.ndarray, batch: int
+) -> np.ndarray:
+    """`convert` of all pictures, in batches of one size."""
     parts = []
     for first in range(0, len(images_NHWC), batch):
         images = np.asarray(images_NHWC[first : first + batch])
-        short = batch - len(images)
-        padded = np.pad(images, ((0, short), (0, 0), (0, 0), (0, 0)))
-        parts.append(np.asarray(encode(weights, to_unit(padded)))[: len(images)])
+        padded = np.pad(images, ((0, batch - len(images)), (0, 0), (0, 0), (0, 0)))
+        parts.append(np.asarray(convert(padded))[: len(images)])
     return np.concatenate(parts)
 
 
