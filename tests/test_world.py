@@ -317,6 +317,34 @@ class TestCaptions:
         # A slip hides some: nine in ten of the fifth that have one.
         assert share == pytest.approx(0.35 * 0.82, abs=0.03)
 
+    def test_the_usual_style_mostly_goes_without_saying(self) -> None:
+        rng = np.random.default_rng(13)
+
+        def share(style: str) -> float:
+            names = (style, *vocabulary.concept(style).synonyms)
+            texts = [world.caption(Scene(things=("dog",), style=style), rng) for _ in range(500)]
+            return float(
+                np.mean([any(set(n.split()) <= set(t.split()) for n in names) for t in texts])
+            )
+
+        assert share(vocabulary.DEFAULT_STYLE) < 0.5
+        assert share("neon") > 0.8
+
+    def test_what_goes_unsaid_is_a_dress_and_never_its_want(self, monkeypatch) -> None:
+        monkeypatch.setattr(world, "SLIPPED", 0.0)
+        rng = np.random.default_rng(14)
+
+        def unsaid(scene: Scene, *words: str) -> float:
+            texts = [world.caption(scene, rng).replace(",", "").split() for _ in range(400)]
+            return float(np.mean([not set(words) & set(text) for text in texts]))
+
+        nude = {word for name in ("nude", *vocabulary.NUDE.synonyms) for word in name.split()}
+        assert unsaid(Scene(dress="nude", noun="woman"), *nude) == 0
+        dressed = Scene(dress="dressed", noun="woman", garment="red")
+        assert 0.1 < unsaid(dressed, "dressed", "clothed", "wearing", "dress") < 0.5
+        assert unsaid(Scene(relation="kiss"), "kiss", "smooch", "snog", "peck") == 0
+        assert unsaid(Scene(relation="hold hands"), "hold", "link", "walk", "pair") > 0.2
+
     def test_shuffling_keeps_every_word(self) -> None:
         rng = np.random.default_rng(9)
         text = "a soccer ball, red, on a gray background"

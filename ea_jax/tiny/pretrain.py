@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ import numpy as np
 from absl import app, flags
 
 import convert.diffusers
-from ea_jax.flux import latents, t5, tokens, transformer, vae
+from ea_jax.flux import t5, tokens, transformer
 from ea_jax.flux.pipeline import Pipeline
 from ea_jax.runtime.fingerprint import fingerprint
 from ea_jax.runtime.program import one_line_errors, start_logging
@@ -30,7 +29,7 @@ from ea_jax.tiny import (
     text_stage,
     train_flux,
     train_judge,
-    train_vae,
+    vae_stage,
     vocabulary,
     world,
 )
@@ -41,7 +40,6 @@ log = logging.getLogger(__name__)
 # On two cores a step with two devices takes 0.8 of the time that it takes with one.
 CPU_DEVICES = 2
 SCENES, HELD_OUT = 60_000, 4_000
-REBUILT = 24_000  # of the scenes, for the judge
 WORLD_SEED, HELD_OUT_SEED = 1, 2
 
 FLUX = transformer.TransformerConfig(
@@ -102,27 +100,6 @@ MODEL_INDEX = {
     "vae": ["diffusers", "AutoencoderKL"],
 }
 
-VAE = vae.VaeConfig(
-    block_out_channels=(16, 32, 32),
-    layers_per_block=1,
-    latent_channels=16,
-    norm_num_groups=4,
-    scaling_factor=1.0,
-    shift_factor=0.0,
-)
-VAE_LOSS = train_vae.VaeLossConfig(kl=1e-3, edges=0.5, crop=32)
-VAE_LOOP = loop.LoopConfig(
-    steps=2000,
-    batch=24,
-    learning_rate=4e-3,
-    warmup=100,
-    weight_decay=1e-4,
-    ema=0.995,
-    log_every=50,
-    save_every=400,
-    seed=11,
-)
-
 
 JUDGE = JudgeConfig()
 JUDGE_TRAINING = train_judge.JudgeTraining()
@@ -137,88 +114,6 @@ JUDGE_LOOP = loop.LoopConfig(
     save_every=200,
     seed=31,
 )
-
-SHARPEN_LOSS = dataclasses.replace(VAE_LOSS, crop=64)
-SHARPEN_LOOP = dataclasses.replace(
-    VAE_LOOP, steps=3000, batch=8, learning_rate=2e-3, ema=0.998, seed=12
-)
-
-
-def train_vae_stage(
-    data: dataset.Dataset, held_out: dataset.Dataset, work: Path, out: Path
-) -> None:
-    """Trains the VAE and measures its latents' shift and scale."""
-    weights = vae.init_weights(VAE, jax.random.key(VAE_LOOP.seed))
-    step = loop.make_step(
-        functools.partial(train_vae.vae_loss, config=VAE, loss=VAE_LOSS), VAE_LOOP
-    )
-    batches = train_vae.image_batches(
-        data.images, batch=VAE_LOOP.batch, crop=VAE_LOSS.crop, seed=VAE_LOOP.seed
-    )
-    state = loop.fit(
-        step, loop.start(weights, VAE_LOOP), batches, config=VAE_LOOP, folder=work / "vae"
-    )
-    half = jax.tree.map(lambda w: np.asarray(w, np.float16), state.average)
-    weights = jax.tree.map(lambda w: np.asarray(w, np.float32), half)
-    psnr = train_vae.measure_psnr(weights, VAE, held_out.images[:512])
-    log.info("VAE: %.2f dB (worst twentieth %.2f)", psnr.mean(), np.quantile(psnr, 0.05))
-    shift, scale = train_vae.measure_scaling(train_vae.encode_all(weights, VAE, data.images[:4096]))
-    config = dataclasses.replace(VAE, scaling_factor=round(scale, 4), shift_factor=round(shift, 4))
-    convert.diffusers.replace(half, out, "vae", dtype=np.float16, config=_vae_json(config))
-
-
-def packed_latents(data: dataset.Dataset, work: Path, out: Path) -> np.ndarray:
-    """All scenes' latents [N, S, C] float16 by the VAE in `out`, made once and memory-mapped."""
-    path = work / "latents.npy"
-    if not path.exists():
-        log.info("encoding %d scenes", len(data.images))
-        config = vae.VaeConfig.from_json(convert.diffusers.read_config(out, "vae"))
-        weights = convert.diffusers.load(vae.abstract_weights(config), out, "vae")
-        packed = []
-        for first in range(0, len(data.images), 4096):
-            z = train_vae.encode_all(weights, config, data.images[first : first + 4096])
-            z = (z - config.shift_factor) * config.scaling_factor
-            packed.append(np.asarray(latents.pack(jax.numpy.asarray(z)), np.float16))
-        _save_whole(path, np.concatenate(packed))
-    return np.load(path, mmap_mode="r")
-
-
-def rebuilt_scenes(data: dataset.Dataset, work: Path, out: Path) -> np.ndarray:
-    """The first scenes as the VAE in `out` rebuilds them, uint8, made once and memory-mapped."""
-    path = work / "rebuilt.npy"
-    if not path.exists():
-        log.info("rebuilding %d scenes", REBUILT)
-        config = vae.VaeConfig.from_json(convert.diffusers.read_config(out, "vae"))
-        weights = convert.diffusers.load(vae.abstract_weights(config), out, "vae")
-        _save_whole(path, train_vae.rebuild_all(weights, config, data.images[:REBUILT]))
-    return np.load(path, mmap_mode="r")
-
-
-def _save_whole(path: Path, array: np.ndarray) -> None:
-    draft = path.with_name(f".{path.name}")
-    np.save(draft, array)
-    draft.replace(path)
-
-
-def sharpen_stage(data: dataset.Dataset, held_out: dataset.Dataset, work: Path, out: Path) -> None:
-    """Trains the VAE's decoder on, its encoder frozen: latents of the transformer stay valid."""
-    config = vae.VaeConfig.from_json(convert.diffusers.read_config(out, "vae"))
-    weights = convert.diffusers.load(vae.abstract_weights(config), out, "vae")
-    images = train_vae.image_batches(
-        data.images, batch=SHARPEN_LOOP.batch, crop=SHARPEN_LOSS.crop, seed=SHARPEN_LOOP.seed
-    )
-    loss = functools.partial(train_vae.decoder_loss, config=config, loss=SHARPEN_LOSS)
-    state = loop.fit(
-        loop.make_step(loss, SHARPEN_LOOP),
-        loop.start(weights["decoder"], SHARPEN_LOOP),
-        lambda step: train_vae.DecoderBatch(images(step), weights["encoder"]),
-        config=SHARPEN_LOOP,
-        folder=work / "sharpen",
-    )
-    weights = {"encoder": weights["encoder"], "decoder": state.average}
-    psnr = train_vae.measure_psnr(weights, config, held_out.images[:512])
-    log.info("VAE: %.2f dB (worst twentieth %.2f)", psnr.mean(), np.quantile(psnr, 0.05))
-    convert.diffusers.replace(weights, out, "vae", dtype=np.float16, config=_vae_json(config))
 
 
 def train_flux_stage(data: dataset.Dataset, work: Path, out: Path, first: int = 0) -> None:
@@ -290,7 +185,7 @@ def _flux_batches(
         empty_clip_T=jax.numpy.asarray(empty[1][0, 0, :length].astype(np.int32)),
     )
     return train_flux.batches(
-        packed_latents(data, work, out),
+        vae_stage.packed_latents(data, work, out),
         *ids,
         encoders,
         training,
@@ -348,22 +243,6 @@ def write_index(out: Path) -> None:
     convert.diffusers.write_json(out / "scheduler" / "scheduler_config.json", SCHEDULER)
 
 
-def _vae_json(config: vae.VaeConfig) -> dict:
-    blocks = len(config.block_out_channels)
-    return {
-        "_class_name": "AutoencoderKL",
-        "act_fn": "silu",
-        "down_block_types": ["DownEncoderBlock2D"] * blocks,
-        "up_block_types": ["UpDecoderBlock2D"] * blocks,
-        "force_upcast": False,
-        "mid_block_add_attention": True,
-        "sample_size": 64,
-        "use_quant_conv": False,
-        "use_post_quant_conv": False,
-        **dataclasses.asdict(config),
-    }
-
-
 def main(_: list[str]) -> None:
     start_logging()
     jax.config.update("jax_num_cpu_devices", CPU_DEVICES)
@@ -374,11 +253,11 @@ def main(_: list[str]) -> None:
             dataset.build(work / "world_eval", HELD_OUT, seed=HELD_OUT_SEED), data
         )
         if "vae" in FLAGS.stages:
-            train_vae_stage(data, held_out, work, out)
+            vae_stage.train(data, held_out, work, out)
         if "text" in FLAGS.stages:
             text_stage.run(data, held_out, work / "text", out)
         if "sharpen" in FLAGS.stages:
-            sharpen_stage(data, held_out, work, out)
+            vae_stage.sharpen(data, held_out, work, out)
         if "flux" in FLAGS.stages:
             train_flux_stage(data, work, out, FLAGS.flux_step)
         if "distil" in FLAGS.stages:
@@ -387,7 +266,7 @@ def main(_: list[str]) -> None:
             train_judge.train(
                 data,
                 held_out,
-                rebuilt_scenes(data, work, out),
+                vae_stage.rebuilt_scenes(data, work, out),
                 config=JUDGE,
                 training=JUDGE_TRAINING,
                 schedule=JUDGE_LOOP,

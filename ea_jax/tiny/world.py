@@ -142,10 +142,14 @@ PEOPLE = {"train": ("two people", "a man and a woman"), "eval": ("a couple", "tw
 # Shares of captions in any order, and of those with a slip in one of the scene's own names. With
 # slips in any word of a twelfth, misspelled objects were hardly ever painted.
 SHUFFLED, SLIPPED = 0.25, 0.2
+# What is often left unsaid, and any single thing now and then. A figure of which nothing is said is
+# dressed, two people hold hands: so a prompt that has lost its concept is none of its pictures.
+UNSAID = {DRESSED.name: 0.3, "hold hands": 0.4}
+THING_UNSAID = 0.05
 
 
 def caption(scene: Scene, rng: np.random.Generator, split: str = "both") -> str:
-    """A caption as people write them: synonyms, other templates, out of order, with slips.
+    """A caption as people write them: synonyms, out of order, with slips, with things unsaid.
 
     Args:
       scene: what to describe.
@@ -154,10 +158,17 @@ def caption(scene: Scene, rng: np.random.Generator, split: str = "both") -> str:
     """
     split = _pick(rng, ("train", "eval")) if split == "both" else split
     words = {name: _word(name, rng) for name in _named(scene)}
+    # The usual style mostly goes without saying.
+    if scene.style == DEFAULT_STYLE and rng.random() < 0.8:
+        del words[DEFAULT_STYLE]
     kind = rng.random()
     if kind < SLIPPED:
         name = _pick(rng, [name for name in words if len(name) > 2 and name != DEFAULT_STYLE])
         words[name] = with_slip(words[name], rng)
+    for name in words:
+        rare = THING_UNSAID if scene.things == (name,) and not scene.relation else 0.0
+        if rng.random() < UNSAID.get(name, rare):
+            words[name] = ""
     text = describe(scene, rng, split=split, words=words)
     return shuffled(text, rng) if kind > 1 - SHUFFLED else text
 
@@ -176,7 +187,7 @@ def describe(
       scene: what to describe.
       rng: of the template.
       split: `train` or `eval` templates.
-      words: concept name -> the word used for it, where that is not its name.
+      words: concept name -> the word used for it, where that is not its name; "" leaves it unsaid.
       framed: never the bare subject, nor with the style alone: some template is always in it.
     """
     words = words or {}
@@ -195,14 +206,16 @@ def describe(
     if scene.style != DEFAULT_STYLE or words.get(scene.style) or rng.random() < 0.2:
         forms = ("{}, {s}",) if scene.relation else STYLE_TEMPLATES[split]
         text = _pick(rng, forms).replace("{}", text).replace("{s}", say(scene.style))
-    return text
+    return " ".join(text.split()).replace(" ,", ",").lstrip(", ")
 
 
 _SINGULAR = ("bus", "cactus", "octopus", "omnibus")
 
 
 def with_article(word: str, name: str) -> str:
-    """The word with a or an; proper names and plurals stand alone."""
+    """The word with a or an; proper names and plurals stand alone, and nothing stays nothing."""
+    if not word:
+        return ""
     alone = word[0].isupper() or (word.endswith("s") and word not in _SINGULAR)
     proper = name in CONCEPTS and CONCEPTS[name].kind == "character" and word == name
     if alone or proper:
