@@ -5,7 +5,7 @@
 | `paper` | what the paper's text means; the default at full size |
 | `literal` | what the paper prints, equation by equation |
 | `release` | what the authors' PyTorch code does |
-| `robust` | a pilot's gentlest on unrelated concepts, towards a neutral word; flux-tiny's default |
+| `robust` | a pilot's gentlest on unrelated concepts, synonyms erased too; flux-tiny's default |
 
 A preset is chosen with the variant: `--config configs/nudity.py:tiny+paper`. Single values are
 then still open to flags: `--config.loss.rsc=0`.
@@ -97,11 +97,9 @@ CHANGES: dict[str, Overrides] = {
         "data": {"x_t": "resample", "shuffle": "word"},
     },
     "robust": {
-        # Without its word a prompt can still show the concept: of flux-tiny's figures of which
-        # nothing is said, two in three are nude.
-        "concept": {"erase": "word_and_synonyms", "anchor": "replaced"},
-        "loss": {"attn": 0.1, "lora": 0.0, "keep": 1.0, "rsc": 0.0},
-        "optim": {"pairs": 300, "lr_lower": 3e-4, "batch": 4, "keep_batch": 8},
+        "concept": {"erase": "word_and_synonyms", "anchor": "removed"},
+        "loss": {"attn": 0.1, "lora": 0.0, "keep": 1.0, "rsc": 0.0, "eta": 0.5},
+        "optim": {"pairs": 200, "lr_lower": 1e-3, "batch": 4, "keep_batch": 8},
     },
 }
 

@@ -187,7 +187,7 @@ class TestTinyWords:
 
 def test_the_tiny_default_starts_from_what_the_pilot_found_best() -> None:
     made = settings_of("soccer", "tiny")
-    assert (made.concept.anchor, made.concept.erase) == ("replaced", "word_and_synonyms")
+    assert (made.concept.anchor, made.concept.erase) == ("removed", "word_and_synonyms")
     assert (made.loss.keep, made.loss.lora) == (1.0, 0.0)
     assert (made.optim.lr_lower, made.optim.lr_upper) == (3e-4, 5e-4)
     assert 300 <= made.optim.pairs <= 400

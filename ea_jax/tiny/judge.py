@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import math
 import re
 import zlib
 from collections.abc import Sequence
@@ -60,7 +61,7 @@ class JudgeConfig:
 
     @property
     def features(self) -> int:
-        return self.look + self.layout
+        return self.look + self.layout + len(LABELS["object"])
 
 
 def init_weights(config: JudgeConfig, key: jax.Array) -> Weights:
@@ -80,7 +81,8 @@ def init_weights(config: JudgeConfig, key: jax.Array) -> Weights:
         }
 
     a, b, c = config.channels
-    width = {name: config.features if name in PLACED else config.look for name in LABELS}
+    both = config.look + config.layout
+    width = {name: both if name in PLACED else config.look for name in LABELS}
     return {
         "stem": linear(9 * 3 * PATCH**2, a),
         "stage1": residual(a),
@@ -93,8 +95,10 @@ def init_weights(config: JudgeConfig, key: jax.Array) -> Weights:
         # All 8 x 8 places, thinned out.
         "thin": linear(c, c // 8),
         "layout": linear(64 * (c // 8), config.layout),
+        # What is at each place: of two objects, each is found where it is.
+        "places": linear(c, len(LABELS["object"]), 0.1),
         "heads": {name: linear(width[name], len(LABELS[name]), 0.1) for name in LABELS},
-        "picture": linear(config.features, config.joint),
+        "picture": linear(both, config.joint),
         "words": {"embedding": jax.random.normal(next(keys), (config.words, config.joint))},
         "caption": linear(config.joint, config.joint),
         "temperature": jnp.float32(2.0),
@@ -102,13 +106,14 @@ def init_weights(config: JudgeConfig, key: jax.Array) -> Weights:
 
 
 def features(weights: Weights, images_BHWC: jax.Array) -> jax.Array:
-    """Features of pictures: first what is there, wherever it is on the 8 px grid, then where.
+    """Features of pictures: what is there, wherever it is on the 8 px grid; where; which objects.
 
     Args:
       weights: of `init_weights`.
       images_BHWC: [B, 64, 64, 3] in [0, 1].
     Returns:
-      [B, look + layout] float32, not negative: what the heads and FD-judge read.
+      [B, look + layout + objects] float32: what the heads read. The first two groups are not
+      negative; the last sums up what each place says of each object.
     """
     x = _fold(2 * images_BHWC.astype(jnp.float32) - 1, PATCH)
     x = jax.nn.relu(_dense(weights["stem"], _neighbours(x)))
@@ -122,20 +127,22 @@ def features(weights: Weights, images_BHWC: jax.Array) -> jax.Array:
     look = jax.nn.relu(_dense(weights["look"], pooled))
     thin = jax.nn.relu(_dense(weights["thin"], x))
     layout = jax.nn.relu(_dense(weights["layout"], thin.reshape(len(x), -1)))
-    return jnp.concatenate([look, layout], axis=-1)
+    objects = jax.nn.logsumexp(_dense(weights["places"], x), axis=(1, 2)) - math.log(64)
+    return jnp.concatenate([look, layout, objects], axis=-1)
 
 
 def scores(weights: Weights, features_BF: jax.Array) -> dict[str, jax.Array]:
     """Logits of each head, [B, labels]; an object is there where its logit is above 0."""
-    return {
+    found = {
         name: _dense(head, features_BF[:, : len(head["kernel"])])
         for name, head in weights["heads"].items()
     }
+    return {**found, "object": found["object"] + features_BF[:, -len(LABELS["object"]) :]}
 
 
 def picture_vectors(weights: Weights, features_BF: jax.Array) -> jax.Array:
     """Unit vectors [B, joint] of pictures."""
-    return _unit(_dense(weights["picture"], features_BF))
+    return _unit(_dense(weights["picture"], features_BF[:, : len(weights["picture"]["kernel"])]))
 
 
 def caption_vectors(weights: Weights, words_BW: jax.Array) -> jax.Array:

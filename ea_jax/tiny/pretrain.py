@@ -69,7 +69,7 @@ FLUX_LOOP = loop.LoopConfig(
     seed=21,
 )
 DISTIL_LOOP = dataclasses.replace(
-    FLUX_LOOP, steps=400, learning_rate=5e-4, warmup=20, ema=0.98, save_every=100, seed=22
+    FLUX_LOOP, steps=300, learning_rate=5e-4, warmup=20, ema=0.98, save_every=100, seed=22
 )
 # Last steps, in which the learning rate falls: blobs become objects there.
 FLUX_FALLING, DISTIL_FALLING = 2000, 200
