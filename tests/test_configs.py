@@ -185,12 +185,13 @@ class TestTinyWords:
         check_held_out(probes, trained_prompts(made))
 
 
-def test_the_tiny_default_starts_from_what_the_pilot_found_best() -> None:
+def test_the_tiny_default_is_what_flux_tiny_was_erased_with() -> None:
     made = settings_of("soccer", "tiny")
     assert (made.concept.anchor, made.concept.erase) == ("removed", "word_and_synonyms")
     assert (made.loss.keep, made.loss.lora) == (1.0, 0.0)
-    assert (made.optim.lr_lower, made.optim.lr_upper) == (3e-4, 5e-4)
-    assert 300 <= made.optim.pairs <= 400
+    assert made.loss.eta == 0.5
+    assert (made.optim.lr_lower, made.optim.lr_upper) == (1e-3, 5e-4)
+    assert made.optim.pairs == 200
     assert made.data.pool == 4
 
 
