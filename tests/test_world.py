@@ -345,6 +345,11 @@ class TestCaptions:
         assert unsaid(Scene(relation="kiss"), "kiss", "smooch", "snog", "peck") == 0
         assert unsaid(Scene(relation="hold hands"), "hold", "link", "walk", "pair") > 0.2
 
+    def test_no_caption_is_empty(self, monkeypatch) -> None:
+        monkeypatch.setattr(world, "THING_UNSAID", 1.0)
+        rng = np.random.default_rng(15)
+        assert all(world.caption(Scene(things=("dog",)), rng) for _ in range(300))
+
     def test_shuffling_keeps_every_word(self) -> None:
         rng = np.random.default_rng(9)
         text = "a soccer ball, red, on a gray background"

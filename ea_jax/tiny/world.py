@@ -169,7 +169,7 @@ def caption(scene: Scene, rng: np.random.Generator, split: str = "both") -> str:
         rare = THING_UNSAID if scene.things == (name,) and not scene.relation else 0.0
         if rng.random() < UNSAID.get(name, rare):
             words[name] = ""
-    text = describe(scene, rng, split=split, words=words)
+    text = describe(scene, rng, split=split, words=words) or describe(scene, rng, split=split)
     return shuffled(text, rng) if kind > 1 - SHUFFLED else text
 
 
