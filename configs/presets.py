@@ -5,7 +5,7 @@
 | `paper` | what the paper's text means; the default at full size |
 | `literal` | what the paper prints, equation by equation |
 | `release` | what the authors' PyTorch code does |
-| `robust` | a pilot's gentlest on unrelated concepts, synonyms erased too; flux-tiny's default |
+| `robust` | anchor without the concept, synonyms erased too, L_keep; flux-tiny's default |
 
 A preset is chosen with the variant: `--config configs/nudity.py:tiny+paper`. Single values are
 then still open to flags: `--config.loss.rsc=0`.
