@@ -63,6 +63,9 @@ PAPER: Overrides = {
         "irrelevant": 3,
         "pictures": 8,
         "keep_pictures": 1,
+        "inversions": 0,
+        "inversion_steps": 50,
+        "inversion_rate": 0.5,
     },
 }
 
@@ -100,6 +103,7 @@ CHANGES: dict[str, Overrides] = {
         "concept": {"erase": "word_and_synonyms", "anchor": "removed"},
         "loss": {"attn": 0.1, "lora": 0.0, "keep": 1.0, "rsc": 0.0, "eta": 0.5},
         "optim": {"pairs": 200, "lr_lower": 1e-3, "batch": 4, "keep_batch": 8},
+        "data": {"inversions": 16},
     },
 }
 

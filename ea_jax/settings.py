@@ -208,6 +208,9 @@ class DataSettings:
       irrelevant: words drawn for a row (K), from the three classes in turn.
       pictures: I_f, pictures of the concept for L_lora and L_rsc.
       keep_pictures: pictures of each of concept.preserve_prompts.
+      inversions: embeddings other than the word's, found to paint the concept, that are erased
+        like it; 0 for none. See `ea_jax.methods.inversions`.
+      inversion_steps, inversion_rate: of the search for each; its learning rate.
       cache: folder for banks and latents; None keeps nothing.
     """
 
@@ -219,6 +222,9 @@ class DataSettings:
     irrelevant: int = number(int, low=1)
     pictures: int = number(int, low=1)
     keep_pictures: int = number(int, low=1)
+    inversions: int = number(int, low=0)
+    inversion_steps: int = number(int, low=1)
+    inversion_rate: float = number(float, low=0, above=True)
     cache: str | None = optional(text())
 
     def __post_init__(self) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
 
 from ea_jax.tiny import vocabulary, world
-from ea_jax.tiny.probes import SEEDS, key, probes_for
+from ea_jax.tiny.probes import SEEDS, key, probes_for, scene_of
 
 CONCEPTS = ["soccer ball", "nude", "kiss", "sketch", "Santa Claus", "on"]
 
@@ -112,3 +113,9 @@ def test_the_same_seed_gives_the_same_probes_and_another_gives_others():
 def test_an_unknown_concept_names_its_neighbours():
     with pytest.raises(ValueError, match="no concept 'socer ball'; did you mean 'soccer ball'"):
         probes_for("socer ball", pictures=1)
+
+
+def test_a_scene_that_cannot_be_without_a_concept_is_refused():
+    usual = vocabulary.concept("flat art")
+    with pytest.raises(ValueError, match="scenes of 'cat' all show 'flat art'"):
+        scene_of(vocabulary.concept("cat"), np.random.default_rng(0), without=usual)

@@ -173,11 +173,11 @@ def test_the_command_line_paints_what_python_paints(finished, tmp_path, dev_fold
 def test_a_folder_of_another_config_is_refused_and_untouched(finished, dev_folder):
     folder, cache = finished
     before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-    refused = run(dev_folder, folder, cache, "--config.loss.eta=0.5")
+    refused = run(dev_folder, folder, cache, "--config.loss.eta=0.25")
     assert refused.returncode == 1
     message = refused.stderr.strip().splitlines()[-1]
     assert message.startswith("error: ")
-    assert "loss.eta = 1.0, not 0.5" in message
+    assert "loss.eta = 0.5, not 0.25" in message
     assert before == {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 

@@ -49,6 +49,7 @@ class PromptBank:
     Attributes:
       prompts: the distinct texts.
       t5_UTD, pooled_UD: bfloat16, one row for each of them.
+      said_UT: True at tokens of the text, False at its end and at padding.
       groups: `un`, `anchor`: [rows], a row's sentence with the concept and without it;
         `others`: [contrast rows, 1 + K], a row's synonym first, then its irrelevant words;
         `plain`: the unshuffled sentences, `plain_C` says whose; `preserve`: prompts without the
@@ -62,6 +63,7 @@ class PromptBank:
     prompts: tuple[str, ...]
     t5_UTD: np.ndarray
     pooled_UD: np.ndarray
+    said_UT: np.ndarray
     groups: Mapping[str, Group]
     concept_R: np.ndarray
     contrast_R: np.ndarray
@@ -178,6 +180,7 @@ def build(
         prompts=prompts,
         t5_UTD=t5_UTD,
         pooled_UD=pooled_UD,
+        said_UT=np.array([[end > start for start, end in row] for row in tokens.offsets]),
         groups=groups,
         concept_R=np.array([row.concept for row in made], np.int32),
         contrast_R=_places([bool(row.others) for row in made]),

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
-import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,16 +11,14 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from convert import WeightsError, files
+from ea_jax.concepts.array_cache import cached
 from ea_jax.flux.tokens import tokenize
 from ea_jax.flux.transformer import Text
-from ea_jax.runtime.fingerprint import cache_file, checksum
 
 Encode = Callable[[Sequence[str]], tuple[Any, Any]]
 # Changes when the same inputs would give other bytes.
 _VERSION = 1
 _NAMES = ("t5_UTD", "pooled_UD")
-_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,8 +70,6 @@ def encode_once(
       ValueError: `encode` returns another number of rows or tokens than it should.
       OSError: the cache can't be written.
     """
-    if cache is None:
-        return _encode_all(prompts, ids_UT.shape[1], encode, batch)
     inputs = {
         "version": _VERSION,
         "encoder": encoder,
@@ -83,21 +77,15 @@ def encode_once(
         "tokens": hashlib.sha256(np.ascontiguousarray(ids_UT, np.int32).tobytes()).hexdigest(),
         "length": ids_UT.shape[1],
     }
-    path = cache_file(cache, "prompts", inputs, ".safetensors")
-    if path.exists():
-        try:
-            arrays = _read(path, inputs)
-        # The others: a header whose JSON is whole but not what a header holds.
-        except (WeightsError, KeyError, TypeError, AttributeError) as error:
-            _log.warning("%s: %s; encoding %d prompts again", path, error, len(prompts))
-        else:
-            _log.info("read %d encoded prompts from %s", len(prompts), path)
-            return arrays
-    arrays = _encode_all(prompts, ids_UT.shape[1], encode, batch)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    metadata = {"inputs": json.dumps(inputs), "checksum": checksum(*arrays)}
-    files.write_arrays(path, dict(zip(_NAMES, arrays, strict=True)), metadata)
-    return arrays
+    t5_UTD, pooled_UD = cached(
+        cache,
+        inputs,
+        lambda: _encode_all(prompts, ids_UT.shape[1], encode, batch),
+        names=_NAMES,
+        kind="prompts",
+        what=f"{len(prompts)} encoded prompts",
+    )
+    return t5_UTD, pooled_UD
 
 
 def _encode_all(
@@ -119,15 +107,4 @@ def _encode_all(
             pooled_UD = np.empty((len(prompts), *pooled_BD.shape[1:]), jnp.bfloat16)
         t5_UTD[start : start + len(part)] = np.asarray(t5_BTD)[: len(part)]
         pooled_UD[start : start + len(part)] = np.asarray(pooled_BD)[: len(part)]
-    return t5_UTD, pooled_UD
-
-
-def _read(path: Path, inputs: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """The arrays of a cache file; WeightsError unless they are whole and made of these inputs."""
-    stored, metadata = files.header(path)
-    if metadata.get("inputs") != json.dumps(inputs) or set(stored) != set(_NAMES):
-        raise WeightsError("not a bank of these prompts")
-    t5_UTD, pooled_UD = (files.read(stored[name]) for name in _NAMES)
-    if metadata.get("checksum") != checksum(t5_UTD, pooled_UD):
-        raise WeightsError("damaged")
     return t5_UTD, pooled_UD

@@ -21,7 +21,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding
 
@@ -33,7 +32,7 @@ from ea_jax.concepts.rows import with_synonyms
 from ea_jax.flux import axes
 from ea_jax.flux.pipeline import Pipeline
 from ea_jax.flux.transformer import velocity
-from ea_jax.methods import pictures
+from ea_jax.methods import inversions, pictures
 from ea_jax.methods.batches import Batches
 from ea_jax.methods.erase_anything import (
     State,
@@ -42,7 +41,6 @@ from ea_jax.methods.erase_anything import (
     lower_step,
     upper_step,
 )
-from ea_jax.methods.pictures import Album
 from ea_jax.methods.trajectories import Rota, staggered
 from ea_jax.runtime.fingerprint import fingerprint, fingerprint_files
 from ea_jax.runtime.memory import peak_host_bytes
@@ -52,7 +50,6 @@ from ea_jax.settings import Settings
 
 _log = logging.getLogger(__name__)
 _LORA_KEY, _POOL_KEY = range(2)
-_CONCEPT_PICTURES, _KEEP_PICTURES = 101, 102
 
 Step = Callable[[State, Any, Any], tuple[State, Terms]]
 
@@ -220,10 +217,31 @@ def prepare(
     base = fingerprint(transformer)
     laps.lap("load")
     with jax.set_mesh(mesh):
-        albums = _albums(settings, pipeline, bank, base, mesh)
+        albums = pictures.albums(
+            pipeline,
+            bank,
+            settings=settings,
+            mesh=mesh,
+            lora=_no_edit(settings, pipeline, mesh),
+            base=base,
+        )
     laps.lap("sample")
-
     steps = _step_settings(settings, pipeline)
+    if settings.data.inversions:
+        assert albums[0] is not None
+        with jax.set_mesh(mesh):
+            found_MND = inversions.search(
+                transformer,
+                bank,
+                albums[0],
+                settings=settings,
+                steps=steps,
+                mesh=mesh,
+                fingerprint=base,
+            )
+        bank = inversions.with_inversions(bank, found_MND)
+        laps.lap("invert")
+
     rota = Rota(settings.data.pool, settings.optim.batch, len(steps.sigmas) - 1)
     batches = Batches(settings, bank, rota, *albums, parts=batch_parts(mesh))
     lower, upper = _optimisers(settings)
@@ -310,35 +328,6 @@ def _encode(
     )
     shown = (*settings.sample.prompts, *settings.concept.sentences[:1], *painted)
     return bank, Encoded.make(shown, **options)
-
-
-def _albums(
-    settings: Settings, pipeline: Pipeline, bank: banks.PromptBank, base: str, mesh: Mesh
-) -> tuple[Album | None, Album | None]:
-    """Pictures of the concept's sentences and of the prompts to keep, where a term needs them."""
-    loss, data = settings.loss, settings.data
-    frozen = {
-        "settings": settings,
-        "mesh": mesh,
-        "lora": _no_edit(settings, pipeline, mesh),
-        "base": base,
-    }
-
-    def album(group: str, numbers: np.ndarray, kind: int, what: str) -> Album:
-        seeds = pictures.training_seeds(len(numbers), seed=settings.optim.seed, kind=kind)
-        text = bank.text(group, numbers)
-        latent_PSC = pictures.sample(pipeline, text, seeds, what=what, **frozen)
-        return Album(latent_PSC, numbers, seeds)
-
-    concept = keep = None
-    if loss.lora or loss.rsc:
-        numbers = np.resize(bank.plain(), data.pictures)
-        concept = album("plain", numbers, _CONCEPT_PICTURES, "pictures of the concept")
-    if loss.keep:
-        count = len(settings.concept.preserve_prompts)
-        numbers = np.tile(np.arange(count), data.keep_pictures)
-        keep = album("preserve", numbers, _KEEP_PICTURES, "pictures to keep")
-    return concept, keep
 
 
 def _step_settings(settings: Settings, pipeline: Pipeline) -> StepSettings:

@@ -7,22 +7,21 @@ stay latents: nothing is decoded, so nothing of the kind can reach a disk as a p
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import math
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from convert import WeightsError, files
+from ea_jax.concepts.array_cache import cached
+from ea_jax.concepts.bank import PromptBank
 from ea_jax.flux import latents
 from ea_jax.flux.pipeline import Pipeline
 from ea_jax.flux.transformer import Text
-from ea_jax.runtime.fingerprint import cache_file, checksum
+from ea_jax.runtime.fingerprint import checksum
 from ea_jax.runtime.mesh import put_rows
 from ea_jax.runtime.streams import stream
 from ea_jax.settings import Settings
@@ -32,7 +31,7 @@ _log = logging.getLogger(__name__)
 _VERSION = 2
 # Training draws its seeds from here on; those of grids and of the evaluation are smaller.
 FIRST_SEED = 2**31
-_NAME = "latent_PSC"
+_OF_CONCEPT, _TO_KEEP = 101, 102
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,22 +99,59 @@ def sample(
         "dtype": model.dtype,
         "attention": model.attention,
     }
-    if settings.data.cache is None:
-        return _sample(pipeline, text, seeds, settings, mesh, lora, what)
-    path = cache_file(settings.data.cache, "latents", inputs, ".safetensors")
-    if path.exists():
-        try:
-            latent_PSC = _read(path, inputs)
-        except (WeightsError, KeyError, TypeError, AttributeError) as error:
-            _log.warning("%s: %s; sampling %s again", path, error, what)
-        else:
-            _log.info("read %d %s from %s", len(latent_PSC), what, path)
-            return latent_PSC
-    latent_PSC = _sample(pipeline, text, seeds, settings, mesh, lora, what)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    metadata = {"inputs": json.dumps(inputs), "checksum": checksum(latent_PSC)}
-    files.write_arrays(path, {_NAME: latent_PSC}, metadata)
+    (latent_PSC,) = cached(
+        settings.data.cache,
+        inputs,
+        lambda: (_sample(pipeline, text, seeds, settings, mesh, lora, what),),
+        names=("latent_PSC",),
+        kind="latents",
+        what=f"{len(seeds)} {what}",
+    )
     return latent_PSC
+
+
+def albums(
+    pipeline: Pipeline,
+    bank: PromptBank,
+    *,
+    settings: Settings,
+    mesh: Mesh,
+    lora: Any,
+    base: str,
+) -> tuple[Album | None, Album | None]:
+    """Pictures of the concept's sentences and of the prompts to keep, where a term needs them.
+
+    Args:
+      pipeline: with its transformer loaded.
+      bank: encoded prompts.
+      settings, mesh, lora, base: see `sample`.
+    """
+    loss, data = settings.loss, settings.data
+
+    def album(group: str, number_P: np.ndarray, kind: int, what: str) -> Album:
+        seeds = training_seeds(len(number_P), seed=settings.optim.seed, kind=kind)
+        text = bank.text(group, number_P)
+        latent_PSC = sample(
+            pipeline,
+            text,
+            seeds,
+            settings=settings,
+            mesh=mesh,
+            lora=lora,
+            base=base,
+            what=what,
+        )
+        return Album(latent_PSC, number_P, seeds)
+
+    concept = keep = None
+    if loss.lora or loss.rsc or data.inversions:
+        numbers = np.resize(bank.plain(), data.pictures)
+        concept = album("plain", numbers, _OF_CONCEPT, "pictures of the concept")
+    if loss.keep:
+        count = len(settings.concept.preserve_prompts)
+        numbers = np.tile(np.arange(count), data.keep_pictures)
+        keep = album("preserve", numbers, _TO_KEEP, "pictures to keep")
+    return concept, keep
 
 
 def sampled(
@@ -177,14 +213,3 @@ def _sample(
         if math.log2(done / batch).is_integer() or done == len(seeds):
             _log.info("sampled %d of %d %s", done, len(seeds), what)
     return np.concatenate(parts)
-
-
-def _read(path: Path, inputs: dict[str, Any]) -> np.ndarray:
-    """The array of a cache file; WeightsError unless it is whole and made of these inputs."""
-    stored, metadata = files.header(path)
-    if metadata.get("inputs") != json.dumps(inputs) or set(stored) != {_NAME}:
-        raise WeightsError("not these pictures")
-    latent_PSC = files.read(stored[_NAME])
-    if metadata.get("checksum") != checksum(latent_PSC):
-        raise WeightsError("damaged")
-    return latent_PSC

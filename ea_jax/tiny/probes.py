@@ -20,6 +20,7 @@ from ea_jax.tiny.vocabulary import CONCEPTS, Concept
 from ea_jax.tiny.world import Scene
 
 SEEDS = 1_000_000  # first seed of evaluation's pictures; training draws from 2**31 on
+_DRAWS = 1000
 
 
 def probes_for(
@@ -89,11 +90,18 @@ def scene_of(
 
     A style's own shows any one thing. With `styled` the style is any, with `pair` an object stands
     beside another one.
+
+    Raises:
+      ValueError: no scene of this kind is without the other concept.
     """
-    while True:
+    for _ in range(_DRAWS):
         scene = _scene_of(concept, rng, styled, pair)
         if without is None or key(without) not in scene.labels():
             return scene
+    raise ValueError(
+        f"{_DRAWS} scenes of {concept.name!r} all show {without and without.name!r}; "
+        "draw them in any style, or ask for another concept"
+    )
 
 
 def _scene_of(concept: Concept, rng: np.random.Generator, styled: bool, pair: bool) -> Scene:

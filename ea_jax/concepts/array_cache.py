@@ -1,0 +1,68 @@
+"""Arrays that cost time to make, kept in a file that is known to be theirs."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convert import WeightsError, files
+from ea_jax.runtime.fingerprint import cache_file, checksum
+
+Arrays = tuple[np.ndarray, ...]
+_log = logging.getLogger(__name__)
+
+
+def cached(
+    cache: str | Path | None,
+    inputs: Mapping[str, Any],
+    make: Callable[[], Arrays],
+    *,
+    names: Sequence[str],
+    kind: str,
+    what: str,
+) -> Arrays:
+    """What `make` returns, or what it returned before for the same inputs.
+
+    Args:
+      cache: folder; None keeps nothing. A file there that is damaged is logged and made anew.
+      inputs: all that the arrays are made from, of what JSON can hold.
+      make: makes the arrays.
+      names: theirs, in the file.
+      kind: begins the file's name.
+      what: the arrays are, for the log.
+    Raises:
+      OSError: the cache can't be written.
+    """
+    if cache is None:
+        return make()
+    path = cache_file(cache, kind, inputs, ".safetensors")
+    if path.exists():
+        try:
+            arrays = _read(path, inputs, names)
+        # The others: a header whose JSON is whole but not what a header holds.
+        except (WeightsError, KeyError, TypeError, AttributeError) as error:
+            _log.warning("%s: %s; making %s again", path, error, what)
+        else:
+            _log.info("read %s from %s", what, path)
+            return arrays
+    arrays = make()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    metadata = {"inputs": json.dumps(inputs), "checksum": checksum(*arrays)}
+    files.write_arrays(path, dict(zip(names, arrays, strict=True)), metadata)
+    return arrays
+
+
+def _read(path: Path, inputs: Mapping[str, Any], names: Sequence[str]) -> Arrays:
+    """The arrays of a cache file; WeightsError unless they are whole and made of these inputs."""
+    stored, metadata = files.header(path)
+    if metadata.get("inputs") != json.dumps(inputs) or set(stored) != set(names):
+        raise WeightsError("made of other inputs")
+    arrays = tuple(files.read(stored[name]) for name in names)
+    if metadata.get("checksum") != checksum(*arrays):
+        raise WeightsError("damaged")
+    return arrays
