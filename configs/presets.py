@@ -5,7 +5,7 @@
 | `paper` | what the paper's text means; the default at full size |
 | `literal` | what the paper prints, equation by equation |
 | `release` | what the authors' PyTorch code does |
-| `robust` | anchor without the concept, synonyms erased too, L_keep; flux-tiny's default |
+| `robust` | anchor removed, synonyms and inversions erased too, L_keep; flux-tiny's default |
 
 A preset is chosen with the variant: `--config configs/nudity.py:tiny+paper`. Single values are
 then still open to flags: `--config.loss.rsc=0`.
@@ -102,7 +102,13 @@ CHANGES: dict[str, Overrides] = {
     "robust": {
         "concept": {"erase": "word_and_synonyms", "anchor": "removed"},
         "loss": {"attn": 0.1, "lora": 0.0, "keep": 1.0, "rsc": 0.0, "eta": 0.5},
-        "optim": {"pairs": 200, "lr_lower": 1e-3, "batch": 4, "keep_batch": 8},
+        "optim": {
+            "pairs": 200,
+            "lr_lower": 2e-3,
+            "lr_upper": 1e-3,
+            "batch": 4,
+            "keep_batch": 8,
+        },
         "data": {"inversions": 16},
     },
 }

@@ -35,7 +35,7 @@ class ModelSettings:
       resolution: side of the square pictures, pixels.
       text_length: T5 tokens of a prompt, end token included.
       guidance: distilled guidance; None for a model without (schnell).
-      attention: backend of joint attention.
+      attention: backend of joint attention; `splash` is for TPUs, `cudnn` for Hopper GPUs.
       remat: what a backward pass computes again to save memory.
     """
 
@@ -45,7 +45,7 @@ class ModelSettings:
     resolution: int = number(int, low=16)
     text_length: int = number(int, low=2, high=512)
     guidance: float | None = optional(number(float, low=0))
-    attention: str = choice("chunked", "full")
+    attention: str = choice("chunked", "full", "splash", "cudnn")
     remat: str = choice("none", "block", "dots")
 
     def __post_init__(self) -> None:

@@ -190,8 +190,8 @@ def test_the_tiny_default_is_what_flux_tiny_was_erased_with() -> None:
     assert (made.concept.anchor, made.concept.erase) == ("removed", "word_and_synonyms")
     assert (made.loss.keep, made.loss.lora) == (1.0, 0.0)
     assert made.loss.eta == 0.5
-    assert (made.optim.lr_lower, made.optim.lr_upper) == (1e-3, 5e-4)
-    assert made.optim.pairs == 200
+    assert (made.optim.lr_lower, made.optim.lr_upper) == (2e-3, 1e-3)
+    assert (made.optim.pairs, made.data.inversions) == (200, 16)
     assert made.data.pool == 4
 
 

@@ -142,26 +142,39 @@ def test_a_search_among_pictures_that_are_no_numbers_stops(made):
         search(made, inversion_steps=1, latent=np.nan)
 
 
-def test_each_row_of_the_word_comes_once_more_with_an_inversion_in_its_place(made):
-    found = np.stack([np.full((2, SMALL.joint_attention_dim), float(m)) for m in (70, 80, 90)])
-    more = inversions.with_inversions(made, found)
+def test_rows_of_the_word_come_again_part_inversion_part_word(made):
+    rng = np.random.default_rng(2)
+    found = rng.standard_normal((3, 2, SMALL.joint_attention_dim)).astype(np.float32)
+    more = inversions.with_inversions(made, found, seed=0)
     own, count = made.rows(concept=0), len(made.rows())
     assert len(more.rows()) == count + len(own)
     assert more.digest != made.digest
+    taken = set()
     for place, row in enumerate(own):
         text, columns = more.text("un", [count + place]), more.columns("un", [count + place])
-        t5_TD = text.t5_BTD[0].astype(np.float32)
-        at = columns.idx_BN[0][columns.mask_BN[0]]
-        np.testing.assert_array_equal(t5_TD[at], (70, 80, 90)[place % 3])
         before = made.text("un", [row])
+        t5_TD, word_TD = (x.t5_BTD[0].astype(np.float32) for x in (text, before))
+        at = columns.idx_BN[0][columns.mask_BN[0]]
         elsewhere = np.delete(np.arange(LENGTH), at)
-        np.testing.assert_array_equal(t5_TD[elsewhere], before.t5_BTD[0][elsewhere])
+        np.testing.assert_array_equal(t5_TD[elsewhere], word_TD[elsewhere])
         np.testing.assert_array_equal(text.pooled_BD, before.pooled_BD)
+        # One of the inversions and the word make up each token of the row.
+        misses = []
+        for e in found:
+            fits = [
+                np.linalg.lstsq(np.stack([e[n], word_TD[token]], 1), t5_TD[token])
+                for n, token in enumerate(at)
+            ]
+            misses.append(sum(float(residual[0]) for _, residual, *_ in fits))
+        taken.add(int(np.argmin(misses)))
+        assert min(misses) < 0.01 * np.square(t5_TD[at]).sum()
+        assert int(more.sentence_R[count + place]) == int(made.sentence_R[row])
         for a, b in zip(
             jax.tree.leaves(more.text("anchor", [count + place])),
             jax.tree.leaves(made.text("anchor", [row])),
             strict=True,
         ):
             np.testing.assert_array_equal(a, b)
+    assert taken == {0, 1, 2}
     # L_rsc draws from rows with synonyms, and these have none.
     np.testing.assert_array_equal(more.contrast_rows(), made.contrast_rows())

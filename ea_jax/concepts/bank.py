@@ -54,7 +54,7 @@ class PromptBank:
         `others`: [contrast rows, 1 + K], a row's synonym first, then its irrelevant words;
         `plain`: the unshuffled sentences, `plain_C` says whose; `preserve`: prompts without the
         concept; `empty`: the empty prompt.
-      concept_R: concept of each row.
+      concept_R, sentence_R: concept of each row, and which of its sentences.
       contrast_R: for each row its place in `others`, -1 where its concept has no synonym.
       plain_C: concept of each sentence in `plain`.
       words: all words besides the concepts that rows were made with.
@@ -66,13 +66,14 @@ class PromptBank:
     said_UT: np.ndarray
     groups: Mapping[str, Group]
     concept_R: np.ndarray
+    sentence_R: np.ndarray
     contrast_R: np.ndarray
     plain_C: np.ndarray
     words: tuple[str, ...]
 
-    def rows(self, *, concept: int | None = None) -> np.ndarray:
-        """Numbers of all rows, or of one concept's."""
-        return np.flatnonzero(_is(self.concept_R, concept))
+    def rows(self, *, concept: int | None = None, sentence: int | None = None) -> np.ndarray:
+        """Numbers of all rows, or of one concept's, or of those with one sentence."""
+        return np.flatnonzero(_is(self.concept_R, concept) & _is(self.sentence_R, sentence))
 
     def contrast_rows(self, *, concept: int | None = None) -> np.ndarray:
         """Numbers of the rows that have a synonym and irrelevant words; maybe none."""
@@ -183,6 +184,7 @@ def build(
         said_UT=np.array([[end > start for start, end in row] for row in tokens.offsets]),
         groups=groups,
         concept_R=np.array([row.concept for row in made], np.int32),
+        sentence_R=np.array([row.sentence for row in made], np.int32),
         contrast_R=_places([bool(row.others) for row in made]),
         plain_C=np.array([number for number, _ in plain], np.int32),
         words=tuple(dict.fromkeys(word for row in made for word in row.words)),
@@ -229,5 +231,5 @@ def _places(has: Sequence[bool]) -> np.ndarray:
     return np.where(has_R, np.cumsum(has_R) - 1, -1).astype(np.int32)
 
 
-def _is(concept_R: np.ndarray, concept: int | None) -> np.ndarray:
-    return np.full(len(concept_R), True) if concept is None else concept_R == concept
+def _is(number_R: np.ndarray, wanted: int | None) -> np.ndarray:
+    return np.full(len(number_R), True) if wanted is None else number_R == wanted

@@ -95,6 +95,7 @@ class Row:
 
     Attributes:
       concept: number of the concept.
+      sentence: which of its sentences; synonyms have their concept's, in the same order.
       un: with the concept.
       anchor: without it.
       others: with a synonym, then with K irrelevant words; empty without a synonym.
@@ -102,6 +103,7 @@ class Row:
     """
 
     concept: int
+    sentence: int
     un: Variant
     anchor: Variant
     others: tuple[Variant, ...]
@@ -152,7 +154,8 @@ def rows(concepts: Sequence[Concept], recipe: Recipe) -> list[Row]:
                 "each class (concept.no_relation, far, mid), or no synonym, which turns L_rsc off"
             )
         for turn in range(recipe.shuffles):
-            made.append(_row(number, concept, texts[turn % len(texts)], turn, recipe))
+            sentence = turn % len(texts)
+            made.append(_row(number, concept, sentence, turn, recipe))
     return made
 
 
@@ -165,7 +168,9 @@ def require_absent(word: str, texts: Sequence[str], *, setting: str) -> None:
             )
 
 
-def _row(number: int, concept: Concept, text: str, turn: int, recipe: Recipe) -> Row:
+def _row(number: int, concept: Concept, sentence: int, turn: int, recipe: Recipe) -> Row:
+    text = plain(concept)[sentence]
+
     def own(kind: int) -> np.random.Generator:
         return stream(recipe.seed, _ROWS, number, turn, kind)
 
@@ -189,6 +194,7 @@ def _row(number: int, concept: Concept, text: str, turn: int, recipe: Recipe) ->
 
     return Row(
         concept=number,
+        sentence=sentence,
         un=Variant(text, phrases(concept.word)),
         anchor=Variant(anchor),
         others=tuple(Variant(*pair) for pair in zip(others, map(phrases, words), strict=True)),

@@ -12,10 +12,13 @@ from __future__ import annotations
 
 import difflib
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
 from flax import struct
+
+from ea_jax.runtime.mesh import RULES
 
 QUERY_CHUNK = 512
 
@@ -47,12 +50,14 @@ def joint_attention(
         float32.
       columns: keys whose softmax columns are returned.
       backend: `full` writes the map out; `chunked` holds it for 512 queries at a time and
-        recomputes it in the backward pass. Both are exact, gradients included.
+        recomputes it in the backward pass; `splash` is a kernel for TPUs, `cudnn` one for Hopper
+        GPUs in half precision, see the modules of these names. All of them are exact, gradients
+        included, up to the rounding of the inputs' dtype.
     Returns:
       The attention's output [B, S, H, E] in v's dtype, and the columns [B, H, Q, N] float32 in
       [0, 1] with Q = S, or None.
     Raises:
-      ValueError: unknown backend.
+      ValueError: unknown backend, or one that these devices or this dtype can't have.
     """
     check_backend(backend)
     return _BACKENDS[backend](q_BSHE, k_BSHE, v_BSHE, columns)
@@ -75,11 +80,15 @@ def _full(q, k, v, columns):
     out = jnp.einsum("bhqk,bkhe->bqhe", weights_BHQK.astype(v.dtype), v, **f32).astype(v.dtype)
     if columns is None:
         return out, None
+    return out, _columns(q, k, lse_BHQ, columns, scale=scale)
+
+
+def _columns(q, k, lse_BHQ, columns, *, scale):
     # Gathered from k, not from the map: the transpose is a scatter of N rows, not of Q x N.
     k_BNHE = jnp.take_along_axis(k, columns.idx_BN[:, :, None, None], axis=1)
-    chosen_BHQN = jnp.einsum("bqhe,bnhe->bhqn", q, k_BNHE, **f32) * scale
-    cols_BHQN = jnp.exp(chosen_BHQN - lse_BHQ[..., None])
-    return out, jnp.where(columns.mask_BN[:, None, None, :], cols_BHQN, 0.0)
+    chosen_BHQN = jnp.einsum("bqhe,bnhe->bhqn", q, k_BNHE, preferred_element_type=jnp.float32)
+    cols_BHQN = jnp.exp(chosen_BHQN * scale - lse_BHQ[..., None])
+    return jnp.where(columns.mask_BN[:, None, None, :], cols_BHQN, 0.0)
 
 
 def _chunked(q, k, v, columns):
@@ -99,4 +108,39 @@ def _chunked(q, k, v, columns):
     return out, cols
 
 
-_BACKENDS = {"full": _full, "chunked": _chunked}
+# Kernels are imported where they are used: nobody else needs Pallas.
+def _splash(q, k, v, columns):
+    from ea_jax.flux import splash
+
+    # The kernel has no scale. Columns take the queries as rounded here, or rows wouldn't sum to 1.
+    q = q * q.shape[-1] ** -0.5
+    out, lse_BHQ = splash.attention_and_lse(q, k, v)
+    return out, None if columns is None else _columns(q, k, lse_BHQ, columns, scale=1.0)
+
+
+def _cudnn(q, k, v, columns):
+    from ea_jax.flux import cudnn
+
+    return cudnn.attention_and_columns(q, k, v, columns)
+
+
+def device_axes(rows: int, heads: int) -> tuple[str | tuple[str, ...] | None, ...] | None:
+    """Mesh axes over which a kernel's rows and heads are split, one entry each.
+
+    Args:
+      rows, heads: sizes of the axes; one that the mesh doesn't divide stays whole, entry None.
+    Returns:
+      None without a mesh of `jax.set_mesh`, or with a mesh of one device.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return None
+
+    def divided(axes, size):
+        names = (axes,) if isinstance(axes, str) else axes or ()
+        return axes if size % math.prod(mesh.shape[name] for name in names) == 0 else None
+
+    return divided(RULES["batch"], rows), divided(RULES["heads"], heads)
+
+
+_BACKENDS = {"full": _full, "chunked": _chunked, "splash": _splash, "cudnn": _cudnn}

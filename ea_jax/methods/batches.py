@@ -13,13 +13,14 @@ import numpy as np
 from ea_jax.concepts.bank import PromptBank, draw
 from ea_jax.methods.erase_anything import Contrast, LowerBatch, Pictures, UpperBatch
 from ea_jax.methods.pictures import FIRST_SEED, Album
-from ea_jax.methods.trajectories import Rota
+from ea_jax.methods.trajectories import Rota, Visit
 from ea_jax.runtime.mesh import pad_rows
 from ea_jax.runtime.streams import stream
 from ea_jax.settings import Settings
 
 # One stream of random numbers for each purpose, told apart by its first key after the seed.
 _PATH, _RESAMPLED, _INDEX, _LOWER, _UPPER, _LORA, _KEEP, _CONTRAST, _CONTRAST_PICTURE = range(9)
+_VISIT = 9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,8 +50,18 @@ class Batches:
         return bool(loss.lora or loss.keep or loss.rsc)
 
     def path_row(self, member: int, round: int) -> int:  # noqa: A002 - a path is a round here
-        """The bank's row that a member of the pool follows on its `round`-th path."""
+        """The bank's row whose sentence a member of the pool follows on its `round`-th path."""
         return draw(self.bank.rows(), self._seed, _PATH, member, round)
+
+    def visit_row(self, visit: Visit) -> int:
+        """The row that a visit trains: the path's sentence, in any order of words, by any name.
+
+        A path keeps its picture for as many visits as there are steps. Were its row kept as well,
+        a run of 200 pairs would see thirty rows.
+        """
+        sentence = int(self.bank.sentence_R[self.path_row(visit.member, visit.round)])
+        choices = self.bank.rows(sentence=sentence)
+        return draw(choices, self._seed, _VISIT, visit.member, visit.round, visit.index)
 
     def lower(self, step: int) -> LowerBatch:
         """Prompts and places of lower step `step`, from 0."""
@@ -60,7 +71,7 @@ class Batches:
             members = [visit.member for visit in visits]
             fresh = [visit.fresh for visit in visits]
             index = [visit.index for visit in visits]
-            rows = [self.path_row(visit.member, visit.round) for visit in visits]
+            rows = [self.visit_row(visit) for visit in visits]
         else:
             members, fresh = list(range(size)), [True] * size
             # One path is walked for the whole batch, so all its rows stop at one index.

@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -31,7 +31,7 @@ from ea_jax.concepts.encoding import Encoded
 from ea_jax.concepts.rows import with_synonyms
 from ea_jax.flux import axes
 from ea_jax.flux.pipeline import Pipeline
-from ea_jax.flux.transformer import velocity
+from ea_jax.flux.transformer import TransformerConfig, velocity
 from ea_jax.methods import inversions, pictures
 from ea_jax.methods.batches import Batches
 from ea_jax.methods.erase_anything import (
@@ -143,7 +143,7 @@ class Erasure:
         settings = self.settings
         adapters = _fresh_lora(settings, self.pipeline)
         shared = settings.optim.optimisers == "one"
-        lower, upper = _optimisers(settings)
+        lower, upper = optimisers(settings)
         shape = (settings.data.pool, *_packed_shape(self.pipeline, settings))
         return State(
             lora=adapters,
@@ -226,7 +226,11 @@ def prepare(
             base=base,
         )
     laps.lap("sample")
-    steps = _step_settings(settings, pipeline)
+    h, w, _ = pipeline.latent_shape(settings.model.resolution, settings.model.resolution)
+    sigmas = pipeline.sigmas(
+        settings.sample.steps, settings.model.resolution, settings.model.resolution
+    )
+    steps = step_settings(settings, pipeline.transformer_config, (h // 2, w // 2), sigmas)
     if settings.data.inversions:
         assert albums[0] is not None
         with jax.set_mesh(mesh):
@@ -239,18 +243,12 @@ def prepare(
                 mesh=mesh,
                 fingerprint=base,
             )
-        bank = inversions.with_inversions(bank, found_MND)
+        bank = inversions.with_inversions(bank, found_MND, seed=settings.optim.seed)
         laps.lap("invert")
 
     rota = Rota(settings.data.pool, settings.optim.batch, len(steps.sigmas) - 1)
     batches = Batches(settings, bank, rota, *albums, parts=batch_parts(mesh))
-    lower, upper = _optimisers(settings)
-    whole = _whole(mesh)
-
-    def jitted(step, optimiser) -> Step:
-        bound = functools.partial(step, settings=steps, optimiser=optimiser)
-        return jax.jit(bound, donate_argnums=0, out_shardings=(whole, whole))
-
+    lower, upper = jitted(settings, steps, mesh)
     return Erasure(
         settings=settings,
         pipeline=pipeline,
@@ -261,9 +259,21 @@ def prepare(
         words=words,
         base=base,
         seconds=laps.seconds,
-        lower=jitted(lower_step, lower),
-        upper=jitted(upper_step, upper) if batches.has_upper else None,
+        lower=lower,
+        upper=upper if batches.has_upper else None,
     )
+
+
+def jitted(settings: Settings, steps: StepSettings, mesh: Mesh) -> tuple[Any, Any]:
+    """The pair of steps as programs of (state, base weights, batch); the state is used up."""
+    whole = _whole(mesh)
+
+    def program(step, optimiser):
+        bound = functools.partial(step, settings=steps, optimiser=optimiser)
+        return jax.jit(bound, donate_argnums=0, out_shardings=(whole, whole))
+
+    lower, upper = optimisers(settings)
+    return program(lower_step, lower), program(upper_step, upper)
 
 
 def _open(settings: Settings, mesh: Mesh) -> Pipeline:
@@ -330,25 +340,27 @@ def _encode(
     return bank, Encoded.make(shown, **options)
 
 
-def _step_settings(settings: Settings, pipeline: Pipeline) -> StepSettings:
-    model = settings.model
-    h, w, _ = pipeline.latent_shape(model.resolution, model.resolution)
-    rows, columns = h // 2, w // 2
-    sigmas = pipeline.sigmas(settings.sample.steps, model.resolution, model.resolution)
+def step_settings(
+    settings: Settings,
+    model: TransformerConfig,
+    grid: tuple[int, int],
+    sigmas: Iterable[float],
+) -> StepSettings:
+    """What is static about a run's steps: the model's shape, packed tokens, noise levels."""
     return StepSettings(
-        model=pipeline.transformer_config,
-        grid=(rows, columns),
+        model=model,
+        grid=grid,
         sigmas=tuple(map(float, sigmas)),
         loss=settings.loss,
         lora_scale=settings.lora.alpha / settings.lora.rank,
         x_t=settings.data.x_t,
-        guidance=model.guidance,
-        attention=model.attention,
-        remat=model.remat,
+        guidance=settings.model.guidance,
+        attention=settings.model.attention,
+        remat=settings.model.remat,
     )
 
 
-def _optimisers(
+def optimisers(
     settings: Settings,
 ) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
     """AdamW for each level, over the adapters of the scope; both the same where there is one."""

@@ -40,7 +40,7 @@ _log = logging.getLogger(__name__)
 _VERSION = 1
 # What is painted is decided at high noise.
 LOWEST_T = 0.5
-_START, _PICTURE, _NOISE = 201, 202, 203
+_START, _PICTURE, _NOISE, _SHARE = 201, 202, 203, 204
 
 
 class Batch(struct.PyTreeNode):
@@ -107,17 +107,30 @@ def search(
     return found_MND
 
 
-def with_inversions(bank: PromptBank, found_MND: np.ndarray) -> PromptBank:
-    """The bank with each row of concept 0 once more, with an inversion in place of the word.
+def with_inversions(bank: PromptBank, found_MND: np.ndarray, *, seed: int) -> PromptBank:
+    """The bank with each row of concept 0 once more, part inversion, part word.
+
+    How much of the word, is drawn for each: between 0 and 1, so that what lies between the two is
+    erased as well.
 
     Args:
       bank: of a run.
       found_MND: of `search`; the rows take them in turn.
+      seed: of the run.
     """
     rows = bank.rows(concept=0)
-    taken = np.arange(len(rows)) % len(found_MND)
+    # Each time round the sentences, they meet other inversions.
+    sentences = bank.sentence_R[rows].max() + 1
+    taken = (np.arange(len(rows)) + np.arange(len(rows)) // sentences) % len(found_MND)
     text, columns = bank.text("un", rows), bank.columns("un", rows)
-    t5_RTD = np.asarray(place(jnp.asarray(text.t5_BTD), columns, jnp.asarray(found_MND[taken])))
+    share_R11 = np.array([[[stream(seed, _SHARE, place).random()]] for place in range(len(rows))])
+    own_RND = np.take_along_axis(
+        np.asarray(text.t5_BTD, np.float32), np.asarray(columns.idx_BN)[..., None], axis=1
+    )
+    found_RND = found_MND[taken][:, np.arange(own_RND.shape[1]) % found_MND.shape[1]]
+    mixed_RND = share_R11 * own_RND + (1 - share_R11) * found_RND
+    mixed_RND *= _scale_of(found_RND) / _scale_of(mixed_RND)
+    t5_RTD = np.asarray(place(jnp.asarray(text.t5_BTD), columns, jnp.asarray(mixed_RND)))
     un, anchor = bank.groups["un"], bank.groups["anchor"]
     fresh_R = len(bank.prompts) + np.arange(len(rows), dtype=np.int32)
     more = {
@@ -139,6 +152,7 @@ def with_inversions(bank: PromptBank, found_MND: np.ndarray) -> PromptBank:
         said_UT=np.concatenate([bank.said_UT, bank.said_UT[un.prompt_G[rows]]]),
         groups={**bank.groups, **more},
         concept_R=np.concatenate([bank.concept_R, bank.concept_R[rows]]),
+        sentence_R=np.concatenate([bank.sentence_R, bank.sentence_R[rows]]),
         contrast_R=np.concatenate([bank.contrast_R, np.full(len(rows), -1, np.int32)]),
     )
 
@@ -259,6 +273,11 @@ def _scale(bank: PromptBank) -> float:
     rows, places = np.nonzero(columns.mask_BN)
     own_ND = np.asarray(text.t5_BTD)[rows, columns.idx_BN[rows, places]].astype(np.float32)
     return float(np.sqrt(np.square(own_ND).mean()))
+
+
+def _scale_of(x_RND: np.ndarray) -> np.ndarray:
+    """Root mean square of each embedding, [R, N, 1]."""
+    return np.sqrt(np.square(x_RND).mean(-1, keepdims=True))
 
 
 def _other_words(bank: PromptBank) -> np.ndarray:

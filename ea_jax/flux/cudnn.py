@@ -1,0 +1,107 @@
+"""Attention by cuDNN's flash kernel, with columns of its softmax as further lanes of the values.
+
+Column n of P is P times the one-hot vector of its key, so with
+
+    V' = [V | onehot(idx)],   P V' = [out | P[:, :, idx]]
+
+the kernel's own gradient is the columns' too. Queries and keys are padded with zeros to the width
+of V', which adds nothing to their products.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+from ea_jax.flux.attention import Columns, device_axes
+
+# cuDNN takes multiples of 8. Its backward pass takes wider heads than these on Hopper alone.
+LANES, WIDEST = 8, 128
+
+
+def attention_and_columns(
+    q_BSHE: jax.Array,
+    k_BSHE: jax.Array,
+    v_BSHE: jax.Array,
+    columns: Columns | None,
+    *,
+    implementation: Literal["cudnn", "xla"] = "cudnn",
+) -> tuple[jax.Array, jax.Array | None]:
+    """Softmax attention without a mask; optionally the columns of some keys.
+
+    A program with it can't be compiled ahead of time: JAX asks a GPU of this process whether it
+    has the kernel.
+
+    Args:
+      q_BSHE, k_BSHE, v_BSHE: queries, keys, values, bfloat16 or float16.
+      columns: keys whose softmax columns are returned.
+      implementation: JAX's name of it; `xla` takes any dtype on any device, for tests.
+    Returns:
+      The attention's output [B, S, H, E] in v's dtype, and the columns [B, H, Q, N] float32 in
+      [0, 1], of v's precision, with Q = S; or None.
+    Raises:
+      ValueError: another dtype, or a device without this kernel.
+    """
+    E = q_BSHE.shape[-1]
+    wanted = 0 if columns is None else columns.idx_BN.shape[1]
+    width = E + wanted + -(E + wanted) % LANES
+    if implementation == "cudnn":
+        _check_dtype(q_BSHE.dtype)
+        _check_device(width)
+    v_BSHW = v_BSHE
+    if columns is not None:
+        v_BSHW = jnp.concatenate([v_BSHE, _lanes(columns, v_BSHE)], axis=-1)
+    q_BSHW, k_BSHW, v_BSHW = (_widen(x, width) for x in (q_BSHE, k_BSHE, v_BSHW))
+    out_BSHW = jax.nn.dot_product_attention(
+        q_BSHW, k_BSHW, v_BSHW, scale=E**-0.5, implementation=implementation
+    )
+    out_BSHE = out_BSHW[..., :E]
+    if columns is None:
+        return out_BSHE, None
+    cols_BQHN = out_BSHW[..., E : E + wanted]
+    return out_BSHE, jnp.moveaxis(cols_BQHN, 1, 2).astype(jnp.float32)
+
+
+def _check_dtype(dtype: jnp.dtype) -> None:
+    if dtype not in (jnp.bfloat16, jnp.float16):
+        raise ValueError(
+            f"attention backend 'cudnn' takes half precision, not {dtype}; "
+            "set model.dtype=bfloat16, or model.attention=chunked"
+        )
+
+
+def _check_device(width: int) -> None:
+    platform = jax.default_backend()
+    if platform != "gpu":
+        raise ValueError(
+            f"attention backend 'cudnn' asks an NVIDIA GPU of this process for its kernel, and "
+            f"the process has {platform}; set model.attention=chunked"
+        )
+    capability = jax.local_devices()[0].compute_capability
+    if width > WIDEST and not capability.startswith("9."):
+        raise ValueError(
+            f"attention backend 'cudnn' needs heads of {width} with the columns, and above "
+            f"{WIDEST} a Hopper GPU (9.x); this one is {capability}; set model.attention=chunked"
+        )
+
+
+def _lanes(columns: Columns, v_BSHE: jax.Array) -> jax.Array:
+    """One-hot vectors of the columns' keys, [B, S, H, N]; zeros at padding."""
+    positions_S = jnp.arange(v_BSHE.shape[1])
+    hot_BSN = positions_S[None, :, None] == columns.idx_BN[:, None]
+    hot_BSN = (hot_BSN & columns.mask_BN[:, None]).astype(v_BSHE.dtype)
+    shape = (*v_BSHE.shape[:3], hot_BSN.shape[-1])
+    return jnp.broadcast_to(hot_BSN[:, :, None], shape)
+
+
+def _widen(x_BSHE: jax.Array, width: int) -> jax.Array:
+    """Pads heads with zeros; split over devices like the model's heads, as JAX's call demands."""
+    padded = jnp.pad(x_BSHE, ((0, 0), (0, 0), (0, 0), (0, width - x_BSHE.shape[-1])))
+    axes = device_axes(padded.shape[0], padded.shape[2])
+    if axes is None:
+        return padded
+    rows, heads = axes
+    return jax.lax.with_sharding_constraint(padded, PartitionSpec(rows, None, heads, None))

@@ -1,0 +1,115 @@
+"""The pair of steps split over eight devices computes what one device computes."""
+
+from __future__ import annotations
+
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from toy_steps import Inputs, settings
+
+from ea_jax import lora
+from ea_jax.flux import axes
+from ea_jax.flux.transformer import TransformerConfig, init_weights
+from ea_jax.methods.erase_anything import State, lower_step, upper_step
+from ea_jax.runtime.mesh import make_mesh, put_rows, sharding
+
+MODEL = TransformerConfig(
+    in_channels=8,
+    num_layers=2,
+    num_single_layers=2,
+    attention_head_dim=8,
+    num_attention_heads=8,
+    joint_attention_dim=16,
+    pooled_projection_dim=16,
+    guidance_embeds=True,
+    axes_dims_rope=(4, 2, 2),
+)
+MESHES = [(d, f, 8 // d // f) for d in (1, 2, 4, 8) for f in (1, 2, 4, 8) if 8 % (d * f) == 0]
+TERMS = {"esd": 1.0, "attn": 1.0, "lora": 1.0, "keep": 1.0, "rsc": 0.1}
+BASE = init_weights(MODEL, jax.random.key(0))
+
+
+def pairs(shape, count, optimiser):
+    """Terms of each pair, and the LoRA after the last, on a mesh (data, fsdp, tensor)."""
+    mesh = make_mesh(dict(zip(("data", "fsdp", "tensor"), shape, strict=True)))
+    whole = sharding(mesh, ())
+    adapters = lora.init(jax.random.key(1), BASE, scope="dual_qk+image+single", rank=2)
+    adapters = jax.tree.map(lambda x: x + 0.05, adapters)
+    inputs = Inputs(MODEL)
+    pool_PSC = inputs.array(8, inputs.tokens, MODEL.in_channels)
+    state = State(adapters, optimiser.init(adapters), optimiser.init(adapters), pool_PSC)
+    batches = inputs.lower(8), inputs.upper(8)
+    s = settings(MODEL, **TERMS)
+    found = []
+    with jax.set_mesh(mesh):
+        state = jax.device_put(state, whole)
+        base = jax.device_put(BASE, axes.shardings(mesh, BASE))
+        steps = [
+            jax.jit(
+                functools.partial(fn, settings=s, optimiser=optimiser),
+                donate_argnums=0,
+                out_shardings=(whole, whole),
+            )
+            for fn in (lower_step, upper_step)
+        ]
+        for number in range(count):
+            for step, batch in zip(steps, batches, strict=True):
+                batch = batch.replace(seed=jnp.uint32(number))
+                state, terms = step(state, base, put_rows(mesh, batch))
+                found.append(jax.device_get(terms))
+    return found, jax.device_get(state.lora)
+
+
+@pytest.fixture(scope="module")
+def alone():
+    """One pair by plain gradient descent, so that the LoRA's change is the gradient; and twenty."""
+    return pairs((1, 1, 1), 1, optax.sgd(1.0)), pairs((1, 1, 1), 20, optax.adamw(1e-3))
+
+
+@pytest.mark.parametrize("shape", MESHES, ids=str)
+def test_every_mesh_has_the_losses_and_gradients_of_one_device(alone, shape):
+    (expected, expected_lora), _ = alone
+    found, found_lora = pairs(shape, 1, optax.sgd(1.0))
+    for a, b in zip(found, expected, strict=True):
+        assert a.keys() == b.keys()
+        for name in a:
+            np.testing.assert_allclose(a[name], b[name], rtol=1e-5, err_msg=name)
+    largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(expected_lora))
+    close = functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-5 * largest)
+    jax.tree.map(close, found_lora, expected_lora)
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 2), (1, 8, 1), (1, 1, 8)], ids=str)
+def test_twenty_pairs_end_in_one_lora(alone, shape):
+    _, (_, expected) = alone
+    _, found = pairs(shape, 20, optax.adamw(1e-3))
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+    jax.tree.map(close, found, expected)
+
+
+def test_no_gather_on_an_fsdp_mesh_is_larger_than_a_block():
+    """Weights travel block by block, inside the scan: all at once they would not fit."""
+    mesh = make_mesh({"fsdp": 8})
+    sizes = []
+    inputs = Inputs(MODEL)
+    adapters = lora.init(jax.random.key(1), BASE, scope="dual_qk", rank=2)
+    optimiser = optax.sgd(1.0)
+    pool_PSC = inputs.array(8, inputs.tokens, MODEL.in_channels)
+    state = State(adapters, optimiser.init(adapters), optimiser.init(adapters), pool_PSC)
+    with jax.set_mesh(mesh):
+        base = jax.device_put(BASE, axes.shardings(mesh, BASE))
+        state = jax.device_put(state, sharding(mesh, ()))
+        for fn, batch in ((lower_step, inputs.lower(8)), (upper_step, inputs.upper(8))):
+            bound = functools.partial(fn, settings=settings(MODEL, **TERMS), optimiser=optimiser)
+            text = jax.jit(bound).lower(state, base, put_rows(mesh, batch)).compile().as_text()
+            for dims in re.findall(r"= \w+\[([\d,]*)\][^=]* all-gather(?:-start)?\(", text):
+                sizes.append(int(np.prod([int(d) for d in dims.split(",") if d])))
+    blocks = [BASE[name] for name in ("transformer_blocks", "single_transformer_blocks")]
+    largest = max(leaf[0].size for block in blocks for leaf in jax.tree.leaves(block))
+    assert sizes, "an fsdp mesh gathers weights"
+    assert max(sizes) <= largest
