@@ -47,7 +47,7 @@ GIB = 2**30
 USUAL_MFU = 0.45
 _log = logging.getLogger(__name__)
 
-# Hub ids whose shapes are known without a download: (transformer, latent factor).
+# Hub ids whose shapes are known without a download; their VAE is the same.
 _KNOWN = {
     "black-forest-labs/FLUX.1-dev": TransformerConfig(),
     "black-forest-labs/FLUX.1-schnell": TransformerConfig(guidance_embeds=False),

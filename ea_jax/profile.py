@@ -116,8 +116,7 @@ def parts(settings: Settings, base: Any, model: TransformerConfig, given: Shapes
         shaped = shapes(only, model, latent=_latent(given), mesh=make_mesh({}))
         steps = dataclasses.replace(given.steps, loss=config)
         step = functools.partial(upper_step, settings=steps, optimiser=upper)
-        own = state if state.upper is not None else state.replace(upper=None)
-        return Part(f"upper step, L_{name} alone", step, (own, base, filled(shaped.upper)))
+        return Part(f"upper step, L_{name} alone", step, (state, base, filled(shaped.upper)))
 
     batch = filled(given.lower)
     rows = len(batch.member_B)

@@ -123,13 +123,13 @@ def with_inversions(bank: PromptBank, found_MND: np.ndarray, *, seed: int) -> Pr
     sentences = bank.sentence_R[rows].max() + 1
     taken = (np.arange(len(rows)) + np.arange(len(rows)) // sentences) % len(found_MND)
     text, columns = bank.text("un", rows), bank.columns("un", rows)
-    share_R11 = np.array([[[stream(seed, _SHARE, place).random()]] for place in range(len(rows))])
+    share_R11 = np.array([[[stream(seed, _SHARE, r).random()]] for r in range(len(rows))])
     own_RND = np.take_along_axis(
         np.asarray(text.t5_BTD, np.float32), np.asarray(columns.idx_BN)[..., None], axis=1
     )
     found_RND = found_MND[taken][:, np.arange(own_RND.shape[1]) % found_MND.shape[1]]
     mixed_RND = share_R11 * own_RND + (1 - share_R11) * found_RND
-    mixed_RND *= _scale_of(found_RND) / _scale_of(mixed_RND)
+    mixed_RND *= _root_mean_square(found_RND) / _root_mean_square(mixed_RND)
     t5_RTD = np.asarray(place(jnp.asarray(text.t5_BTD), columns, jnp.asarray(mixed_RND)))
     un, anchor = bank.groups["un"], bank.groups["anchor"]
     fresh_R = len(bank.prompts) + np.arange(len(rows), dtype=np.int32)
@@ -184,7 +184,7 @@ def _search(
     tokens = int(plain.sum(-1).max())
     others_ND = _other_words(bank)
     own = np.flatnonzero(bank.plain_C[concept.number_P] == 0)
-    scale = _scale(bank)
+    scale = _word_scale(bank)
 
     @functools.partial(jax.jit, out_shardings=sharding(mesh, ()))
     def step(u_BND, opt_state, base, batch: Batch):
@@ -266,7 +266,7 @@ def _noised(batch: Batch) -> tuple[jax.Array, jax.Array]:
     return jax.vmap(one)(batch.latent_BSC, batch.seed_B)
 
 
-def _scale(bank: PromptBank) -> float:
+def _word_scale(bank: PromptBank) -> float:
     """Root mean square of T5's outputs at the concept's own tokens."""
     sentences = bank.plain(concept=0)
     text, columns = bank.text("plain", sentences), bank.columns("plain", sentences)
@@ -275,7 +275,7 @@ def _scale(bank: PromptBank) -> float:
     return float(np.sqrt(np.square(own_ND).mean()))
 
 
-def _scale_of(x_RND: np.ndarray) -> np.ndarray:
+def _root_mean_square(x_RND: np.ndarray) -> np.ndarray:
     """Root mean square of each embedding, [R, N, 1]."""
     return np.sqrt(np.square(x_RND).mean(-1, keepdims=True))
 
