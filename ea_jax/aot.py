@@ -293,10 +293,13 @@ _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
 def _missing(message: str) -> float | None:
     """Bytes over what a device has, from a TPU compiler's message; None if it says another thing.
 
-    It reads "... Used 23.02G of 15.75G hbm. Exceeded hbm capacity by 7.27G."
+    It ends "... HLO temporaries (22.85G) exceeds available HBM (15.75G)."
     """
-    found = re.search(r"[Ee]xceed\w* \w+ capacity by ([\d.]+)([KMG])", message)
-    return float(found[1]) * _UNITS[found[2]] if found else None
+    size = r"\(([\d.]+)([KMG])\)"
+    found = re.search(rf"{size} exceeds available HBM {size}", message)
+    if found is None:
+        return None
+    return float(found[1]) * _UNITS[found[2]] - float(found[3]) * _UNITS[found[4]]
 
 
 def verdict(reports: list[Report], target: Target) -> str:

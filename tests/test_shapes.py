@@ -68,8 +68,11 @@ def test_the_verdict_says_by_how_much_the_largest_program_misses():
 
 
 def test_a_tpu_compilers_message_is_read():
-    message = "RESOURCE_EXHAUSTED: Used 23.02G of 15.75G hbm. Exceeded hbm capacity by 7.27G."
-    assert aot._missing(message) == 7.27 * 2**30
+    message = (
+        "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO "
+        "temporaries (22.85G) exceeds available HBM (15.75G)."
+    )
+    assert aot._missing(message) == pytest.approx(7.10 * 2**30)
     assert aot._missing("INTERNAL: another thing") is None
 
 
