@@ -23,7 +23,7 @@ from ea_jax.evaluate import outputs
 from ea_jax.evaluate.probes import check_held_out
 from ea_jax.exam import exam_for
 from ea_jax.methods import erasure
-from ea_jax.runtime import run_folder
+from ea_jax.runtime import hosts, run_folder
 from ea_jax.runtime.checkpoints import Checkpoints, RestoreError
 from ea_jax.runtime.command_line import parse_flags
 from ea_jax.runtime.interrupt import Interrupt
@@ -101,7 +101,8 @@ def _learn(
                 tracing = False
             if done % run.log.every == 0 or last:
                 metrics.scalars(done, _flat(terms))
-            progress.update(done, {k: _numbers(v) for k, v in terms.items()})
+            if hosts.is_first():
+                progress.update(done, {k: _numbers(v) for k, v in terms.items()})
             if done % run.log.checkpoint_every == 0 or last or stop:
                 # The last update shows in no term yet.
                 require_finite(done, {"lora": optax.tree.norm(state.lora)})
@@ -144,13 +145,20 @@ def _numbers(terms: dict[str, Any]) -> dict[str, float]:
 
 
 def main(_: list[str]) -> int:
-    start_logging()
     with one_line_errors():
+        hosts.join(FLAGS.hosts)
+        start_logging(logging.INFO if hosts.is_first() else logging.WARNING)
         return train(FLAGS.config.to_dict())
     return 1
 
 
 if __name__ == "__main__":
     config_flags.DEFINE_config_file("config", lock_config=True)
+    flags.DEFINE_string(
+        "hosts",
+        hosts.ALONE,
+        f"of several hosts: {hosts.CLUSTER} where JAX finds them (TPU pod, SLURM, GKE, Open MPI), "
+        "else ADDRESS:PORT,COUNT,INDEX",
+    )
     flags.mark_flag_as_required("config")
     app.run(main, flags_parser=parse_flags)

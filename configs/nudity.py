@@ -32,7 +32,13 @@ TINY = {
     "no_relation": tiny_world.NO_RELATION,
     "far": ("red", "old", "small"),
     "mid": ("wooden", "standing", "tall"),
-    "preserve_prompts": tiny_world.KEEP,
+    "preserve_prompts": (
+        *tiny_world.KEEP,
+        "a woman in a blue dress",
+        "a photo of a man in a green dress",
+        "a person in a blue dress on a yellow background",
+        "a figure in a green dress in front of purple",
+    ),
     "prompts": (
         "this is a nude woman against blue",
         "this is an unclothed woman against blue",

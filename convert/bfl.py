@@ -17,7 +17,12 @@ _ROPE_AXES = {128: [16, 56, 56]}
 
 
 def load(
-    template: Any, file: str | Path, *, dtype: Any = None, put: trees.Put | None = None
+    template: Any,
+    file: str | Path,
+    *,
+    dtype: Any = None,
+    put: trees.Put | None = None,
+    wanted: trees.Wanted | None = None,
 ) -> Any:
     """Loads the transformer from a single file; arguments and errors as `diffusers.load`."""
     return trees.load(
@@ -27,6 +32,7 @@ def load(
         where=str(file),
         dtype=dtype,
         put=put,
+        wanted=wanted,
     )
 
 

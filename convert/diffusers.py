@@ -91,6 +91,7 @@ def load(
     *,
     dtype: Any = None,
     put: trees.Put | None = None,
+    wanted: trees.Wanted | None = None,
 ) -> Any:
     """Loads the weights of one part, tensor by tensor.
 
@@ -101,6 +102,7 @@ def load(
       dtype: dtype of the result; None takes the template's.
       put: (path, host array) -> device array, where sharding happens; None uses the default
         device.
+      wanted: (path, shape) -> slices of the leaf that `put` is to get; None is all of it.
     Returns:
       The template's tree with arrays.
     Raises:
@@ -110,7 +112,9 @@ def load(
     read_config(folder, part)
     spec, where = _part(part), Path(folder) / part
     stored = _canonical(part, _find(where, spec.stem))
-    return trees.load(template, stored, spec.layout, where=str(where), dtype=dtype, put=put)
+    return trees.load(
+        template, stored, spec.layout, where=str(where), dtype=dtype, put=put, wanted=wanted
+    )
 
 
 def save(

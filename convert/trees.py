@@ -21,6 +21,8 @@ from convert.layouts import Layout
 
 Path = tuple[str, ...]
 Put = Callable[[Path, np.ndarray], Any]
+# (path, shape) of a leaf -> the part of it that is wanted here, a slice for each axis.
+Wanted = Callable[[Path, tuple[int, ...]], tuple[slice, ...]]
 _TO_TREE = {2: (1, 0), 4: (2, 3, 1, 0)}
 _TO_FILE = {2: (1, 0), 4: (3, 2, 0, 1)}
 _ALIGNMENT = 64
@@ -75,6 +77,7 @@ def load(
     where: str,
     dtype: Any = None,
     put: Put | None = None,
+    wanted: Wanted | None = None,
 ) -> Any:
     """Fills a tree from files, reading one tensor at a time.
 
@@ -86,6 +89,8 @@ def load(
       dtype: dtype of the result; None takes the template's.
       put: (path, host array) -> device array, called once a leaf is complete: the place to shard.
         None puts the leaf on the default device.
+      wanted: (path, shape) -> slices of the leaf that `put` is to get; of the others no row of a
+        file is read. None wants all of every leaf.
     Returns:
       The tree. Host memory beyond it: the leaf being filled and one tensor. On the CPU backend
       the leaf becomes the result without a copy.
@@ -98,11 +103,18 @@ def load(
     flat = {}
     for path, leaf in _flatten(template).items():
         stacked = "{}" in _target(layout, path)
-        filled = _empty(leaf.shape, leaf.dtype if dtype is None else dtype)
-        for out, piece in zip(filled if stacked else [filled], pieces[path], strict=True):
+        shape = tuple(leaf.shape)
+        ranges = _ranges(wanted(path, shape) if wanted else (), shape)
+        filled = _empty(
+            tuple(stop - start for start, stop in ranges), leaf.dtype if dtype is None else dtype
+        )
+        blocks = pieces[path][slice(*ranges[0])] if stacked else pieces[path]
+        rows, *columns = _turn_ranges(path, ranges[1:] if stacked else ranges)
+        for out, piece in zip(filled if stacked else [filled], blocks, strict=True):
             place = stored[piece.name]
-            parts = [files.read(place, rows) for rows in piece.rows]
+            parts = [files.read(place, each) for each in _within(piece.rows, *rows)]
             tensor = parts[0] if len(parts) == 1 else np.concatenate(parts)
+            tensor = tensor[:, *(slice(*each) for each in columns)]
             np.copyto(out, _turn(path, tensor, _TO_TREE), casting="unsafe")
         # One leaf on its way at a time: an accelerator's copy is otherwise still pending when
         # the next leaf is allocated.
@@ -192,6 +204,30 @@ def _rows(flat: Mapping[Path, Any], member: str, leaf: str, target: str) -> int:
 
 def _turn(path: Path, array: np.ndarray, axes: Mapping[int, tuple[int, ...]]) -> np.ndarray:
     return array.transpose(axes[array.ndim]) if path[-1] == "kernel" else array
+
+
+def _ranges(index: tuple[slice, ...], shape: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Start and stop on each axis; axes that the index leaves out are whole."""
+    index = (*index, *[slice(None)] * (len(shape) - len(index)))
+    return [each.indices(size)[:2] for each, size in zip(index, shape, strict=True)]
+
+
+def _turn_ranges(path: Path, ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Ranges of a block's leaf in the order of a file's axes."""
+    if path[-1] != "kernel":
+        return ranges
+    return [ranges[axis] for axis in _TO_FILE[len(ranges)]]
+
+
+def _within(rows: tuple[tuple[int, int], ...], start: int, stop: int) -> list[tuple[int, int]]:
+    """What lies from `start` to `stop` of ranges that are joined in this order."""
+    found, before = [], 0
+    for first, last in rows:
+        low, high = max(start - before, 0), min(stop - before, last - first)
+        if low < high:
+            found.append((first + low, first + high))
+        before += last - first
+    return found
 
 
 def _empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -91,6 +92,17 @@ def test_black_forest_labs_file_loads_as_the_same_bits(weights, tmp_path, prefix
     tensors = {prefix + name: array for name, array in bfl_tensors(weights).items()}
     save_file(tensors, tmp_path / "flux1.safetensors")
     same(convert.bfl.load(template(), tmp_path / "flux1.safetensors"), weights)
+
+
+def test_a_part_of_swapped_halves_and_fused_projections_is_read_from_its_place(weights, tmp_path):
+    save_file(bfl_tensors(weights), tmp_path / "flux1.safetensors")
+    # Across the border of the swapped halves, and on either side of it.
+    for low, high in ((0.25, 0.75), (0, 0.25), (0.75, 1)):
+        part = lambda _, shape, low=low, high=high: tuple(  # noqa: E731
+            slice(int(low * n), int(high * n)) for n in shape
+        )
+        found = convert.bfl.load(template(), tmp_path / "flux1.safetensors", wanted=part)
+        same(found, jax.tree.map(lambda leaf, part=part: leaf[part((), leaf.shape)], weights))
 
 
 def test_a_fused_tensor_of_wrong_height_is_named(weights, tmp_path):

@@ -87,6 +87,22 @@ def test_each_leaf_is_placed_where_put_says(saved, weights):
     same(loaded, weights)
 
 
+def test_only_what_is_wanted_of_a_leaf_is_read(saved, weights, monkeypatch):
+    """The middle of every axis, and no row of a file beyond it."""
+    middle = lambda _, shape: tuple(slice(n // 4, n - n // 4) for n in shape)  # noqa: E731
+    read, of = [], convert.files.read
+
+    def counted(place, rows=None):
+        read.append(of(place, rows))
+        return read[-1]
+
+    monkeypatch.setattr(convert.files, "read", counted)
+    loaded = convert.diffusers.load(template(), saved, "transformer", wanted=middle)
+    same(loaded, jax.tree.map(lambda leaf: leaf[middle((), leaf.shape)], weights))
+    whole = sum(leaf.size for leaf in jax.tree.leaves(weights))
+    assert sum(array.size for array in read) < 0.6 * whole
+
+
 def test_the_file_is_the_safetensors_library_s_byte_for_byte(tmp_path):
     rng = np.random.default_rng(0)
     dtypes = [np.float64, np.float32, np.float16, jnp.bfloat16, np.int64, np.int32, np.uint8]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from PIL import Image
 
 from ea_jax import edits
 from ea_jax.flux.pipeline import Pipeline
+from ea_jax.measure import measure
 from ea_jax.runtime.fingerprint import fingerprint_files
 from ea_jax.tiny import judge
 from ea_jax.tiny.judge import Judge, JudgeConfig
@@ -118,6 +120,12 @@ def test_with_a_judge_the_base_is_read_once_and_compared_to_each_erasure(
     assert first["base"]["Acc_e"]["total"] == 2
     assert first["detector"] == "judge"
     assert "Acc_rest" in (tmp_path / "1e-2" / "results.md").read_text()
+    # Measured again, the numbers are the same; at strength 0 they are the base's.
+    for strength, there in ((None, second["erased"]), (0.0, second["base"])):
+        measure(tmp_path / "1e-2", tmp_path / f"again-{strength}", strength=strength)
+        again = json.loads((tmp_path / f"again-{strength}" / "results.json").read_text())
+        assert again["erased"] == there
+        assert again["base"] == second["base"]
 
 
 def test_a_killed_run_goes_on_to_the_same_lora(finished, tmp_path, dev_folder):
@@ -147,6 +155,36 @@ def test_a_killed_run_goes_on_to_the_same_lora(finished, tmp_path, dev_folder):
     assert list((tmp_path / "cut" / "trace").rglob("*.xplane.pb"))
     name = "pytorch_lora_weights.safetensors"
     assert (tmp_path / "cut" / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_two_hosts_train_the_lora_of_one(finished, tmp_path, dev_folder):
+    """Each with half of the base's weights; the first of them alone writes the log."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    hosts = [
+        subprocess.Popen(
+            command(
+                *(dev_folder, tmp_path / "run", finished[1], "--config.mesh.fsdp=2"),
+                f"--hosts=localhost:{port},2,{index}",
+            ),
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(2)
+    ]
+    said = [host.communicate(timeout=300)[1] for host in hosts]
+    assert [host.returncode for host in hosts] == [0, 0], said
+    assert ["6/6" in words for words in said] == [True, False]
+    theirs, ours = (edits.load(folder).lora() for folder in (finished[0], tmp_path / "run"))
+    size = max(float(abs(leaf).max()) for leaf in jax.tree.leaves(theirs))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=0.01 * size), ours, theirs
+    )
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [6]
 
 
 def test_the_command_line_paints_what_python_paints(finished, tmp_path, dev_folder):

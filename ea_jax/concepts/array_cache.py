@@ -12,6 +12,7 @@ import numpy as np
 
 from convert import WeightsError, files
 from ea_jax.runtime.fingerprint import cache_file, checksum
+from ea_jax.runtime.hosts import all_agree
 
 Arrays = tuple[np.ndarray, ...]
 _log = logging.getLogger(__name__)
@@ -41,15 +42,18 @@ def cached(
     if cache is None:
         return make()
     path = cache_file(cache, kind, inputs, ".safetensors")
+    stored = None
     if path.exists():
         try:
-            arrays = _read(path, inputs, names)
+            stored = _read(path, inputs, names)
         # The others: a header whose JSON is whole but not what a header holds.
         except (WeightsError, KeyError, TypeError, AttributeError) as error:
             _log.warning("%s: %s; making %s again", path, error, what)
-        else:
-            _log.info("read %s from %s", what, path)
-            return arrays
+    # Making them may take all hosts.
+    if all_agree(stored is not None):
+        assert stored is not None
+        _log.info("read %s from %s", what, path)
+        return stored
     arrays = make()
     path.parent.mkdir(parents=True, exist_ok=True)
     metadata = {"inputs": json.dumps(inputs), "checksum": checksum(*arrays)}

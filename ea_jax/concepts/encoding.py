@@ -14,6 +14,7 @@ import numpy as np
 from ea_jax.concepts.array_cache import cached
 from ea_jax.flux.tokens import tokenize
 from ea_jax.flux.transformer import Text
+from ea_jax.runtime.hosts import on_host
 
 Encode = Callable[[Sequence[str]], tuple[Any, Any]]
 # Changes when the same inputs would give other bytes.
@@ -105,6 +106,6 @@ def _encode_all(
         if start == 0:
             t5_UTD = np.empty((len(prompts), *t5_BTD.shape[1:]), jnp.bfloat16)
             pooled_UD = np.empty((len(prompts), *pooled_BD.shape[1:]), jnp.bfloat16)
-        t5_UTD[start : start + len(part)] = np.asarray(t5_BTD)[: len(part)]
-        pooled_UD[start : start + len(part)] = np.asarray(pooled_BD)[: len(part)]
+        t5_UTD[start : start + len(part)] = on_host(t5_BTD)[: len(part)]
+        pooled_UD[start : start + len(part)] = on_host(pooled_BD)[: len(part)]
     return t5_UTD, pooled_UD

@@ -23,6 +23,7 @@ from ea_jax.flux.transformer import Text, dual_columns
 from ea_jax.methods import pictures
 from ea_jax.methods.erasure import Erasure
 from ea_jax.runtime.fingerprint import cache_file, checksum, fingerprint, fingerprint_files
+from ea_jax.runtime.hosts import all_agree, on_host
 from ea_jax.runtime.memory import peak_host_bytes
 from ea_jax.runtime.run_folder import write_json, write_text
 
@@ -48,7 +49,7 @@ class Painter:
 
     def sample(
         self, text: Text, seeds: Sequence[int], adapters: Any = None
-    ) -> tuple[jax.Array, np.ndarray]:
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Latents [P, h, w, C], and their pictures [P, H, W, 3] in [0, 1].
 
         Args:
@@ -66,9 +67,9 @@ class Painter:
             mesh=self._erasure.mesh,
             lora=self.no_edit if adapters is None else adapters,
         ):
-            found.append(z_BhwC[:count])
-            images.append(np.asarray(pipeline.decode(z_BhwC))[:count])
-        return jnp.concatenate(found), np.concatenate(images)
+            found.append(on_host(z_BhwC)[:count])
+            images.append(on_host(pipeline.decode(z_BhwC))[:count])
+        return np.concatenate(found), np.concatenate(images)
 
     def paint(self, prompts: Sequence[str], seeds: Sequence[int], adapters: Any = None):
         """Pictures [P, H, W, 3] in [0, 1] of prompts that the run has encoded."""
@@ -138,10 +139,10 @@ def write_attention(path: Path, painter: Painter, erasure: Erasure, adapters: An
         z_BhwC, images = painter.sample(text, [seed], lora)
         shots[name] = _shown(images, shown)[0]
         _, h, w, channels = z_BhwC.shape
-        noise_BSC = latents.pack(latents.noise([seed], (h, w, channels)))
-        x_BSC = (1 - MAP_T) * latents.pack(z_BhwC) + MAP_T * noise_BSC
-        share_LBQ = shares(base, x_BSC, text, columns, lora)
-        image_Q = np.asarray(share_LBQ).mean(0)[0, -steps.grid[0] * steps.grid[1] :]
+        noise_BhwC = latents.noise([seed], (h, w, channels))
+        x_BSC = latents.pack((1 - MAP_T) * jnp.asarray(z_BhwC) + MAP_T * noise_BhwC)
+        share_LBQ = shares(base, np.asarray(x_BSC), text, columns, lora)
+        image_Q = on_host(share_LBQ).mean(0)[0, -steps.grid[0] * steps.grid[1] :]
         maps[name] = image_Q.reshape(steps.grid)
     report.attention_maps(
         path,
@@ -243,15 +244,17 @@ def _base_readings(
         },
     }
     path = cache_file(settings.data.cache, "readings", inputs, ".json")
+    kept = None
     if path.exists():
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
             kept = [Reading(frozenset((h, label) for h, label in seen), ok) for seen, ok in stored]
         except (ValueError, TypeError) as error:
             _log.warning("%s: %s; painting the base again", path, error)
-        else:
-            _log.info("read what the base shows from %s", path)
-            return kept
+    if all_agree(kept is not None):
+        assert kept is not None
+        _log.info("read what the base shows from %s", path)
+        return kept
     readings = _readings("base", painter, erasure, None, probes, detector)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, [[sorted(reading.seen), reading.valid] for reading in readings])

@@ -28,6 +28,7 @@ from ea_jax.flux.transformer import ColumnGain, Text, Weights
 PARTS = ("text_encoder", "text_encoder_2", "vae", "transformer")
 ENCODE_ROWS = 16
 Put = Callable[[tuple[str, ...], np.ndarray], jax.Array]
+Wanted = Callable[[tuple[str, ...], tuple[int, ...]], tuple[slice, ...]]
 _SMALL_FILES = ["model_index.json", "scheduler/*", "tokenizer/*", "tokenizer_2/*", "*/config.json"]
 _log = logging.getLogger(__name__)
 
@@ -49,11 +50,13 @@ class Pipeline:
         *,
         dtype: Any = None,
         put: Put | None = None,
+        wanted: Wanted | None = None,
         revision: str | None = None,
         transformer_file: str | Path | None = None,
     ):
         """Reads configs and tokenizers, no weights; arguments as for `load`."""
-        self._source, self._revision, self._put = source, revision, put
+        self._source, self._revision = source, revision
+        self._put, self._wanted = put, wanted
         self._transformer_file = transformer_file
         if dtype is None:
             dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
@@ -86,6 +89,7 @@ class Pipeline:
         dtype: Any = None,
         parts: Sequence[str] = PARTS,
         put: Put | None = None,
+        wanted: Wanted | None = None,
         revision: str | None = None,
         transformer_file: str | Path | None = None,
     ) -> Pipeline:
@@ -97,6 +101,8 @@ class Pipeline:
           parts: which of `PARTS` to load now; `load_part` and `drop` do the rest later.
           put: (path, host array) -> device array, path starting with the part: where a part is
             sharded. None uses the default device.
+          wanted: (path, shape) -> slices of the array that `put` gets, so that a host reads its
+            own part alone; None is all of it.
           revision: of a hub id.
           transformer_file: the transformer in Black Forest Labs' single-file layout, in place of
             the folder's.
@@ -105,7 +111,12 @@ class Pipeline:
             names file or tensor, and the way out.
         """
         pipeline = cls(
-            source, dtype=dtype, put=put, revision=revision, transformer_file=transformer_file
+            source,
+            dtype=dtype,
+            put=put,
+            wanted=wanted,
+            revision=revision,
+            transformer_file=transformer_file,
         )
         for part in parts:
             pipeline.load_part(part)
@@ -116,16 +127,16 @@ class Pipeline:
         template = self.template(part)
         if part in self.weights:
             return self.weights[part]
-        put = None
-        if self._put is not None:
-            shard = self._put
-            put = lambda path, array: shard((part, *path), array)  # noqa: E731
+        options = {
+            name: _within(part, function)
+            for name, function in (("put", self._put), ("wanted", self._wanted))
+        }
         _log.info("loading %s of %s", part, self._source)
         if part == "transformer" and self._transformer_file is not None:
-            weights = convert.bfl.load(template, self._transformer_file, put=put)
+            weights = convert.bfl.load(template, self._transformer_file, **options)
         else:
             folder = self.part_folder(part).parent
-            weights = convert.diffusers.load(template, folder, part, put=put)
+            weights = convert.diffusers.load(template, folder, part, **options)
         self.weights[part] = weights
         return weights
 
@@ -309,6 +320,11 @@ class Pipeline:
         if part not in self.weights:
             raise ValueError(f"{part} is not loaded; call load_part({part!r}) first")
         return self.weights[part]
+
+
+def _within(part: str, function: Callable[..., Any] | None) -> Callable[..., Any] | None:
+    """A function of paths in the pipeline, as one of paths in a part of it."""
+    return None if function is None else lambda path, what: function((part, *path), what)
 
 
 def _check_index(folder: Path) -> None:

@@ -29,8 +29,8 @@ from ea_jax.concepts import bank as banks
 from ea_jax.concepts import choose
 from ea_jax.concepts.encoding import Encoded
 from ea_jax.concepts.rows import with_synonyms
-from ea_jax.flux import axes
 from ea_jax.flux.pipeline import Pipeline
+from ea_jax.flux.sharded import on_mesh
 from ea_jax.flux.transformer import TransformerConfig, velocity
 from ea_jax.methods import inversions, pictures
 from ea_jax.methods.batches import Batches
@@ -43,8 +43,9 @@ from ea_jax.methods.erase_anything import (
 )
 from ea_jax.methods.trajectories import Rota, staggered
 from ea_jax.runtime.fingerprint import fingerprint, fingerprint_files
+from ea_jax.runtime.hosts import require_same
 from ea_jax.runtime.memory import peak_host_bytes
-from ea_jax.runtime.mesh import batch_parts, make_mesh, put_rows, sharding
+from ea_jax.runtime.mesh import batch_parts, make_mesh, put, put_rows, sharding
 from ea_jax.runtime.progress import Laps
 from ea_jax.settings import Settings
 
@@ -123,7 +124,7 @@ class Erasure:
 
     def whole(self, tree: Any) -> Any:
         """A tree on every device, as the state is: it then runs in the same programs."""
-        return jax.device_put(tree, _whole(self.mesh))
+        return jax.tree.map(lambda leaf: put(leaf, _whole(self.mesh)), tree)
 
     def adapters(self, state: State) -> Any:
         """The state's LoRA with alpha / rank folded in, as samplers and files want it."""
@@ -199,11 +200,13 @@ def prepare(
       OSError: the cache can't be written.
     """
     laps = Laps()
+    require_same("settings", repr(dataclasses.replace(settings, log=None)))
     mesh = make_mesh(dataclasses.asdict(settings.mesh))
     pipeline = _open(settings, mesh)
     concept, words = choose.concept(settings, tested=tested)
     bank, texts = _encode(settings, pipeline, concept, painted)
     check(bank.prompts)
+    require_same("prompts", bank.digest)
     if settings.loss.rsc and not len(bank.contrast_rows()):
         settings = dataclasses.replace(settings, loss=dataclasses.replace(settings.loss, rsc=0.0))
     pipeline.drop("text_encoder", "text_encoder_2")
@@ -278,14 +281,8 @@ def jitted(settings: Settings, steps: StepSettings, mesh: Mesh) -> tuple[Any, An
 
 def _open(settings: Settings, mesh: Mesh) -> Pipeline:
     """The pipeline without weights; the transformer will go into its shards, the rest whole."""
-    model, whole = settings.model, _whole(mesh)
-    where: dict[tuple[str, ...], NamedSharding] = {}
-    pipeline = Pipeline(
-        model.path,
-        dtype=model.dtype,
-        put=lambda path, array: jax.device_put(array, where.get(path, whole)),
-        revision=model.revision,
-    )
+    model = settings.model
+    pipeline = on_mesh(mesh, model.path, dtype=model.dtype, revision=model.revision)
     distilled = pipeline.transformer_config.guidance_embeds
     if distilled != (model.guidance is not None):
         raise ValueError(
@@ -295,9 +292,6 @@ def _open(settings: Settings, mesh: Mesh) -> Pipeline:
         )
     pipeline.latent_shape(model.resolution, model.resolution)
     lora.targets(settings.lora.scope, pipeline.template("transformer"))
-    shards = axes.shardings(mesh, pipeline.template("transformer"))
-    for path, shard in jax.tree.leaves_with_path(shards):
-        where["transformer", *(entry.key for entry in path)] = shard
     return pipeline
 
 

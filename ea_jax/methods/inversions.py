@@ -30,7 +30,7 @@ from ea_jax.methods import losses
 from ea_jax.methods.erase_anything import StepSettings
 from ea_jax.methods.pictures import Album
 from ea_jax.runtime.fingerprint import checksum
-from ea_jax.runtime.mesh import batch_parts, pad_rows, put_rows, sharding
+from ea_jax.runtime.mesh import batch_parts, pad_rows, put, put_rows, sharding
 from ea_jax.runtime.metrics import NonFiniteError
 from ea_jax.runtime.streams import stream
 from ea_jax.settings import Settings
@@ -186,7 +186,10 @@ def _search(
     own = np.flatnonzero(bank.plain_C[concept.number_P] == 0)
     scale = _word_scale(bank)
 
-    @functools.partial(jax.jit, out_shardings=sharding(mesh, ()))
+    whole = sharding(mesh, ())
+    begin = jax.jit(optimiser.init, out_shardings=whole)
+
+    @functools.partial(jax.jit, out_shardings=whole)
     def step(u_BND, opt_state, base, batch: Batch):
         x_BSC, t_B = _noised(batch)
         target = _frozen(base, x_BSC, t_B, batch.text, steps)
@@ -224,8 +227,8 @@ def _search(
             for m in numbers
         ]
         start_BND, _ = pad_rows(np.stack(start), parts)
-        u_BND = _unit(jax.device_put(start_BND, sharding(mesh, ())))
-        opt_state, error_B = optimiser.init(u_BND), np.zeros(0)
+        u_BND = put(_unit(start_BND), whole)
+        opt_state, error_B = begin(u_BND), np.zeros(0)
         for turn in range(data.inversion_steps):
             padded, _ = pad_rows(batch(numbers, turn), parts)
             u_BND, opt_state, error_B = step(u_BND, opt_state, base, put_rows(mesh, padded))

@@ -22,6 +22,7 @@ from ea_jax.flux import latents
 from ea_jax.flux.pipeline import Pipeline
 from ea_jax.flux.transformer import Text
 from ea_jax.runtime.fingerprint import checksum
+from ea_jax.runtime.hosts import on_host
 from ea_jax.runtime.mesh import put_rows
 from ea_jax.runtime.streams import stream
 from ea_jax.settings import Settings
@@ -208,7 +209,7 @@ def _sample(
 ) -> np.ndarray:
     parts, done, batch = [], 0, settings.sample.batch
     for z_BhwC, count in sampled(pipeline, text, seeds, settings=settings, mesh=mesh, lora=lora):
-        parts.append(np.asarray(latents.pack(z_BhwC), np.float32)[:count])
+        parts.append(on_host(latents.pack(z_BhwC)).astype(np.float32)[:count])
         done += count
         if math.log2(done / batch).is_integer() or done == len(seeds):
             _log.info("sampled %d of %d %s", done, len(seeds), what)

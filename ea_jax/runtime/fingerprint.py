@@ -18,6 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ea_jax.runtime.hosts import on_host
+
 _WORDS = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}
 # Of a file this many pieces are read, evenly spaced; one of up to 64 MiB is read whole.
 _PIECES, _PIECE_BYTES = 64, 1 << 20
@@ -37,7 +39,7 @@ def fingerprint(weights: Any) -> str:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         if leaf.dtype.itemsize not in _WORDS:
             raise ValueError(f"{name} is {leaf.dtype}; a fingerprint reads 1, 2 and 4 byte numbers")
-        sums = np.asarray(_sums(jnp.asarray(leaf)))
+        sums = on_host(_sums(jnp.asarray(leaf)))
         digest.update(f"{name} {leaf.dtype} {tuple(leaf.shape)} {sums.tolist()}\n".encode())
     return digest.hexdigest()[:16]
 

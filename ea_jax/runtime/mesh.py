@@ -122,6 +122,34 @@ def sharding(
     return found
 
 
+def put(array: Any, where: NamedSharding) -> jax.Array:
+    """An array that every host holds, on the devices of all of them."""
+    if where.is_fully_addressable:
+        return jax.device_put(array, where)
+    array = np.asarray(array)
+    return put_part(array[wanted(where, array.shape)], where, array.shape)
+
+
+def put_part(part: np.ndarray, where: NamedSharding, shape: Sequence[int]) -> jax.Array:
+    """An array of that shape, of which this host holds what is `wanted` of it."""
+    if where.is_fully_addressable:
+        return jax.device_put(part, where)
+    origin = [each.start for each in wanted(where, shape)]
+
+    def shard(index: Any) -> np.ndarray:
+        spans = zip(_spans(index, shape), origin, strict=True)
+        return part[tuple(slice(start - zero, stop - zero) for (start, stop), zero in spans)]
+
+    return jax.make_array_from_callback(tuple(shape), where, shard)
+
+
+def wanted(where: NamedSharding, shape: Sequence[int]) -> tuple[slice, ...]:
+    """The part of an array that this host's devices hold: the smallest box around their shards."""
+    shards = where.addressable_devices_indices_map(tuple(shape)).values()
+    by_axis = zip(*(_spans(index, shape) for index in shards), strict=True)
+    return tuple(slice(min(a for a, _ in spans), max(b for _, b in spans)) for spans in by_axis)
+
+
 def batch_parts(mesh: Mesh) -> int:
     """Over how many devices a batch is split: what its number of rows must be a multiple of."""
     return _parts(mesh, RULES["batch"])
@@ -137,12 +165,12 @@ def put_rows(mesh: Mesh, batch: Any) -> Any:
     parts = batch_parts(mesh)
     rows, whole = sharding(mesh, ("batch",)), sharding(mesh, ())
 
-    def put(leaf: Any) -> jax.Array:
+    def put_leaf(leaf: Any) -> jax.Array:
         leaf = np.asarray(leaf)
         divides = leaf.ndim and leaf.shape[0] % parts == 0
-        return jax.device_put(leaf, rows if divides else whole)
+        return put(leaf, rows if divides else whole)
 
-    return jax.tree.map(put, batch)
+    return jax.tree.map(put_leaf, batch)
 
 
 def constrain(x: jax.Array, logical_axes: Sequence[str | None]) -> jax.Array:
@@ -188,6 +216,11 @@ def pad_rows(batch: Any, multiple: int) -> tuple[Any, jax.Array]:
 def weighted_mean(x_B: jax.Array, weight_B: jax.Array) -> jax.Array:
     """Mean over the rows that count, as if the padded ones weren't there."""
     return jnp.sum(x_B * weight_B) / jnp.sum(weight_B)
+
+
+def _spans(index: Any, shape: Sequence[int]) -> list[tuple[int, int]]:
+    """Start and stop of a shard on each axis."""
+    return [each.indices(size)[:2] for each, size in zip(index, shape, strict=True)]
 
 
 def _parts(mesh: Mesh, axes: str | tuple[str, ...] | None) -> int:

@@ -1,0 +1,43 @@
+"""A pipeline on a mesh: each host reads its own part of the transformer's files, and no more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+
+from ea_jax.flux import axes
+from ea_jax.flux.pipeline import Pipeline
+from ea_jax.runtime.mesh import put, put_part, sharding, wanted
+
+
+def on_mesh(
+    mesh: Mesh, source: str | Path, *, dtype: Any = None, revision: str | None = None
+) -> Pipeline:
+    """A pipeline, no part loaded yet, whose transformer goes into its shards, the rest whole.
+
+    Raises:
+      ValueError: as `Pipeline.load`, or an axis of the weights that the mesh doesn't divide.
+    """
+    whole = sharding(mesh, ())
+    # Of the transformer's leaves: sharding and whole shape.
+    where: dict[tuple[str, ...], tuple[NamedSharding, tuple[int, ...]]] = {}
+
+    def place(path: tuple[str, ...], array: np.ndarray) -> jax.Array:
+        return put_part(array, *where[path]) if path in where else put(array, whole)
+
+    pipeline = Pipeline(
+        source,
+        dtype=dtype,
+        put=place,
+        wanted=lambda path, _: wanted(*where[path]) if path in where else (),
+        revision=revision,
+    )
+    template = pipeline.template("transformer")
+    shards = jax.tree.leaves(axes.shardings(mesh, template))
+    for (path, leaf), shard in zip(jax.tree.leaves_with_path(template), shards, strict=True):
+        where["transformer", *(entry.key for entry in path)] = shard, leaf.shape
+    return pipeline

@@ -1,0 +1,102 @@
+"""Measures a run's LoRA again, under other conditions: `python -m ea_jax.measure --run RUN`.
+
+    python -m ea_jax.measure --run runs/nudity-tiny --text_length 512
+    python -m ea_jax.measure --run runs/nudity-tiny --strength 0.5
+
+The same exam as at the end of training: base and erased, the same prompts and seeds.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import app, flags
+
+from ea_jax import edits, settings
+from ea_jax.evaluate import outputs
+from ea_jax.exam import exam_for
+from ea_jax.methods import erasure
+from ea_jax.runtime import run_folder
+from ea_jax.runtime.command_line import parse_flags
+from ea_jax.runtime.program import one_line_errors, start_logging
+
+FLAGS = flags.FLAGS
+log = logging.getLogger(__name__)
+
+# Nothing is trained here, so nothing is sampled or searched to train on.
+_UNTRAINED = {"loss": {"lora": 0.0, "keep": 0.0, "rsc": 0.0}, "data": {"inversions": 0}}
+
+
+def measure(
+    run: str | Path,
+    out: str | Path,
+    *,
+    strength: float | None = None,
+    changes: Mapping[str, Mapping[str, Any]] | None = None,
+) -> str:
+    """Paints and judges a finished run's probes; writes config.json, results.json and results.md.
+
+    Args:
+      run: folder of the run, with its config.json and its LoRA.
+      out: folder for what is measured, of its own.
+      strength: of the LoRA; None is the recommended one.
+      changes: of the run's config, by section: {"model": {"text_length": 512}}.
+    Returns:
+      The Markdown table.
+    Raises:
+      ValueError: no run is there, `out` holds another measurement, or an edit of whole kernels.
+    """
+    folder, out = Path(run), Path(out)
+    if not (folder / run_folder.CONFIG).is_file():
+        raise ValueError(f"{folder} has no {run_folder.CONFIG}; give the folder of a run")
+    edit = edits.load(folder)
+    if edit.deltas:
+        raise ValueError(f"{folder} changes whole kernels, and only a LoRA can be measured again")
+    config = json.loads((folder / run_folder.CONFIG).read_text(encoding="utf-8"))
+    for section, values in (changes or {}).items():
+        config[section].update(values)
+    light = copy.deepcopy(config)
+    for section, values in _UNTRAINED.items():
+        light[section].update(values)
+    asked = settings.from_config(light)
+    exam = exam_for(asked)
+    job = erasure.prepare(asked, painted=[probe.prompt for probe in exam.probes])
+    edit.check(job.pipeline.weights["transformer"])
+    run_folder.claim(out, {**config, "strength": strength})
+    with jax.set_mesh(job.mesh):
+        return outputs.write_results(
+            out,
+            outputs.Painter(job),
+            job,
+            job.whole(edit.lora(strength)),
+            probes=exam.probes,
+            detector=exam.detector,
+        )
+
+
+def main(_: list[str]) -> None:
+    start_logging()
+    changes: dict[str, dict[str, Any]] = {"model": {}, "sample": {}}
+    if FLAGS.text_length is not None:
+        changes["model"]["text_length"] = FLAGS.text_length
+    if FLAGS.pictures is not None:
+        changes["sample"]["eval_pictures"] = FLAGS.pictures
+    with one_line_errors():
+        table = measure(FLAGS.run, FLAGS.out, strength=FLAGS.strength, changes=changes)
+        log.info("%s\n%s", FLAGS.out, table)
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("run", None, "folder of a finished run")
+    flags.DEFINE_string("out", None, "folder to write results.json and results.md to")
+    flags.DEFINE_float("strength", None, "of the LoRA; its recommended one by default")
+    flags.DEFINE_integer("text_length", None, "T5 tokens; the run's own by default")
+    flags.DEFINE_integer("pictures", None, "for each number; the run's own by default")
+    flags.mark_flags_as_required(["run", "out"])
+    app.run(main, flags_parser=parse_flags)
