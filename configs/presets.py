@@ -64,6 +64,7 @@ PAPER: Overrides = {
         "pictures": 8,
         "keep_pictures": 1,
         "inversions": 0,
+        "inversion_rounds": 2,
         "inversion_steps": 50,
         "inversion_rate": 0.5,
     },

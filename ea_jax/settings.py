@@ -210,6 +210,7 @@ class DataSettings:
       keep_pictures: pictures of each of concept.preserve_prompts.
       inversions: embeddings other than the word's, found to paint the concept, that are erased
         like it; 0 for none. See `ea_jax.methods.inversions`.
+      inversion_rounds: searches, spread evenly over the run; each against the model as it is then.
       inversion_steps, inversion_rate: of the search for each; its learning rate.
       cache: folder for banks and latents; None keeps nothing.
     """
@@ -223,6 +224,7 @@ class DataSettings:
     pictures: int = number(int, low=1)
     keep_pictures: int = number(int, low=1)
     inversions: int = number(int, low=0)
+    inversion_rounds: int = number(int, low=1)
     inversion_steps: int = number(int, low=1)
     inversion_rate: float = number(float, low=0, above=True)
     cache: str | None = optional(text())

@@ -34,6 +34,17 @@ class Columns(struct.PyTreeNode):
     idx_BN: jax.Array
     mask_BN: jax.Array
 
+    def placed(self, t5_BTD: jax.Array, e_BMD: jax.Array) -> jax.Array:
+        """T5's outputs with others in the places of these columns, in the dtype of `t5_BTD`.
+
+        Where more places are named than there are embeddings, these begin again.
+        """
+        rows_B1 = jnp.arange(len(t5_BTD))[:, None]
+        chosen_BND = e_BMD[:, jnp.arange(self.idx_BN.shape[1]) % e_BMD.shape[1]]
+        # A column that is padding writes nowhere.
+        idx_BN = jnp.where(self.mask_BN, self.idx_BN, t5_BTD.shape[1])
+        return t5_BTD.at[rows_B1, idx_BN].set(chosen_BND.astype(t5_BTD.dtype), mode="drop")
+
 
 def joint_attention(
     q_BSHE: jax.Array,

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ea_jax.concepts.bank import PromptBank, draw
+from ea_jax.methods import inversions
 from ea_jax.methods.erase_anything import Contrast, LowerBatch, Pictures, UpperBatch
 from ea_jax.methods.pictures import FIRST_SEED, Album
 from ea_jax.methods.trajectories import Rota, Visit
@@ -20,7 +21,7 @@ from ea_jax.settings import Settings
 
 # One stream of random numbers for each purpose, told apart by its first key after the seed.
 _PATH, _RESAMPLED, _INDEX, _LOWER, _UPPER, _LORA, _KEEP, _CONTRAST, _CONTRAST_PICTURE = range(9)
-_VISIT = 9
+_VISIT, _INVERSION = 9, 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,32 +54,39 @@ class Batches:
         """The bank's row whose sentence a member of the pool follows on its `round`-th path."""
         return draw(self.bank.rows(), self._seed, _PATH, member, round)
 
-    def visit_row(self, visit: Visit) -> int:
+    def visit_row(self, visit: Visit, found: int = 0) -> tuple[int, int]:
         """The row that a visit trains: the path's sentence, in any order of words, by any name.
 
         A path keeps its picture for as many visits as there are steps. Were its row kept as well,
         a run of 200 pairs would see thirty rows.
+
+        Args:
+          visit: of a path.
+          found: inversions there are by now.
+        Returns:
+          The row, and the inversion in the place of its word; -1 for none.
         """
         sentence = int(self.bank.sentence_R[self.path_row(visit.member, visit.round)])
-        choices = self.bank.rows(sentence=sentence)
-        return draw(choices, self._seed, _VISIT, visit.member, visit.round, visit.index)
+        return self._named(found, (_VISIT, visit.member, visit.round, visit.index), sentence)
 
     def lower(self, step: int) -> LowerBatch:
         """Prompts and places of lower step `step`, from 0."""
         size = self.settings.optim.batch
+        found = inversions.found_by(self.settings, step)
         if self.settings.data.x_t == "pool":
             visits = self.rota.visits(step)
             members = [visit.member for visit in visits]
             fresh = [visit.fresh for visit in visits]
             index = [visit.index for visit in visits]
-            rows = [self.visit_row(visit) for visit in visits]
+            named = [self.visit_row(visit, found) for visit in visits]
         else:
             members, fresh = list(range(size)), [True] * size
             # One path is walked for the whole batch, so all its rows stop at one index.
             index = [draw(np.arange(self.rota.steps), self._seed, _INDEX, step)] * size
-            choices = self.bank.rows()
-            rows = [draw(choices, self._seed, _RESAMPLED, step, row) for row in range(size)]
+            named = [self._named(found, (_RESAMPLED, step, row)) for row in range(size)]
+        rows = [row for row, _ in named]
         content = {
+            "found_B": np.array([inversion for _, inversion in named], np.int32),
             "member_B": np.array(members, np.int32),
             "fresh_B": np.array(fresh, bool),
             "index_B": np.array(index, np.int32),
@@ -106,6 +114,19 @@ class Batches:
         return UpperBatch(
             lora=lora, keep=keep, contrast=contrast, seed=self._noise_seed(_UPPER, step)
         )
+
+    def _named(
+        self, found: int, purpose: tuple[int, ...], sentence: int | None = None
+    ) -> tuple[int, int]:
+        """One of the rows (of a sentence), or an inversion in one of the word's own."""
+        rows = self.bank.rows(sentence=sentence)
+        # Inversions come as often as the word itself.
+        own = self.bank.rows(concept=0, sentence=sentence)[: None if found else 0]
+        picked = draw(np.arange(len(rows) + len(own)), self._seed, *purpose)
+        if picked < len(rows):
+            return int(rows[picked]), -1
+        inversion = draw(np.arange(found), self._seed, _INVERSION, *purpose)
+        return int(own[picked - len(rows)]), inversion
 
     @property
     def _seed(self) -> int:

@@ -78,12 +78,15 @@ class State(struct.PyTreeNode):
       lora: float32 adapters.
       lower, upper: optimiser states; `upper` is None where one optimiser serves both levels.
       pool_PSC: float32 latents of the trajectory pool.
+      found_MND: float32 inversions, M of N tokens each, zero where not yet searched; None where
+        none are wanted. See `ea_jax.methods.inversions`.
     """
 
     lora: Any
     lower: optax.OptState
     upper: optax.OptState | None
     pool_PSC: jax.Array
+    found_MND: jax.Array | None = None
 
 
 class LowerBatch(struct.PyTreeNode):
@@ -96,6 +99,7 @@ class LowerBatch(struct.PyTreeNode):
       weight_B: 1 for real rows, 0 for rows that only fill up a sharded batch.
       text: sentences with the concept.
       columns: its tokens in them.
+      found_B: the inversion that takes their places; -1 leaves the word.
       anchor: prompts without it.
       seed: uint32 for the step's noise.
     """
@@ -106,6 +110,7 @@ class LowerBatch(struct.PyTreeNode):
     weight_B: jax.Array
     text: Text
     columns: Columns
+    found_B: jax.Array
     anchor: Text
     seed: jax.Array
 
@@ -158,14 +163,15 @@ def lower_step(
     """
     s = settings
     sigmas = jnp.array(s.sigmas, jnp.float32)
+    text = _with_inversions(state, batch)
     t_B, next_B = sigmas[batch.index_B], sigmas[batch.index_B + 1]
-    x_BSC = _place(state, base, batch, s)
+    x_BSC = _start(state, base, batch, text, s)
 
     with jax.named_scope("teacher"):
         target = x_BSC  # not read without L_esd
         if s.loss.esd:
             teacher = state.lora if s.loss.teacher == "student" else None
-            both = jax.tree.map(lambda a, c: jnp.concatenate([a, c]), batch.anchor, batch.text)
+            both = jax.tree.map(lambda a, c: jnp.concatenate([a, c]), batch.anchor, text)
             twice = lambda a: jnp.concatenate([a, a])  # noqa: E731
             v, _ = _velocity(
                 base, teacher, twice(x_BSC), twice(t_B), both, s, guidance=s.loss.teacher_guidance
@@ -179,7 +185,7 @@ def lower_step(
                 lora,
                 x_BSC,
                 t_B,
-                batch.text,
+                text,
                 s,
                 columns=batch.columns if s.loss.attn else None,
                 reduce=lambda cols, columns: _attention_loss(cols, columns, s),
@@ -279,14 +285,26 @@ def _velocity(base, lora, x_BSC, t_B, text, s, *, guidance=None, columns=None, r
     )
 
 
-def _place(state: State, base: Weights, batch: LowerBatch, s: StepSettings) -> jax.Array:
+def _with_inversions(state: State, batch: LowerBatch) -> Text:
+    """A lower step's sentences; in some rows an inversion takes the places of the concept."""
+    if state.found_MND is None:
+        return batch.text
+    found_BND = state.found_MND[jnp.maximum(batch.found_B, 0)]
+    placed_BTD = batch.columns.placed(batch.text.t5_BTD, found_BND)
+    inverted_B11 = (batch.found_B >= 0)[:, None, None]
+    return batch.text.replace(t5_BTD=jnp.where(inverted_B11, placed_BTD, batch.text.t5_BTD))
+
+
+def _start(
+    state: State, base: Weights, batch: LowerBatch, text: Text, s: StepSettings
+) -> jax.Array:
     """x_t of a lower step: from the pool, fresh noise, or sampled anew down to t."""
     noise_key = jax.random.key(batch.seed)
     shape = (len(batch.member_B), *state.pool_PSC.shape[1:])
     noise_BSC = jax.random.normal(noise_key, shape, jnp.float32)
     if s.x_t == "resample":
         return denoise(
-            lambda x, t: _velocity(base, state.lora, x, t, batch.text, s)[0],
+            lambda x, t: _velocity(base, state.lora, x, t, text, s)[0],
             noise_BSC,
             jnp.array(s.sigmas, jnp.float32),
             batch.index_B[0],

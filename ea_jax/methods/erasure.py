@@ -43,7 +43,7 @@ from ea_jax.methods.erase_anything import (
 )
 from ea_jax.methods.trajectories import Rota, staggered
 from ea_jax.runtime.fingerprint import fingerprint, fingerprint_files
-from ea_jax.runtime.hosts import require_same
+from ea_jax.runtime.hosts import on_host, require_same
 from ea_jax.runtime.memory import peak_host_bytes
 from ea_jax.runtime.mesh import batch_parts, make_mesh, put, put_rows, sharding
 from ea_jax.runtime.progress import Laps
@@ -70,6 +70,7 @@ class Erasure:
       base: fingerprint of the transformer.
       seconds: what preparing took, by part.
       lower, upper: the jitted pair; `upper` is None where nothing preserves.
+      search: for inversions; None where none are wanted.
     """
 
     settings: Settings
@@ -83,6 +84,7 @@ class Erasure:
     seconds: dict[str, float]
     lower: Step
     upper: Step | None
+    search: inversions.Search | None
 
     def initial(self) -> State:
         """The state before the first pair: a LoRA that changes nothing, a staggered pool."""
@@ -115,6 +117,10 @@ class Erasure:
         """
         base = self.pipeline.weights["transformer"]
         terms = {}
+        if self.search is not None and (numbers := inversions.due(self.settings, step)):
+            found_MND = on_host(state.found_MND).copy()
+            found_MND[numbers] = self.search.find(base, state.lora, numbers)
+            state = state.replace(found_MND=self.whole(found_MND))
         batch = put_rows(self.mesh, self.batches.lower(step))
         state, terms["lower"] = self.lower(state, base, batch)
         if self.upper is not None:
@@ -146,11 +152,13 @@ class Erasure:
         shared = settings.optim.optimisers == "one"
         lower, upper = optimisers(settings)
         shape = (settings.data.pool, *_packed_shape(self.pipeline, settings))
+        found_MND = None if self.search is None else jnp.zeros(self.search.shape, jnp.float32)
         return State(
             lora=adapters,
             lower=lower.init(adapters),
             upper=None if shared else upper.init(adapters),
             pool_PSC=jnp.zeros(shape, jnp.float32),
+            found_MND=found_MND,
         )
 
     def _pool(self) -> jax.Array:
@@ -234,21 +242,10 @@ def prepare(
         settings.sample.steps, settings.model.resolution, settings.model.resolution
     )
     steps = step_settings(settings, pipeline.transformer_config, (h // 2, w // 2), sigmas)
+    search = None
     if settings.data.inversions:
         assert albums[0] is not None
-        with jax.set_mesh(mesh):
-            found_MND = inversions.search(
-                transformer,
-                bank,
-                albums[0],
-                settings=settings,
-                steps=steps,
-                mesh=mesh,
-                fingerprint=base,
-            )
-        bank = inversions.with_inversions(bank, found_MND, seed=settings.optim.seed)
-        laps.lap("invert")
-
+        search = inversions.Search(bank, albums[0], settings=settings, steps=steps, mesh=mesh)
     rota = Rota(settings.data.pool, settings.optim.batch, len(steps.sigmas) - 1)
     batches = Batches(settings, bank, rota, *albums, parts=batch_parts(mesh))
     lower, upper = jitted(settings, steps, mesh)
@@ -264,6 +261,7 @@ def prepare(
         seconds=laps.seconds,
         lower=lower,
         upper=upper if batches.has_upper else None,
+        search=search,
     )
 
 

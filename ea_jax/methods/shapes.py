@@ -84,6 +84,7 @@ def shapes(
         lower=jax.eval_shape(lower.init, adapters),
         upper=None if settings.optim.optimisers == "one" else jax.eval_shape(upper.init, adapters),
         pool_PSC=pool_PSC,
+        found_MND=_found(settings, model),
     )
     state = jax.tree.map(lambda leaf: _struct(leaf, whole), state)
     batch = _Rows(settings, model, mesh, tokens, packed)
@@ -148,6 +149,7 @@ class _Rows:
             weight_B=self.array(rows),
             text=self.text(rows),
             columns=self.columns(rows),
+            found_B=self.array(rows, dtype=jnp.int32),
             anchor=self.text(rows),
             seed=self.array(dtype=jnp.uint32),
         )
@@ -173,6 +175,14 @@ class _Rows:
             contrast=contrast,
             seed=self.array(dtype=jnp.uint32),
         )
+
+
+def _found(settings: Settings, model: TransformerConfig) -> Any:
+    """Inversions; of as many tokens as a concept may have."""
+    if not settings.data.inversions:
+        return None
+    shape = (settings.data.inversions, settings.concept.max_tokens, model.joint_attention_dim)
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
 
 
 def _struct(leaf: Any, where: Any) -> jax.ShapeDtypeStruct:
