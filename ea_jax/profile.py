@@ -1,6 +1,6 @@
 """Where a pair of steps spends its time: the attention loss, and each term beside it.
 
-    python -m ea_jax.profile --config configs/nudity.py --trace out/trace --plot out/cost.png
+    python -m ea_jax.profile --config configs/nudity.py --trace out/trace
 
 Each row is the real step with other terms switched off, or one of its forwards alone; all rows of
 a round run one after the other and the median over rounds is shown, so that a busy machine slows
@@ -21,7 +21,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import matplotlib.figure
 import numpy as np
 from absl import app, flags
 from ml_collections import config_flags
@@ -36,7 +35,6 @@ from ea_jax.runtime.command_line import parse_flags
 from ea_jax.runtime.flops import count_flops
 from ea_jax.runtime.mesh import make_mesh
 from ea_jax.runtime.program import one_line_errors, start_logging
-from ea_jax.runtime.writing import draft
 from ea_jax.settings import Settings
 
 FLAGS = flags.FLAGS
@@ -196,61 +194,6 @@ def table(costs: Sequence[Cost]) -> str:
     return "\n".join(lines) + "\n"
 
 
-# What the plot varies, one at a time, from the config's own values.
-GROWTH: dict[str, tuple[str, Sequence[int]]] = {
-    "pixels": ("model.resolution", (256, 384, 512, 768, 1024)),
-    "text tokens": ("model.text_length", (64, 128, 256, 384, 512)),
-    "concept tokens": ("concept.max_tokens", (1, 2, 4, 8, 16)),
-}
-
-
-def growth(config: dict[str, Any], model: TransformerConfig, factor: int) -> dict[str, Any]:
-    """Operations of a lower step, attention loss on and off, as each size grows; counted only.
-
-    Args:
-      config: of the run.
-      model: shape of the transformer.
-      factor: pixels a latent's side is smaller by.
-    Returns:
-      {size: (values, TFLOP with the attention loss, TFLOP without)}.
-    """
-    found = {}
-    for label, (key, values) in GROWTH.items():
-        section, name = key.split(".")
-        counts: dict[float, list[float]] = {_WEIGHT: [], 0.0: []}
-        for value in values:
-            changed = {**config, section: {**config[section], name: value}}
-            settings = sections.from_config(changed)
-            side = settings.model.resolution // factor
-            channels = model.in_channels // 4
-            given = shapes(settings, model, latent=(side, side, channels), mesh=make_mesh({}))
-            for weight, own in counts.items():
-                loss = dataclasses.replace(given.steps.loss, esd=1.0, attn=weight)
-                step = functools.partial(
-                    lower_step,
-                    settings=dataclasses.replace(given.steps, loss=loss),
-                    optimiser=erasure.optimisers(settings)[0],
-                )
-                own.append(count_flops(step, given.state, given.base, given.lower) / 1e12)
-        found[label] = (values, counts[_WEIGHT], counts[0.0])
-    return found
-
-
-def plot(path: Path, found: dict[str, Any]) -> None:
-    """Draws `growth`."""
-    figure = matplotlib.figure.Figure(figsize=(4 * len(found), 3.2), layout="constrained")
-    for axis, (label, (values, on, off)) in zip(
-        figure.subplots(1, len(found)), found.items(), strict=True
-    ):
-        axis.plot(values, on, "o-", label="attention loss on")
-        axis.plot(values, off, "x--", label="off")
-        axis.set(xlabel=label, ylabel="TFLOP of a lower step", ylim=(0, None))
-        axis.legend()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with draft(path) as unfinished:
-        figure.savefig(unfinished, format="png", dpi=120)
-
-
 def _latent(given: Shapes) -> tuple[int, int, int]:
     rows, columns = given.steps.grid
     return 2 * rows, 2 * columns, given.state.pool_PSC.shape[-1] // 4
@@ -259,15 +202,12 @@ def _latent(given: Shapes) -> tuple[int, int, int]:
 def main(_: list[str]) -> None:
     start_logging()
     with one_line_errors():
-        config = FLAGS.config.to_dict()
-        settings = sections.from_config(config)
+        settings = sections.from_config(FLAGS.config.to_dict())
         side = settings.model.resolution
         pipeline = Pipeline(
             settings.model.path, dtype=settings.model.dtype, revision=settings.model.revision
         )
         model, latent = pipeline.transformer_config, pipeline.latent_shape(side, side)
-        if FLAGS.plot:
-            plot(Path(FLAGS.plot), growth(config, model, side // latent[0]))
         given = shapes(settings, model, latent=latent, mesh=make_mesh({}))
         found = parts(settings, pipeline.load_part("transformer"), model, given)
         costs = measure(found, rounds=FLAGS.rounds)
@@ -284,7 +224,6 @@ if __name__ == "__main__":
     config_flags.DEFINE_config_file("config", lock_config=True)
     flags.DEFINE_integer("rounds", 9, "runs of each part, of which the median counts", 1)
     flags.DEFINE_string("trace", None, "folder for a trace that Perfetto or XProf opens")
-    flags.DEFINE_string("plot", None, "PNG of the operations against sizes")
     flags.DEFINE_string("out", None, "file for the table")
     flags.mark_flag_as_required("config")
     app.run(main, flags_parser=parse_flags)

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from toy_steps import BASE, OPTIMISER, Inputs, settings
 
+from ea_jax.flux import axes
+from ea_jax.growth import line
+from ea_jax.methods.erase_anything import lower_step, upper_step
 from ea_jax.runtime.flops import count_flops
+from ea_jax.runtime.hlo import Program
+from ea_jax.runtime.mesh import make_mesh, put_rows, sharding
 
 X, W = jnp.ones((3, 4)), jnp.ones((4, 5))
 PRODUCT = 2 * 3 * 4 * 5
@@ -44,3 +53,52 @@ def test_a_convolution_counts_its_window():
 def test_a_loop_of_unknown_length_is_an_error():
     with pytest.raises(ValueError, match="no known number of turns"):
         count_flops(lambda n: jax.lax.fori_loop(0, n, lambda i, x: x, 0), 3)
+
+
+def compiled_pair(mesh):
+    """Programs of the pair on a mesh, and our count of each."""
+    inputs, found = Inputs(), []
+    terms = {"esd": 1.0, "attn": 1.0, "lora": 1.0, "keep": 1.0, "rsc": 0.1}
+    with jax.set_mesh(mesh):
+        base = jax.device_put(BASE, axes.shardings(mesh, BASE))
+        state = jax.device_put(inputs.state(), sharding(mesh, ()))
+        for fn, batch in ((lower_step, inputs.lower()), (upper_step, inputs.upper())):
+            step = functools.partial(fn, settings=settings(**terms), optimiser=OPTIMISER)
+            arguments = (state, base, put_rows(mesh, batch))
+            text = jax.jit(step).lower(*arguments).compile().as_text()
+            found.append((Program(text), count_flops(step, *arguments)))
+    return found
+
+
+def test_what_the_compiler_made_of_a_pair_has_as_many_operations_as_we_count():
+    for program, count in compiled_pair(make_mesh({})):
+        assert program.flops() == pytest.approx(count, rel=0.02)
+        assert not any(program.collective_bytes().values())
+
+
+def test_two_devices_share_a_pairs_operations_and_talk():
+    for program, count in compiled_pair(make_mesh({"tensor": 2})):
+        assert 0.49 * count < program.flops() < 0.75 * count
+        assert program.collective_bytes()["all-reduce"] > 0
+
+
+def test_collectives_inside_a_loop_count_at_every_turn():
+    mesh = make_mesh({"tensor": 2})
+    split = sharding(mesh, ("batch", "heads"))
+    whole = sharding(mesh, ())
+
+    def summed(x, w):
+        turn = lambda x, _: (jax.lax.with_sharding_constraint(x @ w @ w.T, split), None)  # noqa: E731
+        return jax.lax.scan(turn, x, None, length=7)[0]
+
+    x, w = jax.device_put(jnp.ones((4, 8)), split), jax.device_put(jnp.ones((8, 8)), whole)
+    once = Program(jax.jit(lambda x, w: summed(x, w)).lower(x, w).compile().as_text())
+    sent = sum(once.collective_bytes().values())
+    assert sent > 0
+    assert sent % 7 == 0
+
+
+def test_a_line_is_fitted_to_what_it_misses_by_the_smallest_share():
+    a, b, off = line([1, 2, 10], [12, 14, 30])
+    np.testing.assert_allclose([a, b, off], [10, 2, 0], atol=1e-9)
+    assert line([1, 2, 10], [12, 14, 60])[2] > 0.1

@@ -1,0 +1,262 @@
+"""How the cost of a lower step grows: with pixels, text, the concept's tokens, and devices.
+
+    python -m ea_jax.growth --config configs/nudity.py:flux-dev --out out/growth.png
+    python -m ea_jax.growth --config configs/nudity.py --measured --out out/measured.png
+
+The first counts operations on the jaxpr, and compiles for fake devices to see what each of them
+computes and what they send. The second runs the step on the machine at hand.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import matplotlib.figure
+import numpy as np
+from absl import app, flags
+from ml_collections import config_flags
+
+from ea_jax import settings as sections
+from ea_jax.aot import abstract
+from ea_jax.methods import erasure
+from ea_jax.methods.erase_anything import lower_step
+from ea_jax.methods.shapes import Shapes
+from ea_jax.profile import filled
+from ea_jax.runtime.command_line import parse_flags
+from ea_jax.runtime.flops import count_flops
+from ea_jax.runtime.hlo import Program
+from ea_jax.runtime.mesh import make_mesh
+from ea_jax.runtime.program import one_line_errors, start_logging
+from ea_jax.runtime.writing import draft
+from ea_jax.settings import Settings
+
+FLAGS = flags.FLAGS
+_log = logging.getLogger(__name__)
+Config = dict[str, Any]
+
+# What is varied, one at a time, from the config's own values. Pixels: 256 to 4096 image tokens.
+PIXELS = (256, 384, 512, 768, 1024)
+TEXT_TOKENS = (64, 128, 256, 384, 512)
+SIZES: dict[str, tuple[str, Sequence[int]]] = {
+    "pixels": ("model.resolution", PIXELS),
+    "text tokens": ("model.text_length", TEXT_TOKENS),
+    "concept tokens": ("concept.max_tokens", (1, 2, 4, 8, 16)),
+}
+DEVICES = (1, 2, 4, 8)
+MESH_AXES = ("tensor", "fsdp")
+_WEIGHT = 0.1  # of the attention loss, where it is on
+
+
+def counted(config: Config) -> dict[str, tuple[Sequence[int], list[float], list[float]]]:
+    """Operations as each size grows: {size: (values, TFLOP with the attention loss, without)}."""
+    found = {}
+    for label, (key, values) in SIZES.items():
+        both: tuple[list[float], list[float]] = ([], [])
+        for value in values:
+            settings = sections.from_config(_with(config, key, value))
+            given = abstract(settings, make_mesh({}))
+            for own, weight in zip(both, (_WEIGHT, 0.0), strict=True):
+                own.append(count_flops(_step(settings, given, weight), *_arguments(given)) / 1e12)
+        found[label] = (values, *both)
+    return found
+
+
+def over_devices(config: Config) -> dict[str, list[tuple[int, float, float]]]:
+    """What each device does: {mesh axis: [(devices, its TFLOP, GB that collectives leave)]}.
+
+    Compiled for as many fake devices of this machine; sizes that don't divide are left out.
+    """
+    found: dict[str, list[tuple[int, float, float]]] = {axis: [] for axis in MESH_AXES}
+    for axis in MESH_AXES:
+        for count in DEVICES:
+            mesh = make_mesh({axis: count})
+            settings = sections.from_config(_with(config, "optim.batch", max(DEVICES)))
+            try:
+                given = abstract(settings, mesh)
+            except ValueError as error:
+                _log.info("%d devices along %s: %s", count, axis, error)
+                continue
+            with jax.set_mesh(mesh):
+                step = _step(settings, given, _WEIGHT)
+                compiled = jax.jit(step).lower(*_arguments(given)).compile()
+            program = Program(compiled.as_text() or "")
+            sent = sum(program.collective_bytes().values())
+            found[axis].append((count, program.flops() / 1e12, sent / 1e9))
+            _log.info("compiled for %d devices along %s", count, axis)
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A lower step that was run: its size, operations, seconds (median), temporary bytes."""
+
+    size: int
+    flops: int
+    seconds: float
+    temporaries: int
+
+
+def measured(config: Config, *, rounds: int) -> dict[str, list[Run]]:
+    """Runs the step, one row a batch, on random numbers at every size, `rounds` times in turn."""
+    config = _with(config, "optim.batch", 1)
+    found = {}
+    for label in ("image tokens", "text tokens"):
+        key, values = SIZES["pixels" if label == "image tokens" else label]
+        programs, runs = [], []
+        for value in values:
+            settings = sections.from_config(_with(config, key, value))
+            given = abstract(settings, make_mesh({}))
+            step = _step(settings, given, _WEIGHT)
+            arguments = _filled(settings, given)
+            compiled = jax.jit(step).lower(*arguments).compile()
+            jax.block_until_ready(compiled(*arguments))
+            size = given.steps.grid[0] * given.steps.grid[1] if label == "image tokens" else value
+            programs.append((compiled, arguments))
+            memory: Any = compiled.memory_analysis()
+            flops = count_flops(step, *arguments)
+            runs.append(Run(size, flops, 0.0, memory.temp_size_in_bytes))
+            _log.info("compiled for %d %s", size, label)
+        seconds: list[list[float]] = [[] for _ in runs]
+        for _ in range(rounds):
+            for own, (compiled, arguments) in zip(seconds, programs, strict=True):
+                began = time.perf_counter()
+                jax.block_until_ready(compiled(*arguments))
+                own.append(time.perf_counter() - began)
+        found[label] = [
+            dataclasses.replace(run, seconds=statistics.median(own))
+            for run, own in zip(runs, seconds, strict=True)
+        ]
+    return found
+
+
+def line(x: Sequence[float], y: Sequence[float]) -> tuple[float, float, float]:
+    """a, b of y = a + b x by least squares of the relative error, and the largest such error."""
+    x_N, y_N = np.asarray(x, float), np.asarray(y, float)
+    (a, b), *_ = np.linalg.lstsq(np.stack([1 / y_N, x_N / y_N], 1), np.ones(len(y_N)))
+    return float(a), float(b), float(np.abs((a + b * x_N) / y_N - 1).max())
+
+
+def table(found: dict[str, list[Run]]) -> str:
+    """Markdown: each run, and how far the two laws are from them."""
+    lines = ["| varied | size | TFLOP | ms | temporaries MiB |", "|---|---|---|---|---|"]
+    for label, runs in found.items():
+        for run in runs:
+            lines.append(
+                f"| {label} | {run.size} | {run.flops / 1e12:.3f} | {1e3 * run.seconds:.1f} "
+                f"| {run.temporaries / 2**20:.1f} |"
+            )
+    said = []
+    for label, runs in found.items():
+        _, _, time_off = line([run.flops for run in runs], [run.seconds for run in runs])
+        _, _, memory_off = line([run.size for run in runs], [run.temporaries for run in runs])
+        said.append(
+            f"{label}: time is a + b FLOP within {time_off:.0%}, temporaries are a + b size "
+            f"within {memory_off:.0%}"
+        )
+    return "\n".join([*lines, "", *said]) + "\n"
+
+
+def plot_counted(path: Path, sizes: dict[str, Any], devices: dict[str, Any]) -> None:
+    """Draws `counted` and `over_devices`."""
+    panels = len(sizes) + 2
+    figure = matplotlib.figure.Figure(figsize=(3.6 * panels, 3.2), layout="constrained")
+    axes = figure.subplots(1, panels)
+    for axis, (label, (values, on, off)) in zip(axes, sizes.items(), strict=False):
+        axis.plot(values, on, "o-", label="attention loss on")
+        axis.plot(values, off, "x--", label="off")
+        axis.set(xlabel=label, ylabel="TFLOP of a lower step", ylim=(0, None))
+        axis.legend()
+    for axis, place, label in ((axes[-2], 1, "TFLOP of a device"), (axes[-1], 2, "GB received")):
+        for name, rows in devices.items():
+            axis.plot([row[0] for row in rows], [row[place] for row in rows], "o-", label=name)
+        axis.set(xlabel="devices", ylabel=label, ylim=(0, None))
+        axis.legend()
+    _write(figure, path)
+
+
+def plot_measured(path: Path, found: dict[str, list[Run]]) -> None:
+    """Draws `measured`, and the laws it follows."""
+    figure = matplotlib.figure.Figure(figsize=(4 * 2 * len(found), 3.2), layout="constrained")
+    axes = iter(figure.subplots(1, 2 * len(found)))
+    for label, runs in found.items():
+        panels = (
+            ("TFLOP", [r.flops / 1e12 for r in runs], "seconds", [r.seconds for r in runs]),
+            (
+                label,
+                [r.size for r in runs],
+                "temporaries MiB",
+                [r.temporaries / 2**20 for r in runs],
+            ),
+        )
+        for x_label, x, y_label, y in panels:
+            a, b, off = line(x, y)
+            axis = next(axes)
+            axis.plot(x, y, "o", label=label)
+            axis.plot(x, [a + b * each for each in x], "-", label=f"a + b x, within {off:.0%}")
+            axis.set(xlabel=x_label, ylabel=y_label, xlim=(0, None), ylim=(0, None))
+            axis.legend()
+    _write(figure, path)
+
+
+def _step(settings: Settings, given: Shapes, weight: float) -> Any:
+    loss = dataclasses.replace(given.steps.loss, esd=1.0, attn=weight)
+    steps = dataclasses.replace(given.steps, loss=loss)
+    return functools.partial(lower_step, settings=steps, optimiser=erasure.optimisers(settings)[0])
+
+
+def _arguments(given: Shapes) -> tuple[Any, ...]:
+    return given.state, given.base, given.lower
+
+
+def _filled(settings: Settings, given: Shapes) -> tuple[Any, ...]:
+    state, base, batch = map(filled, _arguments(given))
+    # An optimiser's moments aren't any numbers.
+    return state.replace(lower=erasure.optimisers(settings)[0].init(state.lora)), base, batch
+
+
+def _with(config: Config, key: str, value: Any) -> Config:
+    section, name = key.split(".")
+    return {**config, section: {**config[section], name: value}}
+
+
+def _write(figure: matplotlib.figure.Figure, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with draft(path) as unfinished:
+        figure.savefig(unfinished, format="png", dpi=120)
+
+
+def main(_: list[str]) -> None:
+    start_logging()
+    with one_line_errors():
+        out = Path(FLAGS.out)
+        if out.suffix.lower() != ".png":
+            raise ValueError(f"--out={out} is no PNG; give a name that ends in .png")
+        config = FLAGS.config.to_dict()
+        sections.from_config(config)
+        if FLAGS.measured:
+            found = measured(config, rounds=FLAGS.rounds)
+            plot_measured(out, found)
+            sys.stdout.write(table(found))
+            return
+        jax.config.update("jax_platforms", "cpu")
+        jax.config.update("jax_num_cpu_devices", max(DEVICES))
+        plot_counted(out, counted(config), over_devices(config))
+        _log.info("%s", out)
+
+
+if __name__ == "__main__":
+    config_flags.DEFINE_config_file("config", lock_config=True)
+    flags.DEFINE_bool("measured", False, "run the step here, in place of counting")
+    flags.DEFINE_integer("rounds", 5, "runs of each size, of which the median counts", 1)
+    flags.DEFINE_string("out", "growth.png", "PNG to draw")
+    flags.mark_flag_as_required("config")
+    app.run(main, flags_parser=parse_flags)
