@@ -23,6 +23,7 @@ import jax
 import matplotlib.figure
 import numpy as np
 from absl import app, flags
+from jax.sharding import Mesh
 from ml_collections import config_flags
 
 from ea_jax import settings as sections
@@ -63,7 +64,7 @@ def counted(config: Config) -> dict[str, tuple[Sequence[int], list[float], list[
         both: tuple[list[float], list[float]] = ([], [])
         for value in values:
             settings = sections.from_config(_with(config, key, value))
-            given = abstract(settings, make_mesh({}))
+            given = abstract(settings, _one_device())
             for own, weight in zip(both, (_WEIGHT, 0.0), strict=True):
                 own.append(count_flops(_step(settings, given, weight), *_arguments(given)) / 1e12)
         found[label] = (values, *both)
@@ -76,10 +77,13 @@ def over_devices(config: Config) -> dict[str, list[tuple[int, float, float]]]:
     Compiled for as many fake devices of this machine; sizes that don't divide are left out.
     """
     found: dict[str, list[tuple[int, float, float]]] = {axis: [] for axis in MESH_AXES}
+    # A row for each device.
+    for key in ("optim.batch", "data.pool"):
+        config = _with(config, key, max(DEVICES))
+    settings = sections.from_config(config)
     for axis in MESH_AXES:
         for count in DEVICES:
-            mesh = make_mesh({axis: count})
-            settings = sections.from_config(_with(config, "optim.batch", max(DEVICES)))
+            mesh = make_mesh({axis: count}, jax.devices()[:count])
             try:
                 given = abstract(settings, mesh)
             except ValueError as error:
@@ -114,7 +118,7 @@ def measured(config: Config, *, rounds: int) -> dict[str, list[Run]]:
         programs, runs = [], []
         for value in values:
             settings = sections.from_config(_with(config, key, value))
-            given = abstract(settings, make_mesh({}))
+            given = abstract(settings, _one_device())
             step = _step(settings, given, _WEIGHT)
             arguments = _filled(settings, given)
             compiled = jax.jit(step).lower(*arguments).compile()
@@ -221,6 +225,10 @@ def _filled(settings: Settings, given: Shapes) -> tuple[Any, ...]:
     state, base, batch = map(filled, _arguments(given))
     # An optimiser's moments aren't any numbers.
     return state.replace(lower=erasure.optimisers(settings)[0].init(state.lora)), base, batch
+
+
+def _one_device() -> Mesh:
+    return make_mesh({}, jax.devices()[:1])
 
 
 def _with(config: Config, key: str, value: Any) -> Config:

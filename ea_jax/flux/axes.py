@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from ea_jax.runtime.mesh import sharding
+from ea_jax.runtime.mesh import constrain, sharding
 
 Axes = tuple[str | None, ...]
 
@@ -58,6 +58,27 @@ def shardings(mesh: Mesh, weights: Any) -> Any:
     return jax.tree.map_with_path(
         lambda path, leaf: sharding(mesh, _axes_of(path, leaf), leaf.shape), weights
     )
+
+
+def gathered(weights: Any, stack: str | None = None) -> Any:
+    """Weights about to be used: the slices that `fsdp` made of them brought together.
+
+    Without it, a compiler would rather split each product by the slices and gather the batch.
+
+    Args:
+      weights: some of the transformer's, inside a jitted step.
+      stack: name of the stack, where they are one block of it.
+    """
+
+    def whole(path: tuple, leaf: jax.Array) -> jax.Array:
+        if stack is None:
+            axes = _axes_of(path, leaf)
+        else:
+            stacked = jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype)
+            axes = _axes_of((jax.tree_util.DictKey(stack), *path), stacked)[1:]
+        return constrain(leaf, [None if axis == "model" else axis for axis in axes])
+
+    return jax.tree.map_with_path(whole, weights)
 
 
 def _axes_of(path: tuple, leaf: Any) -> Axes:

@@ -16,10 +16,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx, struct
 
-from ea_jax.flux import layers
+from ea_jax.flux import axes, layers
 from ea_jax.flux.adapters import check as check_adapters
 from ea_jax.flux.attention import Columns, check_backend
 from ea_jax.flux.rope import rope_table
+from ea_jax.runtime.mesh import constrain
 
 Weights = dict[str, Any]
 Reduce = Callable[[jax.Array, Columns], Any]
@@ -184,17 +185,17 @@ def embed(
     dtype = weights["x_embedder"]["kernel"].dtype
     ends = _merge_ends(weights, config)
     table = rope_table(text.t5_BTD.shape[1], grid, config.axes_dims_rope)
+    temb_BD = ends.time_text_embed(
+        t_B, guidance_B, text.pooled_BD.astype(dtype), lora=layers.part(lora, "time_text_embed")
+    )
     return Inputs(
-        image_BSD=layers.project(ends.x_embedder, x_BSC.astype(dtype), lora, "x_embedder"),
-        text_BTD=layers.project(
-            ends.context_embedder, text.t5_BTD.astype(dtype), lora, "context_embedder"
+        image_BSD=_rows(layers.project(ends.x_embedder, x_BSC.astype(dtype), lora, "x_embedder")),
+        text_BTD=_rows(
+            layers.project(
+                ends.context_embedder, text.t5_BTD.astype(dtype), lora, "context_embedder"
+            )
         ),
-        temb_BD=ends.time_text_embed(
-            t_B,
-            guidance_B,
-            text.pooled_BD.astype(dtype),
-            lora=layers.part(lora, "time_text_embed"),
-        ),
+        temb_BD=constrain(temb_BD, ("batch", "channels")),
         rope=(jnp.asarray(table[0]), jnp.asarray(table[1])),
     )
 
@@ -218,10 +219,10 @@ def dual_stack(
       The image stream [B, S, D], the text stream [B, T, D], and `reduce`'s results stacked over
       blocks (None without `columns`).
     """
-    graph = _graphs(config)[1]
+    graph, name = _graphs(config)[1], "transformer_blocks"
 
     def body(streams, layer):
-        block = nnx.merge(graph, layer["weights"])
+        block = nnx.merge(graph, axes.gathered(layer["weights"], name))
         image, text, cols = block(
             *streams,
             inputs.temb_BD,
@@ -231,11 +232,12 @@ def dual_stack(
             gain_BT=gain_BT,
             backend=attention,
         )
+        image, text = _rows(image), _rows(text)
         if columns is None:
             return (image, text), None
         return (image, text), cols if reduce is None else reduce(cols, columns)
 
-    stack = _layers(weights, lora, "transformer_blocks")
+    stack = _layers(weights, lora, name)
     (image, text), reduced = _scan(
         body, (inputs.image_BSD, inputs.text_BTD), stack, remat=remat, unroll=unroll
     )
@@ -255,10 +257,10 @@ def single_stack(
     unroll: bool = False,
 ) -> jax.Array:
     """Runs the single-stream blocks on text and image joined, text first; [B, T + S, D]."""
-    graph = _graphs(config)[2]
+    graph, name = _graphs(config)[2], "single_transformer_blocks"
 
     def body(joint, layer):
-        block = nnx.merge(graph, layer["weights"])
+        block = nnx.merge(graph, axes.gathered(layer["weights"], name))
         joint = block(
             joint,
             inputs.temb_BD,
@@ -267,9 +269,9 @@ def single_stack(
             gain_BT=gain_BT,
             backend=attention,
         )
-        return joint, None
+        return _rows(joint), None
 
-    stack = _layers(weights, lora, "single_transformer_blocks")
+    stack = _layers(weights, lora, name)
     return _scan(body, joint_BSD, stack, remat=remat, unroll=unroll)[0]
 
 
@@ -337,7 +339,7 @@ def velocity(
     image, txt, reduced = dual_stack(
         weights, config, inputs, columns=columns, reduce=reduce, gain_BT=gain.dual_BT, **how
     )
-    joint = jnp.concatenate([txt, image], axis=1)
+    joint = _rows(jnp.concatenate([txt, image], axis=1))
     joint = single_stack(weights, config, inputs, joint, gain_BT=gain.single_BT, **how)
     out = head(weights, config, joint[:, txt.shape[1] :], inputs.temb_BD, lora=lora)
     return out, reduced
@@ -374,7 +376,12 @@ def dual_columns(
 
 def _merge_ends(weights: Weights, config: TransformerConfig) -> _Ends:
     ends = {name: leaf for name, leaf in weights.items() if name not in STACKED}
-    return nnx.merge(_graphs(config)[0], ends)
+    return nnx.merge(_graphs(config)[0], axes.gathered(ends))
+
+
+def _rows(x_BSD: jax.Array) -> jax.Array:
+    """A stream at a block's border: split over a mesh by rows alone."""
+    return constrain(x_BSD, ("batch", "sequence", "channels"))
 
 
 def _layers(weights: Weights, lora: layers.Adapters | None, name: str) -> Weights:

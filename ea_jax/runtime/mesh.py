@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 log = logging.getLogger(__name__)
 
@@ -176,12 +176,15 @@ def put_rows(mesh: Mesh, batch: Any) -> Any:
 def constrain(x: jax.Array, logical_axes: Sequence[str | None]) -> jax.Array:
     """Fixes an intermediate's sharding inside a jitted step, on the mesh of `jax.set_mesh`.
 
-    Without a mesh, or on one device, it is `x`: one code path for every machine.
+    Without a mesh, or on one device, it is `x`: one code path for every machine. An axis that
+    doesn't divide stays whole; inside a `shard_map` there is nothing to say.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.size == 1:
+    if mesh.empty or mesh.size == 1 or AxisType.Manual in mesh.axis_types:
         return x
-    return jax.lax.with_sharding_constraint(x, spec(logical_axes))
+    sizes = zip(spec(logical_axes), x.shape, strict=True)
+    divided = [axes if size % _parts(mesh, axes) == 0 else None for axes, size in sizes]
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(*divided))
 
 
 def pad_rows(batch: Any, multiple: int) -> tuple[Any, jax.Array]:
@@ -223,7 +226,7 @@ def _spans(index: Any, shape: Sequence[int]) -> list[tuple[int, int]]:
     return [each.indices(size)[:2] for each, size in zip(index, shape, strict=True)]
 
 
-def _parts(mesh: Mesh, axes: str | tuple[str, ...] | None) -> int:
+def _parts(mesh: Mesh | AbstractMesh, axes: str | tuple[str, ...] | None) -> int:
     if axes is None:
         return 1
     names = (axes,) if isinstance(axes, str) else axes
