@@ -33,8 +33,6 @@ MODEL = TransformerConfig(
 )
 MESHES = [(d, f, 8 // d // f) for d in (1, 2, 4, 8) for f in (1, 2, 4, 8) if 8 % (d * f) == 0]
 TERMS = {"esd": 1.0, "attn": 1.0, "lora": 1.0, "keep": 1.0, "rsc": 0.1}
-# Much is compiled here and little is run.
-QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 BASE = init_weights(MODEL, jax.random.key(0))
 
 
@@ -58,7 +56,6 @@ def pairs(shape, count, optimiser):
                 functools.partial(fn, settings=s, optimiser=optimiser),
                 donate_argnums=0,
                 out_shardings=(whole, whole),
-                compiler_options=QUICKLY,
             )
             for fn in (lower_step, upper_step)
         ]

@@ -38,7 +38,7 @@ def join(hosts: str = ALONE) -> None:
     try:
         jax.distributed.initialize(**where)
     except (RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split()).rstrip(".")
         raise ValueError(
             f"--hosts={hosts} found no others: {reason}; on a cluster that JAX doesn't know, give "
             "each process --hosts=ADDRESS:PORT,COUNT,INDEX"
