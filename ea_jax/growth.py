@@ -4,7 +4,7 @@
     python -m ea_jax.growth --config configs/nudity.py --measured --out out/measured.png
 
 The first counts operations on the jaxpr, and compiles for fake devices to see what each of them
-computes and what they send. The second runs the step on the machine at hand.
+computes and what it receives. The second runs the step on the machine at hand.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from ea_jax.aot import abstract
 from ea_jax.methods import erasure
 from ea_jax.methods.erase_anything import lower_step
 from ea_jax.methods.shapes import Shapes
-from ea_jax.profile import filled
+from ea_jax.profile import filled, filled_state
 from ea_jax.runtime.command_line import parse_flags
 from ea_jax.runtime.flops import count_flops
-from ea_jax.runtime.hlo import Program
+from ea_jax.runtime.hlo import Hlo
 from ea_jax.runtime.mesh import make_mesh
 from ea_jax.runtime.program import one_line_errors, start_logging
 from ea_jax.runtime.writing import draft
@@ -72,7 +72,7 @@ def counted(config: Config) -> dict[str, tuple[Sequence[int], list[float], list[
 
 
 def over_devices(config: Config) -> dict[str, list[tuple[int, float, float]]]:
-    """What each device does: {mesh axis: [(devices, its TFLOP, GB that collectives leave)]}.
+    """What each device does: {mesh axis: [(devices, its TFLOP, GB that it receives)]}.
 
     Compiled for as many fake devices of this machine; sizes that don't divide are left out.
     """
@@ -92,18 +92,25 @@ def over_devices(config: Config) -> dict[str, list[tuple[int, float, float]]]:
             with jax.set_mesh(mesh):
                 step = _step(settings, given, _WEIGHT)
                 compiled = jax.jit(step).lower(*_arguments(given)).compile()
-            program = Program(compiled.as_text() or "")
-            sent = sum(program.collective_bytes().values())
-            found[axis].append((count, program.flops() / 1e12, sent / 1e9))
+            program = Hlo(compiled.as_text() or "")
+            received = sum(program.collective_bytes().values())
+            found[axis].append((count, program.flops() / 1e12, received / 1e9))
             _log.info("compiled for %d devices along %s", count, axis)
     return found
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A lower step that was run: its size, operations, seconds (median), temporary bytes."""
+    """A lower step that was run.
 
-    size: int
+    Attributes:
+      tokens: of image and text together.
+      flops: operations.
+      seconds: the median.
+      temporaries: bytes.
+    """
+
+    tokens: int
     flops: int
     seconds: float
     temporaries: int
@@ -112,23 +119,24 @@ class Run:
 def measured(config: Config, *, rounds: int) -> dict[str, list[Run]]:
     """Runs the step, one row a batch, on random numbers at every size, `rounds` times in turn."""
     config = _with(config, "optim.batch", 1)
-    found = {}
-    for label in ("image tokens", "text tokens"):
-        key, values = SIZES["pixels" if label == "image tokens" else label]
+    found, base = {}, None
+    for label in ("pixels", "text tokens"):
+        key, values = SIZES[label]
         programs, runs = [], []
         for value in values:
             settings = sections.from_config(_with(config, key, value))
             given = abstract(settings, _one_device())
             step = _step(settings, given, _WEIGHT)
-            arguments = _filled(settings, given)
+            base = filled(given.base) if base is None else base
+            arguments = (filled_state(settings, given), base, filled(given.lower))
             compiled = jax.jit(step).lower(*arguments).compile()
             jax.block_until_ready(compiled(*arguments))
-            size = given.steps.grid[0] * given.steps.grid[1] if label == "image tokens" else value
+            tokens = given.noise_BSC.shape[1] + settings.model.text_length
             programs.append((compiled, arguments))
             memory: Any = compiled.memory_analysis()
             flops = count_flops(step, *arguments)
-            runs.append(Run(size, flops, 0.0, memory.temp_size_in_bytes))
-            _log.info("compiled for %d %s", size, label)
+            runs.append(Run(tokens, flops, 0.0, memory.temp_size_in_bytes))
+            _log.info("compiled for %s = %d", label, value)
         seconds: list[list[float]] = [[] for _ in runs]
         for _ in range(rounds):
             for own, (compiled, arguments) in zip(seconds, programs, strict=True):
@@ -151,19 +159,19 @@ def line(x: Sequence[float], y: Sequence[float]) -> tuple[float, float, float]:
 
 def table(found: dict[str, list[Run]]) -> str:
     """Markdown: each run, and how far the two laws are from them."""
-    lines = ["| varied | size | TFLOP | ms | temporaries MiB |", "|---|---|---|---|---|"]
+    lines = ["| varied | tokens | TFLOP | ms | temporaries MiB |", "|---|---|---|---|---|"]
     for label, runs in found.items():
         for run in runs:
             lines.append(
-                f"| {label} | {run.size} | {run.flops / 1e12:.3f} | {1e3 * run.seconds:.1f} "
+                f"| {label} | {run.tokens} | {run.flops / 1e12:.3f} | {1e3 * run.seconds:.1f} "
                 f"| {run.temporaries / 2**20:.1f} |"
             )
     said = []
     for label, runs in found.items():
         _, _, time_off = line([run.flops for run in runs], [run.seconds for run in runs])
-        _, _, memory_off = line([run.size for run in runs], [run.temporaries for run in runs])
+        _, _, memory_off = line([run.tokens for run in runs], [run.temporaries for run in runs])
         said.append(
-            f"{label}: time is a + b FLOP within {time_off:.0%}, temporaries are a + b size "
+            f"{label}: time is a + b FLOP within {time_off:.0%}, temporaries are a + b tokens "
             f"within {memory_off:.0%}"
         )
     return "\n".join([*lines, "", *said]) + "\n"
@@ -195,8 +203,8 @@ def plot_measured(path: Path, found: dict[str, list[Run]]) -> None:
         panels = (
             ("TFLOP", [r.flops / 1e12 for r in runs], "seconds", [r.seconds for r in runs]),
             (
-                label,
-                [r.size for r in runs],
+                "tokens",
+                [r.tokens for r in runs],
                 "temporaries MiB",
                 [r.temporaries / 2**20 for r in runs],
             ),
@@ -213,18 +221,13 @@ def plot_measured(path: Path, found: dict[str, list[Run]]) -> None:
 
 def _step(settings: Settings, given: Shapes, weight: float) -> Any:
     loss = dataclasses.replace(given.steps.loss, esd=1.0, attn=weight)
-    steps = dataclasses.replace(given.steps, loss=loss)
+    # Where paths are sampled anew (`resample`), how long that takes differs from step to step.
+    steps = dataclasses.replace(given.steps, loss=loss, x_t="pool")
     return functools.partial(lower_step, settings=steps, optimiser=erasure.optimisers(settings)[0])
 
 
 def _arguments(given: Shapes) -> tuple[Any, ...]:
     return given.state, given.base, given.lower
-
-
-def _filled(settings: Settings, given: Shapes) -> tuple[Any, ...]:
-    state, base, batch = map(filled, _arguments(given))
-    # An optimiser's moments aren't any numbers.
-    return state.replace(lower=erasure.optimisers(settings)[0].init(state.lora)), base, batch
 
 
 def _one_device() -> Mesh:

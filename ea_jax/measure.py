@@ -1,14 +1,13 @@
-"""Measures a run's LoRA again, under other conditions: `python -m ea_jax.measure --run RUN`.
+"""Measures a run's LoRA again, under other conditions.
 
-    python -m ea_jax.measure --run runs/nudity-tiny --text_length 512
-    python -m ea_jax.measure --run runs/nudity-tiny --strength 0.5
+    python -m ea_jax.measure --run runs/nudity-tiny --text_length 512 --out runs/nudity-512
+    python -m ea_jax.measure --run runs/nudity-tiny --strength 0.5 --out runs/nudity-half
 
 The same exam as at the end of training: base and erased, the same prompts and seeds.
 """
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
 from collections.abc import Mapping
@@ -28,9 +27,7 @@ from ea_jax.runtime.program import one_line_errors, start_logging
 
 FLAGS = flags.FLAGS
 log = logging.getLogger(__name__)
-
-# Nothing is trained here, so nothing is sampled or searched to train on.
-_UNTRAINED = {"loss": {"lora": 0.0, "keep": 0.0, "rsc": 0.0}, "data": {"inversions": 0}}
+Changes = Mapping[str, Mapping[str, Any]]
 
 
 def measure(
@@ -38,7 +35,7 @@ def measure(
     out: str | Path,
     *,
     strength: float | None = None,
-    changes: Mapping[str, Mapping[str, Any]] | None = None,
+    changes: Changes | None = None,
 ) -> str:
     """Paints and judges a finished run's probes; writes config.json, results.json and results.md.
 
@@ -50,28 +47,38 @@ def measure(
     Returns:
       The Markdown table.
     Raises:
-      ValueError: no run is there, `out` holds another measurement, or an edit of whole kernels.
+      ValueError: no run is there; its model comes with no judge, or isn't the one that the LoRA was
+        made on; `out` holds another measurement; or an edit of whole kernels.
     """
-    folder, out = Path(run), Path(out)
+    folder = Path(run)
     if not (folder / run_folder.CONFIG).is_file():
         raise ValueError(f"{folder} has no {run_folder.CONFIG}; give the folder of a run")
     edit = edits.load(folder)
     if edit.deltas:
         raise ValueError(f"{folder} changes whole kernels, and only a LoRA can be measured again")
     config = json.loads((folder / run_folder.CONFIG).read_text(encoding="utf-8"))
+    # On the first device, however many it was trained on.
+    config["mesh"] = {"data": 1, "fsdp": 1, "tensor": 1}
     for section, values in (changes or {}).items():
         config[section].update(values)
-    light = copy.deepcopy(config)
-    for section, values in _UNTRAINED.items():
-        light[section].update(values)
-    asked = settings.from_config(light)
+    asked = settings.from_config(config)
     exam = exam_for(asked)
-    job = erasure.prepare(asked, painted=[probe.prompt for probe in exam.probes])
-    edit.check(job.pipeline.weights["transformer"])
+    if exam.detector is None:
+        raise ValueError(
+            f"{asked.model.path} comes with no judge, or sample.eval_pictures is 0; give --pictures"
+        )
     run_folder.claim(out, {**config, "strength": strength})
+    painted = [probe.prompt for probe in exam.probes]
+    job = erasure.prepare(asked, painted=painted, to_train=False)
+    if edit.base not in (None, job.base):
+        raise ValueError(
+            f"the LoRA in {folder} was made on weights with hash {edit.base}, and those of "
+            f"{asked.model.path} have {job.base}; measure it on its own"
+        )
+    edit.check(job.pipeline.weights["transformer"])
     with jax.set_mesh(job.mesh):
         return outputs.write_results(
-            out,
+            Path(out),
             outputs.Painter(job),
             job,
             job.whole(edit.lora(strength)),

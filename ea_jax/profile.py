@@ -29,7 +29,7 @@ from ea_jax import settings as sections
 from ea_jax.flux.pipeline import Pipeline
 from ea_jax.flux.transformer import TransformerConfig, velocity
 from ea_jax.methods import erasure
-from ea_jax.methods.erase_anything import lower_step, upper_step
+from ea_jax.methods.erase_anything import State, lower_step, upper_step
 from ea_jax.methods.shapes import Shapes, shapes
 from ea_jax.runtime.command_line import parse_flags
 from ea_jax.runtime.flops import count_flops
@@ -86,6 +86,13 @@ def filled(tree: Any, *, seed: int = 0) -> Any:
     return jax.tree.map(fill, tree)
 
 
+def filled_state(settings: Settings, given: Shapes) -> State:
+    """Numbers for a run's state; its optimisers' moments, whose squares aren't negative, are 0."""
+    state = filled(given.state)
+    lower, upper = erasure.optimisers(settings)
+    return state.replace(lower=lower.init(state.lora), upper=state.upper and upper.init(state.lora))
+
+
 def parts(settings: Settings, base: Any, model: TransformerConfig, given: Shapes) -> list[Part]:
     """The rows of the table.
 
@@ -96,11 +103,7 @@ def parts(settings: Settings, base: Any, model: TransformerConfig, given: Shapes
       given: the run's shapes.
     """
     lower, upper = erasure.optimisers(settings)
-    state = filled(given.state)
-    # An optimiser's state is of moments, whose squares aren't negative.
-    state = state.replace(
-        lower=lower.init(state.lora), upper=state.upper and upper.init(state.lora)
-    )
+    state = filled_state(settings, given)
     loss = dataclasses.replace(settings.loss, esd=1.0, attn=_WEIGHT)
 
     def lower_with(attention: str = given.steps.attention, **weights: float) -> Callable:

@@ -14,7 +14,7 @@ from ea_jax.flux import axes
 from ea_jax.growth import line
 from ea_jax.methods.erase_anything import lower_step, upper_step
 from ea_jax.runtime.flops import count_flops
-from ea_jax.runtime.hlo import Program
+from ea_jax.runtime.hlo import Hlo
 from ea_jax.runtime.mesh import make_mesh, put_rows, sharding
 
 X, W = jnp.ones((3, 4)), jnp.ones((4, 5))
@@ -66,7 +66,7 @@ def compiled_pair(mesh):
             step = functools.partial(fn, settings=settings(**terms), optimiser=OPTIMISER)
             arguments = (state, base, put_rows(mesh, batch))
             text = jax.jit(step).lower(*arguments).compile().as_text()
-            found.append((Program(text), count_flops(step, *arguments)))
+            found.append((Hlo(text), count_flops(step, *arguments)))
     return found
 
 
@@ -92,7 +92,7 @@ def test_collectives_inside_a_loop_count_at_every_turn():
         return jax.lax.scan(turn, x, None, length=7)[0]
 
     x, w = jax.device_put(jnp.ones((4, 8)), split), jax.device_put(jnp.ones((8, 8)), whole)
-    once = Program(jax.jit(lambda x, w: summed(x, w)).lower(x, w).compile().as_text())
+    once = Hlo(jax.jit(lambda x, w: summed(x, w)).lower(x, w).compile().as_text())
     sent = sum(once.collective_bytes().values())
     assert sent > 0
     assert sent % 7 == 0

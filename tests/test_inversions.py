@@ -77,9 +77,9 @@ def search(made, mesh=None, latent=1.0, lora=None, numbers=None, **data):
         mesh=make_mesh(mesh or {"data": 1, "fsdp": 1, "tensor": 1}),
     )
     numbers = range(chosen.data.inversions) if numbers is None else numbers
-    found_MND = searcher.find(BASE, lora, numbers)
-    assert found_MND.shape == (len(numbers), *searcher.shape[1:])
-    return found_MND
+    inversions_MND = searcher.find(BASE, lora, numbers)
+    assert inversions_MND.shape == (len(numbers), *searcher.shape[1:])
+    return inversions_MND
 
 
 def miss(made, e_ND, lora=None) -> float:
@@ -156,7 +156,7 @@ def test_rounds_are_spread_over_the_run():
     run = dataclasses.replace(run, optim=dataclasses.replace(run.optim, pairs=9))
     due = {step: list(inversions.due(run, step)) for step in range(9)}
     assert {step: numbers for step, numbers in due.items() if numbers} == {0: [0, 1], 4: [2, 3, 4]}
-    assert [inversions.found_by(run, step) for step in (0, 3, 4, 8)] == [2, 2, 5, 5]
+    assert [inversions.known_by(run, step) for step in (0, 3, 4, 8)] == [2, 2, 5, 5]
 
 
 def test_rows_take_words_synonyms_and_inversions_alike(made):
@@ -164,12 +164,12 @@ def test_rows_take_words_synonyms_and_inversions_alike(made):
     batches = Batches(run, made, Rota(run.data.pool, run.optim.batch, 4), None, None)
     for start, found in ((0, 1), (run.optim.pairs // 2, 3)):
         drawn = [batches.lower(start + i) for i in range(90)]
-        inversion = np.concatenate([batch.found_B for batch in drawn])
+        inversion = np.concatenate([batch.inversion_B for batch in drawn])
         assert set(inversion.tolist()) == {-1, *range(found)}
         # One in three: there is one synonym.
         assert 0.2 < (inversion >= 0).mean() < 0.47
         for batch in drawn:
-            for row in np.flatnonzero(batch.found_B >= 0):
+            for row in np.flatnonzero(batch.inversion_B >= 0):
                 assert batch.columns.mask_BN[row].sum() == 2  # "soccer ball", not "football"
 
 
@@ -177,13 +177,13 @@ def test_an_inversion_is_erased_in_the_place_of_the_word():
     """The step with it is the step on a text that holds it; a row without one keeps its word."""
     inputs = Inputs()
     batch, state = inputs.lower(), inputs.state()
-    found_MND = inputs.array(3, 2, SMALL.joint_attention_dim)
-    t5_BTD = batch.text.t5_BTD.at[1, jnp.array([1, 2])].set(found_MND[2])
+    inversions_MND = inputs.array(3, 2, SMALL.joint_attention_dim)
+    t5_BTD = batch.text.t5_BTD.at[1, jnp.array([1, 2])].set(inversions_MND[2])
     by_hand = batch.replace(text=batch.text.replace(t5_BTD=t5_BTD))
-    inverted = batch.replace(found_B=jnp.array([-1, 2]))
+    inverted = batch.replace(inversion_B=jnp.array([-1, 2]))
     s = settings(attn=1.0)
     want, want_terms = step(lower_step, state, by_hand, s)
-    got, terms = step(lower_step, state.replace(found_MND=found_MND), inverted, s)
+    got, terms = step(lower_step, state.replace(inversions_MND=inversions_MND), inverted, s)
     for a, b in zip(
         jax.tree.leaves((got.lora, got.pool_PSC, terms)),
         jax.tree.leaves((want.lora, want.pool_PSC, want_terms)),

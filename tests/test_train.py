@@ -158,14 +158,14 @@ def test_a_killed_run_goes_on_to_the_same_lora(finished, tmp_path, dev_folder):
 
 
 def test_two_hosts_train_the_lora_of_one(finished, tmp_path, dev_folder):
-    """Each with half of the base's weights; the first of them alone writes the log."""
+    """Each with half of the base's weights, and all else made by both; the first writes the log."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     hosts = [
         subprocess.Popen(
             command(
-                *(dev_folder, tmp_path / "run", finished[1], "--config.mesh.fsdp=2"),
+                *(dev_folder, tmp_path / "run", tmp_path / "cache", "--config.mesh.fsdp=2"),
                 f"--hosts=localhost:{port},2,{index}",
             ),
             cwd=ROOT,

@@ -84,7 +84,7 @@ class Inputs:
             weight_B=jnp.ones(rows) if weight is None else weight,
             text=self.text(rows),
             columns=self.columns(rows),
-            found_B=jnp.full(rows, -1),
+            inversion_B=jnp.full(rows, -1),
             anchor=self.text(rows),
             seed=jnp.uint32(5),
         )

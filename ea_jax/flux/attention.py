@@ -34,13 +34,18 @@ class Columns(struct.PyTreeNode):
     idx_BN: jax.Array
     mask_BN: jax.Array
 
-    def placed(self, t5_BTD: jax.Array, e_BMD: jax.Array) -> jax.Array:
-        """T5's outputs with others in the places of these columns, in the dtype of `t5_BTD`.
+    def placed(self, t5_BTD: jax.Array, e_BND: jax.Array) -> jax.Array:
+        """T5's outputs with others in the places of these columns.
 
-        Where more places are named than there are embeddings, these begin again.
+        Args:
+          t5_BTD: outputs of T5.
+          e_BND: embeddings for each row's columns; where there are more columns than these, they
+            begin again.
+        Returns:
+          [B, T, D] in the dtype of `t5_BTD`.
         """
         rows_B1 = jnp.arange(len(t5_BTD))[:, None]
-        chosen_BND = e_BMD[:, jnp.arange(self.idx_BN.shape[1]) % e_BMD.shape[1]]
+        chosen_BND = e_BND[:, jnp.arange(self.idx_BN.shape[1]) % e_BND.shape[1]]
         # A column that is padding writes nowhere.
         idx_BN = jnp.where(self.mask_BN, self.idx_BN, t5_BTD.shape[1])
         return t5_BTD.at[rows_B1, idx_BN].set(chosen_BND.astype(t5_BTD.dtype), mode="drop")

@@ -81,6 +81,12 @@ def gathered(weights: Any, stack: str | None = None) -> Any:
     return jax.tree.map_with_path(whole, weights)
 
 
+def is_gathering() -> bool:
+    """Whether `gathered` moves anything on the mesh of `jax.set_mesh`."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return not mesh.empty and mesh.shape.get("fsdp", 1) > 1
+
+
 def _axes_of(path: tuple, leaf: Any) -> Axes:
     names = [entry.key for entry in path]
     layer, kind = names[-2:]

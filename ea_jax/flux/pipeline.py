@@ -20,6 +20,7 @@ import numpy as np
 import convert.bfl
 import convert.diffusers
 from convert import WeightsError
+from convert.trees import Put, Wanted
 from ea_jax.flux import clip, hub, latents, sampler, t5, tokens, transformer, vae
 from ea_jax.flux.schedule import Schedule
 from ea_jax.flux.tokens import Tokens
@@ -27,8 +28,6 @@ from ea_jax.flux.transformer import ColumnGain, Text, Weights
 
 PARTS = ("text_encoder", "text_encoder_2", "vae", "transformer")
 ENCODE_ROWS = 16
-Put = Callable[[tuple[str, ...], np.ndarray], jax.Array]
-Wanted = Callable[[tuple[str, ...], tuple[int, ...]], tuple[slice, ...]]
 _SMALL_FILES = ["model_index.json", "scheduler/*", "tokenizer/*", "tokenizer_2/*", "*/config.json"]
 _log = logging.getLogger(__name__)
 

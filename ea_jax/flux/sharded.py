@@ -1,4 +1,4 @@
-"""A pipeline on a mesh: each host reads its own part of the transformer's files, and no more."""
+"""A pipeline on a mesh, of whose transformer each host keeps its own part alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from ea_jax.flux import axes
 from ea_jax.flux.pipeline import Pipeline
-from ea_jax.runtime.mesh import put, put_part, sharding, wanted
+from ea_jax.runtime.mesh import local_part, put, put_part, sharding
 
 
 def on_mesh(
@@ -33,7 +33,7 @@ def on_mesh(
         source,
         dtype=dtype,
         put=place,
-        wanted=lambda path, _: wanted(*where[path]) if path in where else (),
+        wanted=lambda path, _: local_part(*where[path]) if path in where else (),
         revision=revision,
     )
     template = pipeline.template("transformer")

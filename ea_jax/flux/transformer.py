@@ -392,6 +392,10 @@ def _layers(weights: Weights, lora: layers.Adapters | None, name: str) -> Weight
 
 def _scan(body, carry, stack, *, remat: str, unroll: bool) -> tuple[Any, Any]:
     policies = {"block": None, "dots": jax.checkpoint_policies.dots_saveable}
+    if axes.is_gathering():
+        # What a block gathered would otherwise be kept for the backward pass: of all blocks, all
+        # of their weights.
+        policies["none"] = lambda primitive, *_, **__: primitive.name != "sharding_constraint"
     if remat in policies:
         # The scan already keeps a block's recomputation apart from its first run.
         body = jax.checkpoint(body, policy=policies[remat], prevent_cse=unroll)

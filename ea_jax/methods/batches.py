@@ -54,7 +54,7 @@ class Batches:
         """The bank's row whose sentence a member of the pool follows on its `round`-th path."""
         return draw(self.bank.rows(), self._seed, _PATH, member, round)
 
-    def visit_row(self, visit: Visit, found: int = 0) -> tuple[int, int]:
+    def visit_row(self, visit: Visit, known: int) -> tuple[int, int]:
         """The row that a visit trains: the path's sentence, in any order of words, by any name.
 
         A path keeps its picture for as many visits as there are steps. Were its row kept as well,
@@ -62,31 +62,31 @@ class Batches:
 
         Args:
           visit: of a path.
-          found: inversions there are by now.
+          known: inversions there are by now.
         Returns:
           The row, and the inversion in the place of its word; -1 for none.
         """
         sentence = int(self.bank.sentence_R[self.path_row(visit.member, visit.round)])
-        return self._named(found, (_VISIT, visit.member, visit.round, visit.index), sentence)
+        return self._drawn(known, (_VISIT, visit.member, visit.round, visit.index), sentence)
 
     def lower(self, step: int) -> LowerBatch:
         """Prompts and places of lower step `step`, from 0."""
         size = self.settings.optim.batch
-        found = inversions.found_by(self.settings, step)
+        known = inversions.known_by(self.settings, step)
         if self.settings.data.x_t == "pool":
             visits = self.rota.visits(step)
             members = [visit.member for visit in visits]
             fresh = [visit.fresh for visit in visits]
             index = [visit.index for visit in visits]
-            named = [self.visit_row(visit, found) for visit in visits]
+            drawn = [self.visit_row(visit, known) for visit in visits]
         else:
             members, fresh = list(range(size)), [True] * size
             # One path is walked for the whole batch, so all its rows stop at one index.
             index = [draw(np.arange(self.rota.steps), self._seed, _INDEX, step)] * size
-            named = [self._named(found, (_RESAMPLED, step, row)) for row in range(size)]
-        rows = [row for row, _ in named]
+            drawn = [self._drawn(known, (_RESAMPLED, step, row)) for row in range(size)]
+        rows = [row for row, _ in drawn]
         content = {
-            "found_B": np.array([inversion for _, inversion in named], np.int32),
+            "inversion_B": np.array([inversion for _, inversion in drawn], np.int32),
             "member_B": np.array(members, np.int32),
             "fresh_B": np.array(fresh, bool),
             "index_B": np.array(index, np.int32),
@@ -115,17 +115,17 @@ class Batches:
             lora=lora, keep=keep, contrast=contrast, seed=self._noise_seed(_UPPER, step)
         )
 
-    def _named(
-        self, found: int, purpose: tuple[int, ...], sentence: int | None = None
+    def _drawn(
+        self, known: int, purpose: tuple[int, ...], sentence: int | None = None
     ) -> tuple[int, int]:
         """One of the rows (of a sentence), or an inversion in one of the word's own."""
         rows = self.bank.rows(sentence=sentence)
         # Inversions come as often as the word itself.
-        own = self.bank.rows(concept=0, sentence=sentence)[: None if found else 0]
+        own = self.bank.rows(concept=0, sentence=sentence)[: None if known else 0]
         picked = draw(np.arange(len(rows) + len(own)), self._seed, *purpose)
         if picked < len(rows):
             return int(rows[picked]), -1
-        inversion = draw(np.arange(found), self._seed, _INVERSION, *purpose)
+        inversion = draw(np.arange(known), self._seed, _INVERSION, *purpose)
         return int(own[picked - len(rows)]), inversion
 
     @property

@@ -78,15 +78,15 @@ class State(struct.PyTreeNode):
       lora: float32 adapters.
       lower, upper: optimiser states; `upper` is None where one optimiser serves both levels.
       pool_PSC: float32 latents of the trajectory pool.
-      found_MND: float32 inversions, M of N tokens each, zero where not yet searched; None where
-        none are wanted. See `ea_jax.methods.inversions`.
+      inversions_MND: float32, M inversions of N tokens each, zero where not yet searched; None
+        where none are wanted. See `ea_jax.methods.inversions`.
     """
 
     lora: Any
     lower: optax.OptState
     upper: optax.OptState | None
     pool_PSC: jax.Array
-    found_MND: jax.Array | None = None
+    inversions_MND: jax.Array | None = None
 
 
 class LowerBatch(struct.PyTreeNode):
@@ -99,7 +99,7 @@ class LowerBatch(struct.PyTreeNode):
       weight_B: 1 for real rows, 0 for rows that only fill up a sharded batch.
       text: sentences with the concept.
       columns: its tokens in them.
-      found_B: the inversion that takes their places; -1 leaves the word.
+      inversion_B: the inversion that takes their places; -1 leaves the word.
       anchor: prompts without it.
       seed: uint32 for the step's noise.
     """
@@ -110,7 +110,7 @@ class LowerBatch(struct.PyTreeNode):
     weight_B: jax.Array
     text: Text
     columns: Columns
-    found_B: jax.Array
+    inversion_B: jax.Array
     anchor: Text
     seed: jax.Array
 
@@ -173,14 +173,14 @@ def lower_step(
             teacher = state.lora if s.loss.teacher == "student" else None
             both = jax.tree.map(lambda a, c: jnp.concatenate([a, c]), batch.anchor, text)
             twice = lambda a: jnp.concatenate([a, a])  # noqa: E731
-            v, _ = _velocity(
+            v, _ = velocity_of(
                 base, teacher, twice(x_BSC), twice(t_B), both, s, guidance=s.loss.teacher_guidance
             )
             target = losses.erasing_target(*jnp.split(v, 2), eta=s.loss.eta)
 
     def loss(lora):
         with jax.named_scope("student"):
-            v, attn_LB = _velocity(
+            v, attn_LB = velocity_of(
                 base,
                 lora,
                 x_BSC,
@@ -240,7 +240,7 @@ def upper_step(
         terms = {}
         if pictures is not None:
             with jax.named_scope("student"):
-                v, _ = _velocity(base, lora, x_BSC, t_B, pictures.text, s)
+                v, _ = velocity_of(base, lora, x_BSC, t_B, pictures.text, s)
             row = 0
             for name, rows in kept.items():
                 part = slice(row, row + len(rows.weight_B))
@@ -249,7 +249,7 @@ def upper_step(
                     if name == "lora":
                         target = noise[part] - rows.latent_BSC
                     else:
-                        target, _ = _velocity(base, None, x_BSC[part], t_B[part], rows.text, s)
+                        target, _ = velocity_of(base, None, x_BSC[part], t_B[part], rows.text, s)
                     error_B = losses.velocity_error(v[part], target)
                     terms[name] = _mean(error_B, rows.weight_B)
         if s.loss.rsc and batch.contrast is not None:
@@ -266,8 +266,15 @@ def upper_step(
     return state.replace(lora=lora, **{"lower" if shared else "upper": opt_state}), terms
 
 
-def _velocity(base, lora, x_BSC, t_B, text, s, *, guidance=None, columns=None, reduce=None):
-    """The model's velocity with (or without) LoRA; guidance is the student's unless given."""
+def velocity_of(base, lora, x_BSC, t_B, text, s, *, guidance=None, columns=None, reduce=None):
+    """The velocity under a run's settings, and what `reduce` makes of the columns.
+
+    Args:
+      lora: adapters, not yet scaled; None is the frozen model.
+      guidance: the run's own unless given.
+      base, x_BSC, t_B, text, columns, reduce: as for `ea_jax.flux.transformer.velocity`.
+      s: the run's.
+    """
     guidance = s.guidance if guidance is None else guidance
     return velocity(
         base,
@@ -287,11 +294,11 @@ def _velocity(base, lora, x_BSC, t_B, text, s, *, guidance=None, columns=None, r
 
 def _with_inversions(state: State, batch: LowerBatch) -> Text:
     """A lower step's sentences; in some rows an inversion takes the places of the concept."""
-    if state.found_MND is None:
+    if state.inversions_MND is None:
         return batch.text
-    found_BND = state.found_MND[jnp.maximum(batch.found_B, 0)]
-    placed_BTD = batch.columns.placed(batch.text.t5_BTD, found_BND)
-    inverted_B11 = (batch.found_B >= 0)[:, None, None]
+    inversions_BND = state.inversions_MND[jnp.maximum(batch.inversion_B, 0)]
+    placed_BTD = batch.columns.placed(batch.text.t5_BTD, inversions_BND)
+    inverted_B11 = (batch.inversion_B >= 0)[:, None, None]
     return batch.text.replace(t5_BTD=jnp.where(inverted_B11, placed_BTD, batch.text.t5_BTD))
 
 
@@ -304,7 +311,7 @@ def _start(
     noise_BSC = jax.random.normal(noise_key, shape, jnp.float32)
     if s.x_t == "resample":
         return denoise(
-            lambda x, t: _velocity(base, state.lora, x, t, text, s)[0],
+            lambda x, t: velocity_of(base, state.lora, x, t, text, s)[0],
             noise_BSC,
             jnp.array(s.sigmas, jnp.float32),
             batch.index_B[0],
@@ -334,7 +341,7 @@ def _contrast(lora, base: Weights, batch: Contrast, key: jax.Array, s: StepSetti
         high = max(1, sum(sigma >= s.loss.rsc_t_min for sigma in s.sigmas[:-1]))
         index = jax.random.randint(t_key, (), 0, high)
         path = lambda noise, text: denoise(  # noqa: E731
-            lambda x, t: _velocity(base, frozen, x, t, text, s)[0], noise, sigmas, index
+            lambda x, t: velocity_of(base, frozen, x, t, text, s)[0], noise, sigmas, index
         )
         x_RSC = path(noise_RSC, batch.text)
         x_OSC = path(jnp.repeat(noise_RSC, others, axis=0), batch.others)

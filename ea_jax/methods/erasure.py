@@ -26,12 +26,12 @@ from jax.sharding import Mesh, NamedSharding
 
 from ea_jax import edits, lora
 from ea_jax.concepts import bank as banks
-from ea_jax.concepts import choose
+from ea_jax.concepts import choose, rows
 from ea_jax.concepts.encoding import Encoded
 from ea_jax.concepts.rows import with_synonyms
 from ea_jax.flux.pipeline import Pipeline
 from ea_jax.flux.sharded import on_mesh
-from ea_jax.flux.transformer import TransformerConfig, velocity
+from ea_jax.flux.transformer import TransformerConfig
 from ea_jax.methods import inversions, pictures
 from ea_jax.methods.batches import Batches
 from ea_jax.methods.erase_anything import (
@@ -40,6 +40,7 @@ from ea_jax.methods.erase_anything import (
     Terms,
     lower_step,
     upper_step,
+    velocity_of,
 )
 from ea_jax.methods.trajectories import Rota, staggered
 from ea_jax.runtime.fingerprint import fingerprint, fingerprint_files
@@ -107,20 +108,24 @@ class Erasure:
         )
 
     def pair(self, state: State, step: int) -> tuple[State, dict[str, Terms]]:
-        """One lower and one upper step; the state given is used up.
+        """One lower and one upper step, after a round of the search where one is due.
+
+        The state given is used up.
 
         Args:
           state: after `step` pairs.
           step: number of the pair, from 0.
         Returns:
           The new state, and each level's terms by name.
+        Raises:
+          NonFiniteError: the search came to no numbers.
         """
         base = self.pipeline.weights["transformer"]
         terms = {}
         if self.search is not None and (numbers := inversions.due(self.settings, step)):
-            found_MND = on_host(state.found_MND).copy()
-            found_MND[numbers] = self.search.find(base, state.lora, numbers)
-            state = state.replace(found_MND=self.whole(found_MND))
+            all_MND = on_host(state.inversions_MND).copy()
+            all_MND[numbers] = self.search.find(base, state.lora, numbers)
+            state = state.replace(inversions_MND=self.whole(all_MND))
         batch = put_rows(self.mesh, self.batches.lower(step))
         state, terms["lower"] = self.lower(state, base, batch)
         if self.upper is not None:
@@ -152,40 +157,30 @@ class Erasure:
         shared = settings.optim.optimisers == "one"
         lower, upper = optimisers(settings)
         shape = (settings.data.pool, *_packed_shape(self.pipeline, settings))
-        found_MND = None if self.search is None else jnp.zeros(self.search.shape, jnp.float32)
+        inversions_MND = None if self.search is None else jnp.zeros(self.search.shape, jnp.float32)
         return State(
             lora=adapters,
             lower=lower.init(adapters),
             upper=None if shared else upper.init(adapters),
             pool_PSC=jnp.zeros(shape, jnp.float32),
-            found_MND=found_MND,
+            inversions_MND=inversions_MND,
         )
 
     def _pool(self) -> jax.Array:
         s, rota = self.steps, self.batches.rota
-        rows = [self.batches.path_row(member, 0) for member in range(rota.members)]
+        numbers = [self.batches.path_row(member, 0) for member in range(rota.members)]
         key = jax.random.fold_in(jax.random.key(self.settings.optim.seed), _POOL_KEY)
 
         @functools.partial(jax.jit, out_shardings=_whole(self.mesh))
         def stagger(base, text, key):
             def frozen(x_PSC, t_P):
-                guidance_P = None if s.guidance is None else jnp.full(len(t_P), s.guidance)
-                return velocity(
-                    base,
-                    s.model,
-                    x_PSC,
-                    t_P,
-                    text,
-                    grid=s.grid,
-                    guidance_B=guidance_P,
-                    attention=s.attention,
-                )[0]
+                return velocity_of(base, None, x_PSC, t_P, text, s)[0]
 
             shape = (rota.members, *_packed_shape(self.pipeline, self.settings))
             noise_PSC = jax.random.normal(key, shape, jnp.float32)
             return staggered(frozen, noise_PSC, jnp.array(s.sigmas, jnp.float32), rota)
 
-        text = self.batches.bank.text("un", rows)
+        text = self.batches.bank.text("un", numbers)
         return stagger(self.pipeline.weights["transformer"], text, key)
 
 
@@ -195,6 +190,7 @@ def prepare(
     tested: Sequence[str] = (),
     painted: Sequence[str] = (),
     check: Callable[[Sequence[str]], None] = lambda prompts: None,
+    to_train: bool = True,
 ) -> Erasure:
     """Loads, encodes and samples all that a run needs.
 
@@ -203,18 +199,26 @@ def prepare(
       tested: words that will measure the erasure; none of them may train it.
       painted: prompts beyond those of the grid that will be painted.
       check: given every prompt of training before anything is sampled; raises if one won't do.
+      to_train: False for a run that only paints: no words are chosen, no pictures sampled.
     Raises:
       ValueError: a model, words or prompts that don't do; the message says what to change.
       OSError: the cache can't be written.
     """
     laps = Laps()
-    require_same("settings", repr(dataclasses.replace(settings, log=None)))
+    log = dataclasses.replace(settings.log, folder="anywhere")
+    require_same("settings", repr(dataclasses.replace(settings, log=log)), "the same config")
     mesh = make_mesh(dataclasses.asdict(settings.mesh))
     pipeline = _open(settings, mesh)
-    concept, words = choose.concept(settings, tested=tested)
+    concept, words = rows.Concept(settings.concept.word, settings.concept.sentences), {}
+    if to_train:
+        concept, words = choose.concept(settings, tested=tested)
     bank, texts = _encode(settings, pipeline, concept, painted)
+    require_same(
+        "prompts",
+        bank.digest,
+        "words that are the same each time: from the config, or from a data.cache that all share",
+    )
     check(bank.prompts)
-    require_same("prompts", bank.digest)
     if settings.loss.rsc and not len(bank.contrast_rows()):
         settings = dataclasses.replace(settings, loss=dataclasses.replace(settings.loss, rsc=0.0))
     pipeline.drop("text_encoder", "text_encoder_2")
@@ -227,15 +231,17 @@ def prepare(
     transformer = pipeline.load_part("transformer")
     base = fingerprint(transformer)
     laps.lap("load")
-    with jax.set_mesh(mesh):
-        albums = pictures.albums(
-            pipeline,
-            bank,
-            settings=settings,
-            mesh=mesh,
-            lora=_no_edit(settings, pipeline, mesh),
-            base=base,
-        )
+    albums: tuple[pictures.Album | None, pictures.Album | None] = (None, None)
+    if to_train:
+        with jax.set_mesh(mesh):
+            albums = pictures.albums(
+                pipeline,
+                bank,
+                settings=settings,
+                mesh=mesh,
+                lora=_no_edit(settings, pipeline, mesh),
+                base=base,
+            )
     laps.lap("sample")
     h, w, _ = pipeline.latent_shape(settings.model.resolution, settings.model.resolution)
     sigmas = pipeline.sigmas(
@@ -243,8 +249,7 @@ def prepare(
     )
     steps = step_settings(settings, pipeline.transformer_config, (h // 2, w // 2), sigmas)
     search = None
-    if settings.data.inversions:
-        assert albums[0] is not None
+    if settings.data.inversions and albums[0] is not None:
         search = inversions.Search(bank, albums[0], settings=settings, steps=steps, mesh=mesh)
     rota = Rota(settings.data.pool, settings.optim.batch, len(steps.sigmas) - 1)
     batches = Batches(settings, bank, rota, *albums, parts=batch_parts(mesh))

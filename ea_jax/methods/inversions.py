@@ -21,12 +21,11 @@ import optax
 from flax import struct
 from jax.sharding import Mesh
 
-from ea_jax import lora as adapters
 from ea_jax.concepts.bank import PromptBank, draw
 from ea_jax.flux.attention import Columns
-from ea_jax.flux.transformer import Text, Weights, velocity
+from ea_jax.flux.transformer import Text, Weights
 from ea_jax.methods import losses
-from ea_jax.methods.erase_anything import StepSettings
+from ea_jax.methods.erase_anything import StepSettings, velocity_of
 from ea_jax.methods.pictures import Album
 from ea_jax.runtime.mesh import batch_parts, pad_rows, put, put_rows, sharding
 from ea_jax.runtime.metrics import NonFiniteError
@@ -41,15 +40,15 @@ _START, _PICTURE, _NOISE = 201, 202, 203
 
 def due(settings: Settings, step: int) -> range:
     """Numbers of the inversions to be searched for before that pair, from 0; maybe none."""
-    first = found_by(settings, step - 1) if step else 0
-    return range(first, found_by(settings, step))
+    first = known_by(settings, step - 1) if step else 0
+    return range(first, known_by(settings, step))
 
 
-def found_by(settings: Settings, step: int) -> int:
+def known_by(settings: Settings, step: int) -> int:
     """How many inversions that pair, from 0, can draw from."""
     data, pairs = settings.data, settings.optim.pairs
     begun = sum(pairs * r // data.inversion_rounds <= step for r in range(data.inversion_rounds))
-    return data.inversions * begun // data.inversion_rounds
+    return -(-data.inversions * begun // data.inversion_rounds)
 
 
 class Batch(struct.PyTreeNode):
@@ -100,12 +99,12 @@ class Search:
 
         def step(u_BND, opt_state, base, lora, batch: Batch):
             x_BSC, t_B = _noised(batch)
-            target = _velocity(base, None, x_BSC, t_B, batch.text, steps)
+            target, _ = velocity_of(base, None, x_BSC, t_B, batch.text, steps)
 
             def loss(u_BND):
                 t5_BTD = batch.text.t5_BTD.astype(jnp.float32)
                 text = batch.text.replace(t5_BTD=batch.columns.placed(t5_BTD, self._scale * u_BND))
-                v = _velocity(base, lora, x_BSC, t_B, text, steps)
+                v, _ = velocity_of(base, lora, x_BSC, t_B, text, steps)
                 error_B = losses.velocity_error(v, target)
                 return error_B.sum(), error_B
 
@@ -136,13 +135,15 @@ class Search:
         """
         optim, data, found = self._settings.optim, self._settings.data, []
         whole, parts = sharding(self._mesh, ()), batch_parts(self._mesh)
+        # The last few are filled up, so that one shape is compiled.
+        size = optim.batch + -optim.batch % parts
         for first in numbers[:: optim.batch]:
             some = range(first, min(first + optim.batch, numbers.stop))
-            start_BND, _ = pad_rows(np.stack([self._start(m) for m in some]), parts)
+            start_BND, _ = pad_rows(np.stack([self._start(m) for m in some]), size)
             u_BND = put(_unit(start_BND), whole)
             opt_state, error_B = self._begin(u_BND), np.zeros(0)
             for turn in range(data.inversion_steps):
-                padded, _ = pad_rows(self._batch(some, turn), parts)
+                padded, _ = pad_rows(self._batch(some, turn), size)
                 batch = put_rows(self._mesh, padded)
                 u_BND, opt_state, error_B = self._step(u_BND, opt_state, base, lora, batch)
             if not np.isfinite(error_B).all():
@@ -173,25 +174,6 @@ class Search:
             columns=self._bank.columns("plain", sentences),
             seed_B=seed_B,
         )
-
-
-def _velocity(
-    base: Weights, lora: Any, x_BSC: jax.Array, t_B: jax.Array, text: Text, steps: StepSettings
-) -> jax.Array:
-    guidance_B = None if steps.guidance is None else jnp.full(len(t_B), steps.guidance)
-    v, _ = velocity(
-        base,
-        steps.model,
-        x_BSC,
-        t_B,
-        text,
-        grid=steps.grid,
-        guidance_B=guidance_B,
-        lora=None if lora is None else adapters.scaled(lora, steps.lora_scale),
-        attention=steps.attention,
-        remat=steps.remat,
-    )
-    return v
 
 
 def _noised(batch: Batch) -> tuple[jax.Array, jax.Array]:

@@ -84,7 +84,7 @@ def shapes(
         lower=jax.eval_shape(lower.init, adapters),
         upper=None if settings.optim.optimisers == "one" else jax.eval_shape(upper.init, adapters),
         pool_PSC=pool_PSC,
-        found_MND=_found(settings, model),
+        inversions_MND=_inversions(settings, model),
     )
     state = jax.tree.map(lambda leaf: _struct(leaf, whole), state)
     batch = _Rows(settings, model, mesh, tokens, packed)
@@ -149,7 +149,7 @@ class _Rows:
             weight_B=self.array(rows),
             text=self.text(rows),
             columns=self.columns(rows),
-            found_B=self.array(rows, dtype=jnp.int32),
+            inversion_B=self.array(rows, dtype=jnp.int32),
             anchor=self.text(rows),
             seed=self.array(dtype=jnp.uint32),
         )
@@ -177,8 +177,8 @@ class _Rows:
         )
 
 
-def _found(settings: Settings, model: TransformerConfig) -> Any:
-    """Inversions; of as many tokens as a concept may have."""
+def _inversions(settings: Settings, model: TransformerConfig) -> Any:
+    """Inversions, of as many tokens as a concept may have; a run's own has as many as it needs."""
     if not settings.data.inversions:
         return None
     shape = (settings.data.inversions, settings.concept.max_tokens, model.joint_attention_dim)

@@ -1,4 +1,4 @@
-"""What a compiled program does on one device, read off its HLO: operations and collectives.
+"""What a compiled program does on one device, read off its HLO: products and collectives.
 
 XLA's `cost_analysis` counts a loop's body once. Here each body counts as often as the compiler
 knows it to run.
@@ -15,8 +15,11 @@ _HEAD = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\{$")
 # Name, shape (or a tuple of shapes), operation, and the rest: operands and attributes.
 _LINE = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (\((?:[^()]|\([^()]*\))*\)|\S+) ([\w\-]+)\((.*)$")
 _SHAPE = re.compile(r"(\w+)\[([\d,]*)\]")
-_CALLED = re.compile(r"(?:calls|to_apply|body|true_computation|false_computation)=%?([\w.\-]+)")
+_CALLED = re.compile(r"(?:calls|to_apply|body)=%?([\w.\-]+)")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
+_BRANCH = re.compile(r"(?:true|false)_computation=%?([\w.\-]+)")
+# Of these the number of operations isn't in the text.
+_OPAQUE = re.compile(r'custom_call_target="[^"]*(?:matmul|gemm|conv)[^"]*"', re.IGNORECASE)
 _TURNS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _CONTRACTED = re.compile(r"lhs_contracting_dims=\{([\d,]*)\}")
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
@@ -32,8 +35,8 @@ class Instruction:
     rest: str
 
 
-class Program:
-    """A compiled program.
+class Hlo:
+    """A compiled program's text.
 
     Args:
       text: `compiled.as_text()`.
@@ -55,17 +58,22 @@ class Program:
         """Operations of its matrix products, two for each multiply-add.
 
         Raises:
-          ValueError: a loop whose number of turns the compiler doesn't know.
+          ValueError: a loop whose number of turns the compiler doesn't know, a convolution, or a
+            product that is a library's.
         """
         return self._sum(self._entry, _dot_flops)
 
     def collective_bytes(self) -> dict[str, int]:
-        """Bytes of what each kind of collective leaves on a device; errors as `flops`."""
+        """Bytes of what each kind of collective leaves on a device.
+
+        Raises:
+          ValueError: a loop whose number of turns the compiler doesn't know.
+        """
 
         def size(kind: str) -> Callable[[Instruction, Mapping[str, str]], int]:
-            return lambda line, _: (
-                _bytes(line.shape) if line.operation in (kind, f"{kind}-start") else 0
-            )
+            # What starts has no result yet; what is done has.
+            kinds = (kind, f"{kind}-done")
+            return lambda line, _: _bytes(line.shape) if line.operation in kinds else 0
 
         return {kind: self._sum(self._entry, size(kind)) for kind in COLLECTIVES}
 
@@ -75,9 +83,10 @@ class Program:
         total = 0
         for line in lines:
             total += count(line, shapes)
+            names = _BRANCH.findall(line.rest)
             if branches := _BRANCHES.search(line.rest):
                 names = [each.strip().lstrip("%") for each in branches[1].split(",")]
-                total += max(self._sum(each, count) for each in names)
+            total += max((self._sum(each, count) for each in names), default=0)
             inner = sum(self._sum(each, count) for each in _CALLED.findall(line.rest))
             total += inner * (_turns(line) if inner and line.operation == "while" else 1)
         return total
@@ -91,6 +100,8 @@ def _turns(line: Instruction) -> int:
 
 
 def _dot_flops(line: Instruction, shapes: Mapping[str, str]) -> int:
+    if line.operation == "convolution" or _OPAQUE.search(line.rest):
+        raise ValueError(f"the operations of {line.name!r} can't be counted; only products are")
     contracted = _CONTRACTED.search(line.rest)
     if line.operation != "dot" or contracted is None:
         return 0

@@ -16,6 +16,7 @@ from jax.experimental import multihost_utils
 
 ALONE = ""
 CLUSTER = "cluster"
+_ADDRESS = "--hosts=ADDRESS:PORT,COUNT,INDEX"
 
 
 def join(hosts: str = ALONE) -> None:
@@ -26,7 +27,7 @@ def join(hosts: str = ALONE) -> None:
         pods, SLURM, GKE, Open MPI); else `ADDRESS:PORT,COUNT,INDEX`: the first host's address, how
         many there are, and which of them this is.
     Raises:
-      ValueError: `hosts` is none of these, or no other host was found.
+      ValueError: `hosts` is none of these, or the others aren't found.
     """
     if hosts == ALONE:
         return
@@ -39,10 +40,10 @@ def join(hosts: str = ALONE) -> None:
         jax.distributed.initialize(**where)
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split()).rstrip(".")
-        raise ValueError(
-            f"--hosts={hosts} found no others: {reason}; on a cluster that JAX doesn't know, give "
-            "each process --hosts=ADDRESS:PORT,COUNT,INDEX"
-        ) from error
+        way_out = "see that every host can reach the first one's address"
+        if hosts == CLUSTER:
+            way_out = f"on a cluster that JAX doesn't know, give each process {_ADDRESS}"
+        raise ValueError(f"--hosts={hosts}: {reason}; {way_out}") from error
 
 
 def is_first() -> bool:
@@ -57,16 +58,21 @@ def all_agree(flag: bool) -> bool:
     return bool(np.all(multihost_utils.process_allgather(np.array(flag))))
 
 
-def require_same(what: str, value: str) -> None:
-    """Raises ValueError on every host unless all came with the same value."""
+def require_same(what: str, value: str, way_out: str) -> None:
+    """Raises ValueError on every host unless all came with the same value.
+
+    Args:
+      what: the value is, for the message.
+      value: of this host.
+      way_out: what to give all of them.
+    """
     if jax.process_count() == 1:
         return
     digest = np.frombuffer(hashlib.sha256(value.encode()).digest(), np.uint8)
     found = np.asarray(multihost_utils.process_allgather(digest))
     if differing := np.flatnonzero((found != found[0]).any(-1)).tolist():
         raise ValueError(
-            f"hosts {differing} prepared other {what} than host 0; give all the same config and "
-            "the same files, and words that are said only once (an endpoint's) from the config"
+            f"hosts {differing} have other {what} than host 0; give all of them {way_out}"
         )
 
 
@@ -86,7 +92,7 @@ def _parsed(hosts: str) -> dict[str, Any]:
         address = hosts
     if not 0 <= place["process_id"] < place["num_processes"] or ":" not in address:
         raise ValueError(
-            f"--hosts={hosts} is neither {CLUSTER!r} nor ADDRESS:PORT,COUNT,INDEX with an INDEX "
-            "from 0 to COUNT - 1"
+            f"--hosts={hosts} is neither {CLUSTER!r} nor like {_ADDRESS}, with an INDEX from 0 to "
+            "COUNT - 1"
         )
     return {"coordinator_address": address, **place}

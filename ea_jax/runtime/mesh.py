@@ -127,14 +127,14 @@ def put(array: Any, where: NamedSharding) -> jax.Array:
     if where.is_fully_addressable:
         return jax.device_put(array, where)
     array = np.asarray(array)
-    return put_part(array[wanted(where, array.shape)], where, array.shape)
+    return put_part(array[local_part(where, array.shape)], where, array.shape)
 
 
 def put_part(part: np.ndarray, where: NamedSharding, shape: Sequence[int]) -> jax.Array:
-    """An array of that shape, of which this host holds what is `wanted` of it."""
+    """An array of that shape, of which this host holds its `local_part`."""
     if where.is_fully_addressable:
         return jax.device_put(part, where)
-    origin = [each.start for each in wanted(where, shape)]
+    origin = [each.start for each in local_part(where, shape)]
 
     def shard(index: Any) -> np.ndarray:
         spans = zip(_spans(index, shape), origin, strict=True)
@@ -143,7 +143,7 @@ def put_part(part: np.ndarray, where: NamedSharding, shape: Sequence[int]) -> ja
     return jax.make_array_from_callback(tuple(shape), where, shard)
 
 
-def wanted(where: NamedSharding, shape: Sequence[int]) -> tuple[slice, ...]:
+def local_part(where: NamedSharding, shape: Sequence[int]) -> tuple[slice, ...]:
     """The part of an array that this host's devices hold: the smallest box around their shards."""
     shards = where.addressable_devices_indices_map(tuple(shape)).values()
     by_axis = zip(*(_spans(index, shape) for index in shards), strict=True)

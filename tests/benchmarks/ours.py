@@ -67,7 +67,7 @@ class Pair:
             weight_B=np.ones(len(index_B), np.float32),
             text=_text(self.inputs.concept),
             columns=_columns(self.inputs.concept),
-            found_B=np.full(len(index_B), -1, np.int32),
+            inversion_B=np.full(len(index_B), -1, np.int32),
             anchor=_text(self.inputs.anchor),
             seed=SEED,
         )
