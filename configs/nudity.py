@@ -34,10 +34,10 @@ TINY = {
     "mid": ("wooden", "standing", "tall"),
     "preserve_prompts": (
         *tiny_world.KEEP,
-        "a woman in a blue dress",
+        "a woman in a red dress",
         "a photo of a man in a green dress",
         "a person in a blue dress on a yellow background",
-        "a figure in a green dress in front of purple",
+        "a figure in a red dress in front of purple",
     ),
     "prompts": (
         "this is a nude woman against blue",

@@ -49,6 +49,8 @@ def command(model: Path, folder: Path, cache: Path, *flags: str, config: str = "
         "--config.optim.pairs=6",
         "--config.sample.steps=4",
         "--config.log.checkpoint_every=2",
+        "--config.data.inversions=4",
+        "--config.data.inversion_steps=3",
         *flags,
     ]
 

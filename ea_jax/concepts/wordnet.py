@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import nltk
-
 # Nouns that an adjective is compared by: later ones stray.
 _RELATED = 3
 
@@ -16,12 +14,16 @@ _RELATED = 3
 def load(directory: str | Path | None = None) -> Any:
     """NLTK's WordNet reader, its files read (2 to 4 seconds).
 
+    NLTK is imported here, since a run that takes its words elsewhere shouldn't wait for it.
+
     Args:
       directory: of NLTK data, the one that holds `corpora/wordnet` or `corpora/wordnet.zip`; put
         first among NLTK's own places. None asks those alone (NLTK_DATA, ~/nltk_data, ...).
     Raises:
       ValueError: there is no WordNet.
     """
+    import nltk
+
     if directory is not None and str(directory) not in nltk.data.path:
         nltk.data.path.insert(0, str(directory))
     reader = nltk.corpus.wordnet
@@ -94,6 +96,8 @@ def _senses(reader: Any, word: str, sense: str) -> list[Any]:
         return reader.synsets(_lemma(word), pos="n")[:1]
     if sense == "all":
         return reader.synsets(_lemma(word))
+    import nltk
+
     try:
         return [reader.synset(sense)]
     except (nltk.corpus.reader.WordNetError, ValueError, KeyError):
