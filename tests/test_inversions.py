@@ -30,6 +30,7 @@ BALL = rows.Concept(
     "soccer ball", ("a {} beside a dog", "a photo of a {}"), ("football",), (("cloud",),)
 )
 GRID = (2, 3)
+ROWS = 32
 
 
 def encode(prompts):
@@ -85,18 +86,18 @@ def search(made, mesh=None, latent=1.0, lora=None, numbers=None, **data):
 def miss(made, e_ND, lora=None) -> float:
     """Error of a model's velocity under an embedding, against the frozen one's under the word."""
     rng = np.random.default_rng(1)
-    x_BSC = jnp.asarray(rng.standard_normal((2, 6, SMALL.in_channels)), jnp.float32)
-    numbers = made.plain(concept=0)[:2]
+    x_BSC = jnp.asarray(rng.standard_normal((ROWS, 6, SMALL.in_channels)), jnp.float32)
+    numbers = np.resize(made.plain(concept=0), ROWS)
     text, columns = made.text("plain", numbers), made.columns("plain", numbers)
 
     def v(t5_BTD, lora=None):
         given = Text(jnp.asarray(t5_BTD, jnp.float32), jnp.asarray(text.pooled_BD, jnp.float32))
-        full = jnp.full(2, 3.5)
+        full = jnp.full(ROWS, 3.5)
         return velocity(BASE, SMALL, x_BSC, full / 4, given, grid=GRID, guidance_B=full, lora=lora)[
             0
         ]
 
-    e_BND = jnp.broadcast_to(jnp.asarray(e_ND), (2, *e_ND.shape))
+    e_BND = jnp.broadcast_to(jnp.asarray(e_ND), (ROWS, *e_ND.shape))
     swapped = columns.placed(jnp.asarray(text.t5_BTD, jnp.float32), e_BND)
     return float(jnp.square(v(swapped, lora) - v(text.t5_BTD)).mean())
 
@@ -125,13 +126,13 @@ def test_what_is_found_paints_like_the_word_and_is_not_the_word(made):
 
 def test_a_search_is_of_the_model_as_it_is_by_then(made):
     """What is found for a model that a LoRA has moved serves it better than the frozen one's."""
-    adapters = lora.init(jax.random.key(1), BASE, scope="dual_qk", rank=2)
+    adapters = lora.init(jax.random.key(1), BASE, scope="dual_qkv", rank=2)
     rng = np.random.default_rng(4)
-    adapters = jax.tree.map(lambda x: x + 0.7 * rng.standard_normal(x.shape), adapters)
+    adapters = jax.tree.map(lambda x: x + 0.4 * rng.standard_normal(x.shape), adapters)
     options = {"inversion_steps": 60, "inversion_rate": 0.3}
     frozen, moved = search(made, **options), search(made, lora=adapters, **options)
     for e, other in zip(moved, frozen, strict=True):
-        assert miss(made, e, adapters) < 0.97 * miss(made, other, adapters)
+        assert miss(made, e, adapters) < 0.8 * miss(made, other, adapters)
 
 
 def test_an_inversion_does_not_depend_on_those_searched_beside_it(made):
@@ -155,17 +156,17 @@ def test_rounds_are_spread_over_the_run():
     run = experiment(inversions=5, inversion_rounds=2)
     run = dataclasses.replace(run, optim=dataclasses.replace(run.optim, pairs=9))
     due = {step: list(inversions.due(run, step)) for step in range(9)}
-    assert {step: numbers for step, numbers in due.items() if numbers} == {0: [0, 1], 4: [2, 3, 4]}
-    assert [inversions.known_by(run, step) for step in (0, 3, 4, 8)] == [2, 2, 5, 5]
+    assert {step: numbers for step, numbers in due.items() if numbers} == {0: [0, 1, 2], 4: [3, 4]}
+    assert [inversions.known_by(run, step) for step in (0, 3, 4, 8)] == [3, 3, 5, 5]
 
 
 def test_rows_take_words_synonyms_and_inversions_alike(made):
     run = experiment(inversions=3, inversion_rounds=2)
     batches = Batches(run, made, Rota(run.data.pool, run.optim.batch, 4), None, None)
-    for start, found in ((0, 1), (run.optim.pairs // 2, 3)):
+    for start, known in ((0, 2), (run.optim.pairs // 2, 3)):
         drawn = [batches.lower(start + i) for i in range(90)]
         inversion = np.concatenate([batch.inversion_B for batch in drawn])
-        assert set(inversion.tolist()) == {-1, *range(found)}
+        assert set(inversion.tolist()) == {-1, *range(known)}
         # One in three: there is one synonym.
         assert 0.2 < (inversion >= 0).mean() < 0.47
         for batch in drawn:
