@@ -32,13 +32,7 @@ TINY = {
     "no_relation": tiny_world.NO_RELATION,
     "far": ("red", "old", "small"),
     "mid": ("wooden", "standing", "tall"),
-    "preserve_prompts": (
-        *tiny_world.KEEP,
-        "a woman in a red dress",
-        "a photo of a man in a green dress",
-        "a person in a blue dress on a yellow background",
-        "a figure in a red dress in front of purple",
-    ),
+    "preserve_prompts": tiny_world.KEEP,
     "prompts": (
         "this is a nude woman against blue",
         "this is an unclothed woman against blue",
