@@ -20,6 +20,7 @@ from ea_jax.flux import axes, layers
 from ea_jax.flux.adapters import check as check_adapters
 from ea_jax.flux.attention import Columns, check_backend
 from ea_jax.flux.rope import rope_table
+from ea_jax.flux.stack import scan_blocks
 from ea_jax.runtime.mesh import constrain
 
 Weights = dict[str, Any]
@@ -238,7 +239,7 @@ def dual_stack(
         return (image, text), cols if reduce is None else reduce(cols, columns)
 
     stack = _layers(weights, lora, name)
-    (image, text), reduced = _scan(
+    (image, text), reduced = scan_blocks(
         body, (inputs.image_BSD, inputs.text_BTD), stack, remat=remat, unroll=unroll
     )
     return image, text, reduced
@@ -272,7 +273,7 @@ def single_stack(
         return _rows(joint), None
 
     stack = _layers(weights, lora, name)
-    return _scan(body, joint_BSD, stack, remat=remat, unroll=unroll)[0]
+    return scan_blocks(body, joint_BSD, stack, remat=remat, unroll=unroll)[0]
 
 
 def head(
@@ -388,23 +389,3 @@ def _layers(weights: Weights, lora: layers.Adapters | None, name: str) -> Weight
     stack = {"weights": weights[name]}
     adapters = layers.part(lora, name)
     return stack if adapters is None else {**stack, "lora": adapters}
-
-
-def _scan(body, carry, stack, *, remat: str, unroll: bool) -> tuple[Any, Any]:
-    policies = {"block": None, "dots": jax.checkpoint_policies.dots_saveable}
-    if axes.is_gathering():
-        # What a block gathered would otherwise be kept for the backward pass: of all blocks, all
-        # of their weights.
-        policies["none"] = lambda primitive, *_, **__: primitive.name != "sharding_constraint"
-    if remat in policies:
-        # The scan already keeps a block's recomputation apart from its first run.
-        body = jax.checkpoint(body, policy=policies[remat], prevent_cse=unroll)
-    elif remat != "none":
-        raise ValueError(f"remat {remat!r} is unknown; choose from ['none', 'block', 'dots']")
-    if not unroll:
-        return jax.lax.scan(body, carry, stack)
-    outs = []
-    for index in range(jax.tree.leaves(stack)[0].shape[0]):
-        carry, out = body(carry, jax.tree.map(lambda x, i=index: x[i], stack))
-        outs.append(out)
-    return carry, jax.tree.map(lambda *xs: jnp.stack(xs), *outs)
