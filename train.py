@@ -145,9 +145,11 @@ def _numbers(terms: dict[str, Any]) -> dict[str, float]:
 
 
 def main(_: list[str]) -> int:
+    start_logging()
     with one_line_errors():
         hosts.join(FLAGS.hosts)
-        start_logging(logging.INFO if hosts.is_first() else logging.WARNING)
+        if not hosts.is_first():
+            start_logging(logging.WARNING)
         return train(FLAGS.config.to_dict())
     return 1
 
