@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import difflib
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from ea_jax.runtime.mesh import RULES
+from ea_jax.runtime.mesh import divided_spec
 
 QUERY_CHUNK = 512
 
@@ -151,12 +150,7 @@ def device_axes(rows: int, heads: int) -> tuple[str | tuple[str, ...] | None, ..
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return None
-
-    def divided(axes, size):
-        names = (axes,) if isinstance(axes, str) else axes or ()
-        return axes if size % math.prod(mesh.shape[name] for name in names) == 0 else None
-
-    return divided(RULES["batch"], rows), divided(RULES["heads"], heads)
+    return tuple(divided_spec(mesh, ("batch", "heads"), (rows, heads)))
 
 
 _BACKENDS = {"full": _full, "chunked": _chunked, "splash": _splash, "cudnn": _cudnn}

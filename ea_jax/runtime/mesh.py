@@ -182,9 +182,17 @@ def constrain(x: jax.Array, logical_axes: Sequence[str | None]) -> jax.Array:
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1 or AxisType.Manual in mesh.axis_types:
         return x
-    sizes = zip(spec(logical_axes), x.shape, strict=True)
-    divided = [axes if size % _parts(mesh, axes) == 0 else None for axes, size in sizes]
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(*divided))
+    return jax.lax.with_sharding_constraint(x, divided_spec(mesh, logical_axes, x.shape))
+
+
+def divided_spec(
+    mesh: Mesh | AbstractMesh, logical_axes: Sequence[str | None], shape: Sequence[int]
+) -> PartitionSpec:
+    """`spec`, with an axis that the mesh doesn't divide left whole."""
+    sizes = zip(spec(logical_axes), shape, strict=True)
+    return PartitionSpec(
+        *(axes if size % _parts(mesh, axes) == 0 else None for axes, size in sizes)
+    )
 
 
 def pad_rows(batch: Any, multiple: int) -> tuple[Any, jax.Array]:
