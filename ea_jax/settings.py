@@ -129,7 +129,7 @@ class LossSettings:
       rsc_form: sign and similarity of L_rsc. tau: its temperature.
       features: L_rsc's prompts see one `shared` x_t, or each its own, `denoise`d.
       rsc_t_min: lowest noise level at which L_rsc looks.
-      t_draw: noise levels of L_lora and L_keep.
+      t_draw: noise levels of L_lora and L_keep: `uniform`, `logit_normal`, or the `sampler`'s own.
     """
 
     esd: float = number(float, low=0)
@@ -147,7 +147,7 @@ class LossSettings:
     tau: float = number(float, low=0, above=True)
     features: str = choice("shared", "denoise")
     rsc_t_min: float = number(float, low=0, high=1)
-    t_draw: str = choice("uniform", "logit_normal")
+    t_draw: str = choice("uniform", "logit_normal", "sampler")
 
     def __post_init__(self) -> None:
         check(self, "loss")

@@ -82,6 +82,17 @@ def test_velocity_kept_is_zero_without_an_edit_and_positive_with_one():
         assert (float(terms["keep"]) > 1e-10) == positive
 
 
+def test_the_samplers_noise_levels_are_drawn_and_no_others():
+    """A sampler of one step knows pure noise only: no picture shows through there."""
+    inputs = Inputs()
+    state, batch = inputs.state(), inputs.upper()
+    other = batch.replace(keep=batch.keep.replace(latent_BSC=batch.keep.latent_BSC + 1))
+    for draw, same in (("sampler", True), ("uniform", False)):
+        s = dataclasses.replace(settings(keep=1.0, t_draw=draw), sigmas=(1.0, 0.0))
+        kept = [step(upper_step, state, rows, s)[1]["keep"] for rows in (batch, other)]
+        assert (kept[0] == kept[1]) == same
+
+
 def test_the_upper_step_counts_each_term_with_its_weight():
     inputs = Inputs()
     state, batch = inputs.state(), inputs.upper()

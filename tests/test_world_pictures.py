@@ -209,7 +209,7 @@ class TestDataset:
         made = dataset.build(tmp_path, 16, seed=1)
         assert made.images.shape == (16, 64, 64, 3)
         assert len(made.scenes) == 16
-        assert {len(captions) for captions in made.captions} == {4}
+        assert {len(captions) for captions in made.captions} == {dataset.CAPTIONS}
         for image, scene in zip(made.images, made.scenes, strict=True):
             assert np.array_equal(image, render.render(scene, art))
 
@@ -237,6 +237,14 @@ class TestDataset:
     def test_scenes_may_be_drawn_another_way(self, tmp_path: Path) -> None:
         made = dataset.build(tmp_path, 8, seed=1, draw=lambda rng: world.thing_scene("cat", rng))
         assert {scene.things for scene in made.scenes} == {("cat",)}
+
+    def test_joined_datasets_keep_their_order(self, tmp_path: Path) -> None:
+        parts = [dataset.build(tmp_path / str(n), 8, seed=n) for n in (1, 2)]
+        whole = dataset.joined(*parts)
+        for first, part in zip((0, 8), parts, strict=True):
+            assert np.array_equal(whole.images[first : first + 8], part.images)
+            assert whole.scenes[first : first + 8] == part.scenes
+            assert whole.captions[first : first + 8] == part.captions
 
     def test_an_empty_folder_is_an_error_that_says_what_makes_one(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"holds no scenes; make them with .*dataset\.build"):

@@ -28,7 +28,7 @@ from ea_jax.flux.transformer import (
     velocity,
 )
 from ea_jax.methods import losses
-from ea_jax.methods.trajectories import denoise
+from ea_jax.methods.trajectories import denoise, noise_levels, noised
 from ea_jax.settings import LossSettings
 
 Terms = dict[str, jax.Array]
@@ -233,8 +233,8 @@ def upper_step(
     if kept:
         pictures = jax.tree.map(lambda *rows: jnp.concatenate(rows), *kept.values())
         noise = jax.random.normal(noise_key, pictures.latent_BSC.shape)
-        t_B = _draw_t(t_key, len(noise), s.loss.t_draw)
-        x_BSC = _noised(pictures.latent_BSC, noise, t_B)
+        t_B = noise_levels(t_key, len(noise), s.loss.t_draw, s.sigmas)
+        x_BSC = noised(pictures.latent_BSC, noise, t_B)
 
     def loss(lora):
         terms = {}
@@ -334,7 +334,7 @@ def _contrast(lora, base: Weights, batch: Contrast, key: jax.Array, s: StepSetti
     frozen = jax.lax.stop_gradient(lora)
     if s.loss.features == "shared":
         t_R = jax.random.uniform(t_key, (R,), minval=s.loss.rsc_t_min)
-        x_RSC = _noised(batch.latent_RSC, noise_RSC, t_R)
+        x_RSC = noised(batch.latent_RSC, noise_RSC, t_R)
         x_OSC, t_O = jnp.repeat(x_RSC, others, axis=0), jnp.repeat(t_R, others)
     else:
         sigmas = jnp.array(s.sigmas, jnp.float32)
@@ -376,18 +376,6 @@ def _feature(lora, base, x_BSC, t_B, text, columns, s: StepSettings) -> jax.Arra
         remat=s.remat,
     )
     return features_LBQ[-1]
-
-
-def _draw_t(key: jax.Array, rows: int, how: str) -> jax.Array:
-    """Noise levels in (0, 1], unshifted: k / 1000 for k in 1..1000, or logistic of a normal."""
-    if how == "logit_normal":
-        return jax.nn.sigmoid(jax.random.normal(key, (rows,)))
-    return jax.random.randint(key, (rows,), 1, 1001) / 1000.0
-
-
-def _noised(latent_BSC: jax.Array, noise_BSC: jax.Array, t_B: jax.Array) -> jax.Array:
-    t = t_B[:, None, None]
-    return (1 - t) * latent_BSC.astype(jnp.float32) + t * noise_BSC
 
 
 def _mean(values_B: jax.Array, weight_B: jax.Array) -> jax.Array:

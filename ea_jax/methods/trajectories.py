@@ -8,7 +8,7 @@ that a training step computes anyway also carries its member one step down the s
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -121,3 +121,27 @@ def staggered(
 
     last = rota.offset(rota.members - 1)
     return jax.lax.fori_loop(0, last, euler, noise_PSC.astype(jnp.float32))
+
+
+def noise_levels(key: jax.Array, rows: int, how: str, sigmas: Sequence[float]) -> jax.Array:
+    """Noise levels [rows] in (0, 1] to keep pictures at.
+
+    Args:
+      key: of the draw.
+      rows: how many.
+      how: `uniform`, k / 1000 for k in 1..1000; `logit_normal`, the logistic of a normal number;
+        `sampler`, one of `sigmas` but the last: they stand closer together at high noise, where
+        layout and colours are decided.
+      sigmas: the sampler's noise levels from 1 down to 0.
+    """
+    if how == "logit_normal":
+        return jax.nn.sigmoid(jax.random.normal(key, (rows,)))
+    if how == "sampler":
+        return jax.random.choice(key, jnp.array(sigmas[:-1], jnp.float32), (rows,))
+    return jax.random.randint(key, (rows,), 1, 1001) / 1000.0
+
+
+def noised(x0_BSC: jax.Array, noise_BSC: jax.Array, t_B: jax.Array) -> jax.Array:
+    """Clean latents at noise levels t, [B, S, C] float32: (1 - t) x0 + t noise."""
+    t_B11 = t_B[:, None, None]
+    return (1 - t_B11) * x0_BSC.astype(jnp.float32) + t_B11 * noise_BSC

@@ -18,7 +18,7 @@ from ea_jax.tiny.render import Art, render
 from ea_jax.tiny.world import SIZE, Scene, caption, sample_scene
 
 SHARD = 2000
-CAPTIONS = 4
+CAPTIONS = 8
 log = logging.getLogger(__name__)
 
 
@@ -94,6 +94,15 @@ def open_dataset(folder: str | Path) -> Dataset:
             }
             scenes.append(Scene(**fields))
     return Dataset(images, tuple(scenes), tuple(captions))
+
+
+def joined(*parts: Dataset) -> Dataset:
+    """All scenes of several datasets, one dataset after the other."""
+    return Dataset(
+        np.concatenate([part.images for part in parts]),
+        tuple(scene for part in parts for scene in part.scenes),
+        tuple(captions for part in parts for captions in part.captions),
+    )
 
 
 def unseen(held_out: Dataset, trained: Dataset) -> Dataset:

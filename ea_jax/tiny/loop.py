@@ -188,6 +188,8 @@ def fit(
             if done % config.log_every == 0 or done == config.steps:
                 _report(Path(folder).name, done, first, config.steps, began, terms)
             if done % config.save_every == 0 or done == config.steps:
+                # Beside a step still running, what follows can starve its devices' exchange.
+                jax.block_until_ready(state)
                 # The last update shows in no loss yet.
                 require_finite(Path(folder).name, done, optax.tree.norm(state.weights))
                 manager.save(done, args=ocp.args.StandardSave(state))

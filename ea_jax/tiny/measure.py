@@ -255,9 +255,8 @@ def _measure(out: Path) -> None:
     if FLAGS.renders:
         if not FLAGS.trained:
             raise ValueError("--renders needs --trained, the scenes that they may not hold")
-        held_out = dataset.unseen(
-            dataset.open_dataset(FLAGS.renders), dataset.open_dataset(FLAGS.trained)
-        )
+        trained = dataset.joined(*map(dataset.open_dataset, FLAGS.trained))
+        held_out = dataset.unseen(dataset.open_dataset(FLAGS.renders), trained)
         psnr = measure_psnr(pipeline.weights["vae"], pipeline.vae_config, held_out.images[:1024])
         rates = train_judge.check(detector.judge, held_out)
         found["psnr"] = {"mean": float(psnr.mean()), "p5": float(np.quantile(psnr, 0.05))}
@@ -285,7 +284,7 @@ if __name__ == "__main__":
     flags.DEFINE_integer("paths", 224, "pictures in each row of the path table; 0 for none")
     flags.DEFINE_integer("batch", 32, "pictures painted at once")
     flags.DEFINE_string("renders", None, "held-out renders, to measure VAE and judge on")
-    flags.DEFINE_string("trained", None, "renders of training, which are left out of --renders")
+    flags.DEFINE_list("trained", None, "training's renders, to be left out of --renders")
     flags.DEFINE_bool("timed", False, "measure the time of a picture, on an idle machine")
     flags.DEFINE_bool("only_contact", False, "paint the contact sheet alone")
     app.run(main)

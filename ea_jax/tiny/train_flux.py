@@ -40,6 +40,7 @@ class Phase:
       begins: first step.
       one_object, two_objects: shares of samples that show so many objects, and no relation, in
         the default style.
+      relation: share of samples that show a relation, in the default style.
       default_style: share of samples in the default style, whatever they show.
       t_mean: of the logit of the noise level.
     """
@@ -47,6 +48,7 @@ class Phase:
     begins: int
     one_object: float = 0.0
     two_objects: float = 0.0
+    relation: float = 0.0
     default_style: float = 0.0
     t_mean: float = 0.8
 
@@ -75,6 +77,9 @@ class FluxTraining:
         Phase(3750, one_object=0.7, t_mean=1.4),
         Phase(7250, one_object=0.4, default_style=0.35, t_mean=1.2),
         Phase(10_300, one_object=0.4, two_objects=0.15, default_style=0.2, t_mean=1.2),
+        Phase(
+            14_700, one_object=0.25, two_objects=0.22, relation=0.13, default_style=0.1, t_mean=1.2
+        ),
     )
     pooled_empty: float = 0.4
     pooled_zero: float = 0.05

@@ -43,7 +43,7 @@ class JudgeTraining:
     """
 
     broken: float = 0.25
-    default_style: float = 0.4
+    default_style: float = 0.5
     rebuilt: float = 0.75
     captions: float = 0.1
     blur: float = 0.7

@@ -17,7 +17,7 @@ from ea_jax.tiny import dataset, loop, train_vae
 
 log = logging.getLogger(__name__)
 
-REBUILT = 24_000  # of the scenes, for the judge
+REBUILT = 48_000  # of the scenes, for the judge
 VAE = vae.VaeConfig(
     block_out_channels=(16, 32, 32),
     layers_per_block=1,
