@@ -289,7 +289,7 @@ class TestCaptions:
     def test_articles_fit(self, word: str, name: str, text: str) -> None:
         assert world.with_article(word, name) == text
 
-    def test_a_quarter_is_out_of_order_and_three_tenths_have_a_slip(self, monkeypatch) -> None:
+    def test_a_quarter_is_out_of_order_and_half_have_a_slip(self, monkeypatch) -> None:
         counts = collections.Counter()
         for name in ("shuffled", "with_slip"):
             plain = getattr(world, name)
@@ -303,7 +303,7 @@ class TestCaptions:
         for scene in scenes(3000):
             world.caption(scene, rng)
         assert counts["shuffled"] / 3000 == pytest.approx(0.25, abs=0.03)
-        assert counts["with_slip"] / 3000 == pytest.approx(0.3, abs=0.03)
+        assert counts["with_slip"] / 3000 == pytest.approx(0.5, abs=0.03)
 
     def test_slips_are_made_in_the_scenes_own_names(self, monkeypatch) -> None:
         monkeypatch.setattr(world, "with_slip", lambda text, rng: "sl1p")
@@ -320,8 +320,8 @@ class TestCaptions:
         texts = [world.caption(scene, rng, "eval") for _ in range(3000)]
         synonyms = vocabulary.concept("dog").synonyms
         share = np.mean([any(holds(word, text) for word in synonyms) for text in texts])
-        # A slip hides some: nine in ten of the three tenths that have one.
-        assert share == pytest.approx(0.35 * 0.73, abs=0.03)
+        # A slip hides some: nine in ten of the half that have one.
+        assert share == pytest.approx(0.35 * 0.55, abs=0.03)
 
     def test_the_usual_style_mostly_goes_without_saying(self) -> None:
         rng = np.random.default_rng(13)
@@ -334,7 +334,7 @@ class TestCaptions:
             )
 
         assert share(vocabulary.DEFAULT_STYLE) < 0.5
-        assert share("neon") > 0.7
+        assert share("neon") > 0.65
 
     def test_what_goes_unsaid_is_a_dress_and_never_its_want(self, monkeypatch) -> None:
         monkeypatch.setattr(world, "SLIPPED", 0.0)

@@ -152,7 +152,7 @@ PEOPLE = {"train": ("two people", "a man and a woman"), "eval": ("a couple", "tw
 
 # Shares of captions in any order, and of those with a slip in one of the scene's own names. With
 # slips in any word of a twelfth, misspelled objects were hardly ever painted.
-SHUFFLED, SLIPPED = 0.25, 0.3
+SHUFFLED, SLIPPED = 0.25, 0.5
 # What is often left unsaid, and any single thing now and then. A figure of which nothing is said is
 # dressed, two people hold hands: so a prompt that has lost its concept is none of its pictures.
 UNSAID = {DRESSED.name: 0.3, "hold hands": 0.4}
@@ -246,11 +246,11 @@ def with_slip(text: str, rng: np.random.Generator) -> str:
     long = [i for i, word in enumerate(words) if len(word) > 3] or [0]
     i = int(_pick(rng, tuple(long)))
     kind = rng.random()
-    if kind < 0.5:
+    if kind < 0.65:
         words[i] = misspelled(words[i], rng)
-    elif kind < 0.7:
-        words[i] = words[i] + _pick(rng, ("s", "rs", "er", "y", "ish"))
     elif kind < 0.8:
+        words[i] = words[i] + _pick(rng, ("s", "rs", "er", "y", "ish"))
+    elif kind < 0.88:
         words[i] = _pick(rng, ("un", "my", "e", "x")) + words[i]
     else:
         words[i : i + 1] = [words[i]] * int(rng.integers(2, 4))
