@@ -99,7 +99,7 @@ def test_text_is_dropped_as_often_as_asked(batches):
 GROUPS = ("one_object", "two_objects", "relation", "default_style")
 
 
-def _four_rows(encoders, training):
+def _a_row_a_group(encoders, training):
     """Each group of `GROUPS` is one row, after a row that is in none."""
     latents = np.stack([np.full((4, 8), row) for row in range(1 + len(GROUPS))]).astype(np.float16)
     ids = np.ones((1 + len(GROUPS), 1, 8), np.int16)
@@ -111,14 +111,14 @@ def _four_rows(encoders, training):
 
 def test_pooled_clip_is_withheld_in_the_first_steps(encoders):
     """Given from the start, it is all that the model reads."""
-    at = _four_rows(encoders, dataclasses.replace(TRAINING, text_first=5))
+    at = _a_row_a_group(encoders, dataclasses.replace(TRAINING, text_first=5))
     assert [bool(at(step).withheld) for step in (0, 4, 5)] == [True, True, False]
 
 
 def test_a_phase_draws_its_shares_at_its_noise(encoders):
     shares = {"one_object": 0.4, "two_objects": 0.2, "relation": 0.1, "default_style": 0.3}
     phases = (Phase(0), Phase(3, **shares, t_mean=6.0))
-    at = _four_rows(encoders, dataclasses.replace(TRAINING, phases=phases))
+    at = _a_row_a_group(encoders, dataclasses.replace(TRAINING, phases=phases))
     drawn = [np.bincount(at(step).latent_BSC[:, 0, 0].astype(int)) / 64 for step in (1, 3)]
     assert (drawn[0] > 0.1).all()
     np.testing.assert_allclose(drawn[1], [0, 0.4, 0.2, 0.1, 0.3], atol=0.15)
@@ -131,8 +131,8 @@ def test_the_student_begins_where_the_teacher_ends(encoders):
     """Its steps are counted from 0 again; what the teacher began with is behind it."""
     student, teacher = pretrain.DISTIL_TRAINING, pretrain.FLUX_TRAINING
     shorter = [dataclasses.replace(training, text_length=8) for training in (student, teacher)]
-    first = _four_rows(encoders, shorter[0])(0)
-    last = _four_rows(encoders, shorter[1])(pretrain.FLUX_LOOP.steps)
+    first = _a_row_a_group(encoders, shorter[0])(0)
+    last = _a_row_a_group(encoders, shorter[1])(pretrain.FLUX_LOOP.steps)
     assert not first.withheld
     assert first.t_mean == last.t_mean
     assert student.pooled_empty == teacher.pooled_empty
