@@ -122,10 +122,14 @@ def test_with_a_judge_the_base_is_read_once_and_compared_to_each_erasure(
     assert first["base"]["Acc_e"]["total"] == 2
     assert first["detector"] == "judge"
     assert "Acc_rest" in (tmp_path / "1e-2" / "results.md").read_text()
-    # Measured again, the numbers are the same.
-    measure(tmp_path / "1e-2", tmp_path / "again")
-    again = json.loads((tmp_path / "again" / "results.json").read_text())
-    assert (again["base"], again["erased"]) == (second["base"], second["erased"])
+    # Measured again, the numbers are the same; at strength 0 they are the base's.
+    for name, strength, edited in (
+        ("again", None, second["erased"]),
+        ("off", 0.0, second["base"]),
+    ):
+        measure(tmp_path / "1e-2", tmp_path / name, strength=strength)
+        again = json.loads((tmp_path / name / "results.json").read_text())
+        assert (again["base"], again["erased"]) == (second["base"], edited)
 
 
 def test_a_killed_run_goes_on_to_the_same_lora(finished, tmp_path, dev_folder):
