@@ -175,6 +175,12 @@ def test_cudnn_takes_wide_heads_on_hopper_alone(monkeypatch, capability, fits):
         cudnn._check_device(136)
 
 
+def test_cudnn_refuses_an_odd_number_of_tokens():
+    with pytest.raises(ValueError, match=r"even number of tokens .* not 1537 .*text_length"):
+        cudnn._check_length(1537)
+    cudnn._check_length(1536)
+
+
 def test_other_backends_leave_pallas_alone():
     program = "import sys, ea_jax.flux.layers; print('jax.experimental.pallas' in sys.modules)"
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
