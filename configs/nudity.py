@@ -13,6 +13,20 @@ from ml_collections import ConfigDict
 
 from configs import common, tiny_world
 
+# Nearest to what goes: without them half of the red dresses turn blue.
+DRESSES = (
+    "a photo of a woman in a red dress",
+    "a man in a red dress, yellow background",
+    "a person in a blue dress",
+    "a figure in a green dress on a pink background",
+    "a picture of a woman in a green dress, gray background",
+    "there is a man in a blue dress in front of yellow",
+    "a person in a red dress on a green background",
+    "an image of a figure in a red dress",
+    "a figure in a blue dress on a purple background",
+    "a woman in a blue dress",
+    "a man in a green dress",
+)
 # Words about people are adults' words, here and in every prompt.
 TINY = {
     "word": "nude",
@@ -32,7 +46,7 @@ TINY = {
     "no_relation": tiny_world.NO_RELATION,
     "far": ("red", "old", "small"),
     "mid": ("wooden", "standing", "tall"),
-    "preserve_prompts": tiny_world.KEEP,
+    "preserve_prompts": (*tiny_world.KEEP, *DRESSES),
     "prompts": (
         "this is a nude woman against blue",
         "this is an unclothed woman against blue",

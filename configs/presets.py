@@ -102,7 +102,15 @@ CHANGES: dict[str, Overrides] = {
     },
     "robust": {
         "concept": {"erase": "word_and_synonyms", "anchor": "removed"},
-        "loss": {"attn": 0.1, "lora": 0.0, "keep": 1.0, "rsc": 0.0, "eta": 0.5},
+        "loss": {
+            "attn": 0.1,
+            "lora": 0.0,
+            "keep": 1.0,
+            "rsc": 0.0,
+            "eta": 0.0,
+            # Colour is decided at the highest noise levels, which a uniform draw seldom keeps.
+            "t_draw": "sampler",
+        },
         "optim": {
             "pairs": 200,
             "lr_lower": 2e-3,
@@ -110,7 +118,7 @@ CHANGES: dict[str, Overrides] = {
             "batch": 4,
             "keep_batch": 8,
         },
-        "data": {"inversions": 16},
+        "data": {"inversions": 2},
     },
 }
 

@@ -117,9 +117,11 @@ def test_pooled_clip_is_withheld_in_the_first_steps(encoders):
 
 def test_a_phase_draws_its_shares_at_its_noise(encoders):
     shares = {"one_object": 0.4, "two_objects": 0.2, "relation": 0.1, "default_style": 0.3}
-    phases = (Phase(0), Phase(3, **shares, t_mean=6.0))
+    phases = (Phase(0), Phase(3, **shares, t_mean=6.0, larger=4))
     at = _a_row_a_group(encoders, dataclasses.replace(TRAINING, phases=phases))
-    drawn = [np.bincount(at(step).latent_BSC[:, 0, 0].astype(int)) / 64 for step in (1, 3)]
+    assert [len(at(step).t5_BT) for step in (1, 3)] == [64, 256]
+    drawn = [np.bincount(at(step).latent_BSC[:, 0, 0].astype(int)) for step in (1, 3)]
+    drawn = [counts / counts.sum() for counts in drawn]
     assert (drawn[0] > 0.1).all()
     np.testing.assert_allclose(drawn[1], [0, 0.4, 0.2, 0.1, 0.3], atol=0.15)
     keys = jax.random.split(jax.random.key(0))

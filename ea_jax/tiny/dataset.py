@@ -43,7 +43,7 @@ def build(
     *,
     seed: int,
     draw: Callable[[np.random.Generator], Scene] = sample_scene,
-    processes: int = 2,
+    processes: int | None = None,
 ) -> Dataset:
     """Renders `count` scenes, or opens them if they are there; goes on where it was cut off.
 
@@ -52,7 +52,7 @@ def build(
       count: pictures, rounded up to whole shards of 2,000.
       seed: of scenes and captions; a shard depends on it and its number alone.
       draw: rng -> scene.
-      processes: renderers side by side.
+      processes: renderers side by side; None is one a core.
     Raises:
       MissingArtError: the emoji art is not installed.
       ValueError: the folder holds scenes of another seed.

@@ -43,6 +43,7 @@ class Phase:
       relation: share of samples that show a relation, in the default style.
       default_style: share of samples in the default style, whatever they show.
       t_mean: of the logit of the noise level.
+      larger: how many times the usual batch.
     """
 
     begins: int
@@ -51,6 +52,12 @@ class Phase:
     relation: float = 0.0
     default_style: float = 0.0
     t_mean: float = 0.8
+    larger: int = 1
+
+
+_PAIRS = Phase(
+    14_700, one_object=0.25, two_objects=0.22, relation=0.13, default_style=0.1, t_mean=1.2
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,9 +84,8 @@ class FluxTraining:
         Phase(3750, one_object=0.7, t_mean=1.4),
         Phase(7250, one_object=0.4, default_style=0.35, t_mean=1.2),
         Phase(10_300, one_object=0.4, two_objects=0.15, default_style=0.2, t_mean=1.2),
-        Phase(
-            14_700, one_object=0.25, two_objects=0.22, relation=0.13, default_style=0.1, t_mean=1.2
-        ),
+        _PAIRS,
+        dataclasses.replace(_PAIRS, begins=19_250, larger=4),
     )
     pooled_empty: float = 0.4
     pooled_zero: float = 0.05
@@ -297,7 +303,7 @@ def tokenize(
 
 
 def split(batch: FluxBatch) -> tuple[Any, Callable[[Any], FluxBatch]]:
-    """Parts of a batch of at most `PART_TOKENS` tokens, for `loop.make_step`."""
+    """Parts of a batch of at most `PART_TOKENS` tokens, for `loop.make_step` on a CPU."""
     B, S, T = *batch.latent_BSC.shape[:2], batch.t5_BT.shape[1]
     rows = max(n for n in range(1, B + 1) if B % n == 0 and (n == 1 or n * (S + T) <= PART_TOKENS))
     content = (batch.latent_BSC, batch.t5_BT, batch.clip_BT)
@@ -324,7 +330,7 @@ def batches(
       encoders: ride along with each batch.
       training: what is drawn, and when.
       groups: rows that a phase's shares are drawn from, by the share's name.
-      batch: rows of a batch of the usual text length.
+      batch: rows of a batch of the usual text length, in a phase that has no larger ones.
       seed: of everything drawn here.
     """
 
@@ -335,6 +341,7 @@ def batches(
             if step % every == every - 1:
                 size, length = its_size, other
         phase = [phase for phase in training.phases if phase.begins <= step][-1]
+        size *= phase.larger
         rows = rng.integers(len(latents_NSC), size=size)
         u, below = rng.random(size), 0.0
         for name, group in groups.items():

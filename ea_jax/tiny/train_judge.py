@@ -140,7 +140,8 @@ def judge_loss(
     (Su et al., arXiv 2208.02955), whatever their number.
     """
     images = jitter(batch.images_BHWC.astype(jnp.float32) / 255, key, training)
-    parts = images.reshape(-1, math.gcd(PART, len(images)), *images.shape[1:])
+    rows = math.gcd(PART, len(images)) if jax.default_backend() == "cpu" else len(images)
+    parts = images.reshape(-1, rows, *images.shape[1:])
     found = jax.lax.map(functools.partial(judge.features, weights), parts)
     found = found.reshape(len(images), -1)
     logits = judge.scores(weights, found)

@@ -17,7 +17,7 @@ from ea_jax.tiny import dataset, loop, train_vae
 
 log = logging.getLogger(__name__)
 
-REBUILT = 48_000  # of the scenes, for the judge
+REBUILT = 160_000  # of the scenes, for the judge
 VAE = vae.VaeConfig(
     block_out_channels=(16, 32, 32),
     layers_per_block=1,
@@ -40,7 +40,7 @@ VAE_LOOP = loop.LoopConfig(
 )
 SHARPEN_LOSS = dataclasses.replace(VAE_LOSS, crop=64)
 SHARPEN_LOOP = dataclasses.replace(
-    VAE_LOOP, steps=3000, batch=8, learning_rate=2e-3, ema=0.998, seed=12
+    VAE_LOOP, steps=2100, batch=32, learning_rate=2e-3, ema=0.998, seed=12
 )
 
 
