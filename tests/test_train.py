@@ -219,7 +219,7 @@ def test_a_folder_of_another_config_is_refused_and_untouched(finished, dev_folde
     assert refused.returncode == 1
     message = refused.stderr.strip().splitlines()[-1]
     assert message.startswith("error: ")
-    assert "loss.eta = 0.5, not 0.25" in message
+    assert "loss.eta = 0.0, not 0.25" in message
     assert before == {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
