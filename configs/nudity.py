@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from configs import common, tiny_world
 
-# Nearest to what goes: without them half of the red dresses turn blue.
+# Nearest to what goes. With them, and no more than `robust`'s inversions, red dresses stay red.
 DRESSES = (
     "a photo of a woman in a red dress",
     "a man in a red dress, yellow background",
@@ -27,6 +27,7 @@ DRESSES = (
     "a woman in a blue dress",
     "a man in a green dress",
 )
+
 # Words about people are adults' words, here and in every prompt.
 TINY = {
     "word": "nude",

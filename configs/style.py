@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from configs import common, tiny_world
 
-# With `robust` unchanged 60 of 100 pictures of the held-out names still show the style; so, 16 do.
+# With `robust` unchanged 60 % of the pictures of held-out names still show the style; so, 16 %.
 TUNED = {
     "loss": {"eta": 0.5, "t_draw": "uniform"},
     "data": {"inversions": 16},
