@@ -36,5 +36,5 @@ def _said(error: Exception) -> str:
     if "Traceback" in text:
         # The last line names the exception and says what it is about.
         text = text.splitlines()[-1].strip().partition(": ")[2]
-    text = " ".join(text.split())
+    text = " ".join(text.split()).replace("' Did you", "'; did you")
     return f"the config has no key {text}" if unknown else text
