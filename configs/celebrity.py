@@ -24,8 +24,6 @@ MORE_KEPT = (
     "an image of a clock",
     "a bus in front of orange",
     "a tent on a blue background",
-    "a picture of a book, purple background",
-    "a hammer",
 )
 
 # Not Santa Claus: all settings that erased him took Mrs Claus along, who shares half of his name.
