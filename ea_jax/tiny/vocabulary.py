@@ -248,8 +248,5 @@ def concept(name: str) -> Concept:
     if name not in CONCEPTS:
         close = difflib.get_close_matches(name, CONCEPTS, n=3)
         hint = f"did you mean {', '.join(map(repr, close))}?" if close else f"one is {THINGS[0]!r}"
-        raise ValueError(
-            f"flux-tiny's world has no concept {name!r}; {hint} It has {len(CONCEPTS)}: see "
-            "ea_jax.tiny.vocabulary"
-        )
+        raise ValueError(f"flux-tiny's world has no concept {name!r}; {hint}")
     return CONCEPTS[name]
