@@ -45,6 +45,7 @@ PAPER: Overrides = {
         "optimisers": "two",
         "lr_lower": 1e-3,
         "lr_upper": 5e-4,
+        "lr_decay": 0.0,
         "batch": 1,
         "lora_batch": 1,
         "keep_batch": 1,

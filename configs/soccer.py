@@ -12,6 +12,9 @@ from ml_collections import ConfigDict
 
 from configs import common, tiny_world
 
+# With rates that stay, more of the erased pictures show a vague or broken shape.
+TUNED = {"optim": {"lr_decay": 0.5}}
+
 TINY = {
     "word": "soccer ball",
     "sentences": (
@@ -72,4 +75,4 @@ FLUX = {
 
 def get_config(variant: str = "tiny") -> ConfigDict:
     """The experiment for `MODEL` or `MODEL+PRESET`; see `configs.common`."""
-    return common.experiment("soccer", variant, tiny=TINY, flux=FLUX)
+    return common.experiment("soccer", variant, tiny=TINY, flux=FLUX, tuned=TUNED)

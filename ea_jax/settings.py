@@ -165,6 +165,7 @@ class OptimSettings:
       pairs: lower steps, and as many upper steps.
       optimisers: moments for each level (`two`), or shared (`one`).
       lr_lower, lr_upper: learning rates; with `one` optimiser they have to be equal.
+      lr_decay: share of the run, its end, in which both rates fall evenly to 0.
       batch: trajectories in a lower step; divides data.pool.
       lora_batch, keep_batch, rsc_batch: pictures in an upper step, for each term.
       b1, b2, eps, weight_decay: AdamW's.
@@ -175,6 +176,7 @@ class OptimSettings:
     optimisers: str = choice("two", "one")
     lr_lower: float = number(float, low=0, above=True)
     lr_upper: float = number(float, low=0, above=True)
+    lr_decay: float = number(float, low=0, high=1)
     batch: int = number(int, low=1)
     lora_batch: int = number(int, low=1)
     keep_batch: int = number(int, low=1)

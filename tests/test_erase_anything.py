@@ -12,9 +12,12 @@ import optax
 import pytest
 from toy_steps import BASE, OPTIMISER, SIGMAS, SMALL, Inputs, T, moved, settings, step
 
+from configs.soccer import get_config
 from ea_jax import lora
 from ea_jax.flux.transformer import velocity
+from ea_jax.methods import erasure
 from ea_jax.methods.erase_anything import State, lower_step, upper_step
+from ea_jax.settings import from_config
 
 
 def test_the_lower_step_moves_the_lora_and_the_pool_only():
@@ -210,3 +213,23 @@ def test_each_level_has_its_own_moments_and_frozen_adapters_stay():
     second, _ = upper_step(first, BASE, inputs.upper(), settings=s, optimiser=lower)
     assert second.upper is None
     assert moved(first.lower, second.lower)
+
+
+@pytest.mark.parametrize(("optimisers", "updates"), [("two", 8), ("one", 16)])
+def test_both_rates_fall_to_zero_in_the_runs_end(optimisers, updates):
+    config = get_config("tiny+release" if optimisers == "one" else "tiny").to_dict()
+    config["optim"] |= {"pairs": 8, "lr_decay": 0.25, "optimisers": optimisers, "weight_decay": 0.0}
+    made = from_config(config)
+    adapters = lora.init(jax.random.key(0), BASE, scope=made.lora.scope, rank=2)
+    # Under a gradient that never changes, Adam moves by the rate itself.
+    pull = jax.tree.map(jnp.ones_like, adapters)
+    for optimiser, rate in zip(
+        erasure.optimisers(made), (made.optim.lr_lower, made.optim.lr_upper), strict=True
+    ):
+        state, rates = optimiser.init(adapters), []
+        for _ in range(updates):
+            moves, state = optimiser.update(pull, state, adapters)
+            rates.append(max(float(abs(move).max()) for move in jax.tree.leaves(moves)) / rate)
+        falling = updates // 4
+        expected = [1.0] * (updates - falling) + [1 - n / falling for n in range(falling)]
+        np.testing.assert_allclose(rates, expected, atol=1e-4)

@@ -362,10 +362,22 @@ def optimisers(
 ) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
     """AdamW for each level, over the adapters of the scope; both the same where there is one."""
     optim, scope = settings.optim, settings.lora.scope
+    updates = optim.pairs * (2 if optim.optimisers == "one" else 1)
+    falling = round(optim.lr_decay * updates)
 
-    def adamw(rate: float) -> optax.GradientTransformation:
+    def rate(highest: float) -> float | optax.Schedule:
+        if not falling:
+            return highest
+        parts = optax.constant_schedule(highest), optax.linear_schedule(highest, 0.0, falling)
+        return optax.join_schedules(parts, [updates - falling])
+
+    def adamw(highest: float) -> optax.GradientTransformation:
         trained = optax.adamw(
-            rate, b1=optim.b1, b2=optim.b2, eps=optim.eps, weight_decay=optim.weight_decay
+            rate(highest),
+            b1=optim.b1,
+            b2=optim.b2,
+            eps=optim.eps,
+            weight_decay=optim.weight_decay,
         )
         return optax.partition(
             {"train": trained, "frozen": optax.set_to_zero()},
