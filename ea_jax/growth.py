@@ -44,14 +44,10 @@ FLAGS = flags.FLAGS
 _log = logging.getLogger(__name__)
 Config = dict[str, Any]
 
-# What is varied, one at a time, from the config's own values. Pixels: 256 to 4096 image tokens.
-PIXELS = (256, 384, 512, 768, 1024)
+# What is varied, one at a time, from the config's own values.
+SIDES = (16, 24, 32, 48, 64)  # of the square of image tokens: 256 to 4096 of them
 TEXT_TOKENS = (64, 128, 256, 384, 512)
-SIZES: dict[str, tuple[str, Sequence[int]]] = {
-    "pixels": ("model.resolution", PIXELS),
-    "text tokens": ("model.text_length", TEXT_TOKENS),
-    "concept tokens": ("concept.max_tokens", (1, 2, 4, 8, 16)),
-}
+CONCEPT_TOKENS = (1, 2, 4, 8, 16)
 DEVICES = (1, 2, 4, 8)
 MESH_AXES = ("tensor", "fsdp")
 _WEIGHT = 0.1  # of the attention loss, where it is on
@@ -60,7 +56,7 @@ _WEIGHT = 0.1  # of the attention loss, where it is on
 def counted(config: Config) -> dict[str, tuple[Sequence[int], list[float], list[float]]]:
     """Operations as each size grows: {size: (values, TFLOP with the attention loss, without)}."""
     found = {}
-    for label, (key, values) in SIZES.items():
+    for label, (key, values) in _sizes(config).items():
         both: tuple[list[float], list[float]] = ([], [])
         for value in values:
             settings = sections.from_config(_with(config, key, value))
@@ -120,8 +116,9 @@ def measured(config: Config, *, rounds: int) -> dict[str, list[Run]]:
     """Runs the step, one row a batch, on random numbers at every size, `rounds` times in turn."""
     config = _with(config, "optim.batch", 1)
     found, base = {}, None
+    sizes = _sizes(config)
     for label in ("pixels", "text tokens"):
-        key, values = SIZES[label]
+        key, values = sizes[label]
         programs, runs = [], []
         for value in values:
             settings = sections.from_config(_with(config, key, value))
@@ -228,6 +225,17 @@ def _step(settings: Settings, given: Shapes, weight: float) -> Any:
 
 def _arguments(given: Shapes) -> tuple[Any, ...]:
     return given.state, given.base, given.lower
+
+
+def _sizes(config: Config) -> dict[str, tuple[str, Sequence[int]]]:
+    """What is varied: {label: (key of the config, its values)}."""
+    settings = sections.from_config(config)
+    pixels = settings.model.resolution // abstract(settings, _one_device()).steps.grid[0]
+    return {
+        "pixels": ("model.resolution", tuple(pixels * side for side in SIDES)),
+        "text tokens": ("model.text_length", TEXT_TOKENS),
+        "concept tokens": ("concept.max_tokens", CONCEPT_TOKENS),
+    }
 
 
 def _one_device() -> Mesh:

@@ -365,19 +365,12 @@ def optimisers(
     updates = optim.pairs * (2 if optim.optimisers == "one" else 1)
     falling = round(optim.lr_decay * updates)
 
-    def rate(highest: float) -> float | optax.Schedule:
-        if not falling:
-            return highest
-        parts = optax.constant_schedule(highest), optax.linear_schedule(highest, 0.0, falling)
-        return optax.join_schedules(parts, [updates - falling])
-
     def adamw(highest: float) -> optax.GradientTransformation:
+        rate = highest
+        if falling:
+            rate = optax.linear_schedule(highest, 0.0, falling, updates - falling)
         trained = optax.adamw(
-            rate(highest),
-            b1=optim.b1,
-            b2=optim.b2,
-            eps=optim.eps,
-            weight_decay=optim.weight_decay,
+            rate, b1=optim.b1, b2=optim.b2, eps=optim.eps, weight_decay=optim.weight_decay
         )
         return optax.partition(
             {"train": trained, "frozen": optax.set_to_zero()},
