@@ -26,6 +26,7 @@ from ea_jax.methods.erase_anything import (
     lower_step,
     upper_step,
 )
+from ea_jax.methods.trajectories import noise_levels
 from ea_jax.runtime.flops import count_flops
 from ea_jax.runtime.mesh import make_mesh, put_rows, sharding
 
@@ -125,7 +126,8 @@ class Pair:
         if kept := [latent_BSC for latent_BSC, _ in self.inputs.kept.values()]:
             shape = np.concatenate(kept).shape
             upper["noise_BSC"] = jax.random.normal(noise_key, shape)
-            upper["t_B"] = jax.random.randint(t_key, shape[:1], 1, 1001) / 1000.0
+            t_draw = self.case.settings.loss.t_draw
+            upper["t_B"] = noise_levels(t_key, shape[0], t_draw, self.steps.sigmas)
         if self.inputs.contrast is not None:
             shape = self.inputs.contrast[0].shape
             noise_key, t_key = jax.random.split(contrast_key)
