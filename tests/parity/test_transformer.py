@@ -75,12 +75,17 @@ class Case:
         return np.asarray(call(weights, self.x, self.t, self.text, self.guidance), np.float32)
 
 
-def make_case(folder, options, grid) -> Case:
+def make_case(folder, options, grid, shrunk=()) -> Case:
+    """A model and its inputs; layers whose names hold a word of `shrunk` give next to nothing."""
     torch.manual_seed(0)
     model = FluxTransformer2DModel(**options).eval()
     for parameter in model.parameters():
         # Wide enough that every branch and bias shows in the output.
         torch.nn.init.normal_(parameter, std=0.15 if parameter.ndim > 1 else 0.5)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if any(word in name for word in shrunk):
+                parameter.mul_(1e-3)
     model.save_pretrained(folder / "transformer")
     config = TransformerConfig.from_json(dict(model.config))
     weights = layout.load(transformer.abstract_weights(config), folder, "transformer")
@@ -113,7 +118,15 @@ def test_forward_with_guidance_on_an_odd_grid(dev):
 
 def test_forward_without_guidance(tmp_path):
     schnell = make_case(tmp_path, SCHNELL, grid=(2, 6))
-    assert relative(schnell.velocity(), schnell.diffusers_velocity()) < 1e-4
+    # At 1e-4 a GELU without tanh would pass.
+    assert relative(schnell.velocity(), schnell.diffusers_velocity()) < 2e-5
+
+
+def test_norms_divide_by_the_same_epsilon(tmp_path):
+    """It shows where streams, queries and keys are as small as its root."""
+    layers = ("x_embedder", "context_embedder", "to_q", "to_k", "add_q", "add_k")
+    small = make_case(tmp_path, SCHNELL, grid=(2, 6), shrunk=layers)
+    assert relative(small.velocity(), small.diffusers_velocity()) < 1e-4
 
 
 @pytest.mark.parametrize("options", [{"unroll": True}, {"attention": "full"}, {"remat": "block"}])
