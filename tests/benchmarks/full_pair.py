@@ -4,7 +4,7 @@
         --config.model.attention=cudnn --config.model.resolution=1024
 
 Needs no download: FLUX.1's shapes are known, and the weights are random numbers made on the
-devices. Steps are those of a run, compiled, with their inputs given back as in a run.
+devices. Steps are those of a run, compiled, with their state given away as in a run.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from ea_jax.methods.erase_anything import lower_step, upper_step
 from ea_jax.runtime.command_line import parse_flags
 from ea_jax.runtime.flops import count_flops
 from ea_jax.runtime.mesh import make_mesh
+from ea_jax.runtime.metrics import require_finite
 from ea_jax.runtime.program import one_line_errors, start_logging
 
 FLAGS = flags.FLAGS
@@ -61,9 +62,7 @@ def timed(programs: dict[str, Callable], state: Any, rounds: int) -> dict[str, l
             state, terms = jax.block_until_ready(program(state))
             if number:  # the first is to warm up
                 seconds[name].append(time.perf_counter() - began)
-            lost = [term for term, value in terms.items() if not jnp.isfinite(value)]
-            if lost:
-                raise FloatingPointError(f"{name}: {', '.join(lost)} not finite")
+            require_finite(number, terms)
     return seconds
 
 
@@ -79,7 +78,13 @@ def main(_: list[str]) -> int:
 
 
 def measure(settings: sections.Settings, given: Any, mesh: jax.sharding.Mesh, rounds: int) -> None:
-    """Compiles and times the pair; logs what it found."""
+    """Compiles and times the pair; logs what it found.
+
+    Raises:
+      ValueError: the run has no upper level.
+    """
+    if given.upper is None:
+        raise ValueError("no upper step to time; give loss.lora, loss.keep or loss.rsc a weight")
     base = random_weights(given.base)
     state = profile.filled_state(settings, given)
     batches = {"lower": profile.filled(given.lower), "upper": profile.filled(given.upper)}
