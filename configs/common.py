@@ -103,6 +103,7 @@ def _model_sections(model: str) -> dict[str, dict[str, Any]]:
                 "guidance": 3.5,
                 "attention": "chunked",
                 "remat": "none",
+                "blocks": "apart",
             },
             "sample": {"steps": 28, "batch": 8, "eval_pictures": 50},
             "mesh": {"tensor": 1},
@@ -113,6 +114,7 @@ def _model_sections(model: str) -> dict[str, dict[str, Any]]:
         "text_length": 256,
         "attention": "chunked",
         "remat": "block",
+        "blocks": "stacked",
     }
     # The judge knows flux-tiny's world only, so there is no table at the end.
     sample = {"batch": 1, "eval_pictures": 0}

@@ -32,6 +32,7 @@ from ea_jax.methods import erasure
 from ea_jax.methods.erase_anything import lower_step
 from ea_jax.methods.shapes import Shapes
 from ea_jax.profile import filled, filled_state
+from ea_jax.runtime import compiler
 from ea_jax.runtime.command_line import parse_flags
 from ea_jax.runtime.flops import count_flops
 from ea_jax.runtime.hlo import Hlo
@@ -87,7 +88,7 @@ def over_devices(config: Config) -> dict[str, list[tuple[int, float, float]]]:
                 continue
             with jax.set_mesh(mesh):
                 step = _step(settings, given, _WEIGHT)
-                compiled = jax.jit(step).lower(*_arguments(given)).compile()
+                compiled = compiler.jit(step, mesh).lower(*_arguments(given)).compile()
             program = Hlo(compiled.as_text() or "")
             received = sum(program.collective_bytes().values())
             found[axis].append((count, program.flops() / 1e12, received / 1e9))
@@ -126,7 +127,7 @@ def measured(config: Config, *, rounds: int) -> dict[str, list[Run]]:
             step = _step(settings, given, _WEIGHT)
             base = filled(given.base) if base is None else base
             arguments = (filled_state(settings, given), base, filled(given.lower))
-            compiled = jax.jit(step).lower(*arguments).compile()
+            compiled = compiler.jit(step).lower(*arguments).compile()
             jax.block_until_ready(compiled(*arguments))
             tokens = given.noise_BSC.shape[1] + settings.model.text_length
             programs.append((compiled, arguments))

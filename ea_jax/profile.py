@@ -31,6 +31,7 @@ from ea_jax.flux.transformer import TransformerConfig, velocity
 from ea_jax.methods import erasure
 from ea_jax.methods.erase_anything import State, lower_step, upper_step
 from ea_jax.methods.shapes import Shapes, shapes
+from ea_jax.runtime import compiler
 from ea_jax.runtime.command_line import parse_flags
 from ea_jax.runtime.flops import count_flops
 from ea_jax.runtime.mesh import make_mesh
@@ -152,7 +153,7 @@ def measure(found: Sequence[Part], *, rounds: int) -> list[Cost]:
     """Compiles and runs each part `rounds` times, in turn."""
     compiled, costs = [], []
     for part in found:
-        program = jax.jit(part.function).lower(*part.arguments).compile()
+        program = compiler.jit(part.function).lower(*part.arguments).compile()
         jax.block_until_ready(program(*part.arguments))
         compiled.append(program)
         _log.info("compiled %s", part.name)
@@ -217,7 +218,7 @@ def main(_: list[str]) -> None:
         if FLAGS.trace:
             with jax.profiler.trace(FLAGS.trace):
                 for part in found[2:3]:
-                    jax.block_until_ready(jax.jit(part.function)(*part.arguments))
+                    jax.block_until_ready(compiler.jit(part.function)(*part.arguments))
         sys.stdout.write(table(costs))
         if FLAGS.out:
             Path(FLAGS.out).write_text(table(costs), "utf-8")

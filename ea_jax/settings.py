@@ -37,6 +37,8 @@ class ModelSettings:
       guidance: distilled guidance; None for a model without (schnell).
       attention: backend of joint attention; `splash` is for TPUs, `cudnn` for Hopper GPUs.
       remat: what a backward pass computes again to save memory.
+      blocks: `stacked`, one program for all blocks, or `apart`: each written out, which compiles
+        longer and runs faster; for models of few blocks.
     """
 
     path: str = text()
@@ -47,6 +49,7 @@ class ModelSettings:
     guidance: float | None = optional(number(float, low=0))
     attention: str = choice("chunked", "full", "splash", "cudnn")
     remat: str = choice("none", "block", "dots")
+    blocks: str = choice("stacked", "apart")
 
     def __post_init__(self) -> None:
         check(self, "model")

@@ -38,14 +38,14 @@ def check(lora: Any, weights: Any) -> int:
 
     Args:
       lora: adapter tree.
-      weights: the model's weights, or their ShapeDtypeStructs.
+      weights: the model's weights, or their ShapeDtypeStructs; blocks stacked or apart.
     Returns:
       `count(lora)`: every one of them has its layer.
     Raises:
       AdapterError: no adapters at all, one for a layer that the model lacks, or one of another
         shape or number of blocks. The message names the layers.
     """
-    layers = {path: layer["kernel"].shape for path, layer in walk(weights) if "kernel" in layer}
+    layers = _kernel_shapes(weights)
     found = dict(walk(lora))
     if not found:
         raise AdapterError("the LoRA is empty: it would change nothing; check where it came from")
@@ -66,6 +66,16 @@ def names(paths: list[Module]) -> str:
     """Dotted names for a message, the first few."""
     shown = ", ".join(".".join(path) for path in paths[:4])
     return shown if len(paths) <= 4 else f"{shown} and {len(paths) - 4} more"
+
+
+def _kernel_shapes(weights: Any) -> dict[Module, tuple[int, ...]]:
+    """Every kernel's shape as if the blocks were stacked."""
+    shapes = {path: layer["kernel"].shape for path, layer in walk(weights) if "kernel" in layer}
+    for name, blocks in weights.items():
+        if isinstance(blocks, tuple):
+            for path, shape in _kernel_shapes(blocks[0]).items():
+                shapes[name, *path] = len(blocks), *shape
+    return shapes
 
 
 def _check_shapes(path: Module, adapter: Any, kernel: tuple[int, ...]) -> None:

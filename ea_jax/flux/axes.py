@@ -32,7 +32,7 @@ KERNELS: dict[str, Axes] = {
     **dict.fromkeys(("to_out", "to_add_out"), ("heads", "model")),
 }
 # Two layers have this name: a single block's, after attention and MLP, and the last one.
-_STACKED_PROJ_OUT: Axes = ("mlp", "model")
+_BLOCKS_PROJ_OUT: Axes = ("mlp", "model")
 _LAST_PROJ_OUT: Axes = ("model", "channels")
 # As wide as one head, which no axis splits.
 _NORMS = ("norm_q", "norm_k", "norm_added_q", "norm_added_k")
@@ -74,8 +74,8 @@ def gathered(weights: Any, stack: str | None = None) -> Any:
         if stack is None:
             axes = _axes_of(path, leaf)
         else:
-            stacked = jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype)
-            axes = _axes_of((jax.tree_util.DictKey(stack), *path), stacked)[1:]
+            place = jax.tree_util.DictKey(stack), jax.tree_util.SequenceKey(0)
+            axes = _axes_of((*place, *path), leaf)
         return constrain(leaf, [None if axis == "model" else axis for axis in axes])
 
     return jax.tree.map_with_path(whole, weights)
@@ -88,11 +88,12 @@ def is_gathering() -> bool:
 
 
 def _axes_of(path: tuple, leaf: Any) -> Axes:
-    names = [entry.key for entry in path]
+    names = [entry.key for entry in path if isinstance(entry, jax.tree_util.DictKey)]
     layer, kind = names[-2:]
-    stacked = ("layers",) if names[0].endswith("transformer_blocks") else ()
+    in_block = names[0].endswith("transformer_blocks")
+    stacked = ("layers",) if in_block and len(names) == len(path) else ()
     if layer == "proj_out":
-        kernel = _STACKED_PROJ_OUT if stacked else _LAST_PROJ_OUT
+        kernel = _BLOCKS_PROJ_OUT if in_block else _LAST_PROJ_OUT
     elif layer in _NORMS and kind == "scale":
         return (*stacked, None)
     elif layer in KERNELS:

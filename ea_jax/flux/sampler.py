@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from ea_jax.flux import transformer
 from ea_jax.flux.attention import Columns
 from ea_jax.flux.transformer import ColumnGain, Reduce, Text, TransformerConfig, Weights
+from ea_jax.runtime import compiler
 
 
 def model_times(sigmas: np.ndarray, dtype: Any) -> np.ndarray:
@@ -67,7 +70,8 @@ def sample(
     )
     if guidance is not None:
         guidance = jnp.float32(guidance)  # an array: another scale is no other program
-    return _scan(
+    program = _scan if isinstance(x_BSC, Tracer) else _program()
+    return program(
         weights,
         config,
         x_BSC.astype(dtype),
@@ -83,7 +87,11 @@ def sample(
     )
 
 
-@functools.partial(jax.jit, static_argnames=("config", "grid", "reduce", "attention"))
+@functools.cache
+def _program() -> Callable[..., Any]:
+    return compiler.jit(_scan, static_argnames=("config", "grid", "reduce", "attention"))
+
+
 def _scan(weights, config, x_BSC, text, steps, *, guidance, **options):
     batch = x_BSC.shape[0]
     guidance_B = None if guidance is None else jnp.broadcast_to(guidance, (batch,))

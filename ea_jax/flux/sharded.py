@@ -11,6 +11,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from ea_jax.flux import axes
 from ea_jax.flux.pipeline import Pipeline
+from ea_jax.flux.transformer import apart
 from ea_jax.runtime.mesh import local_part, put, put_part, sharding
 
 
@@ -41,3 +42,9 @@ def on_mesh(
     for (path, leaf), shard in zip(jax.tree.leaves_with_path(template), shards, strict=True):
         where["transformer", *(entry.key for entry in path)] = shard, leaf.shape
     return pipeline
+
+
+def apart_on(mesh: Mesh, weights: Any) -> Any:
+    """The transformer's weights with their blocks apart (see `transformer.apart`), on a mesh."""
+    blocks = apart(weights)
+    return jax.device_put(blocks, axes.shardings(mesh, blocks))

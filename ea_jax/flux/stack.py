@@ -1,4 +1,9 @@
-"""A stack of blocks as a loop over stacked weights, with or without rematerialisation."""
+"""A stack of blocks, with or without rematerialisation: a loop, or written out one by one.
+
+Blocks stacked on a leading axis are run by a scan: compiled once, however many there are. Blocks
+that are apart, a tuple, are written out. That takes longer to compile and runs faster: no slices
+of stacked weights are copied, and what nobody reads is left out.
+"""
 
 from __future__ import annotations
 
@@ -11,22 +16,28 @@ import jax.numpy as jnp
 from ea_jax.flux import axes
 
 
-def scan_blocks(
-    body: Callable[[Any, Any], tuple[Any, Any]], carry: Any, stack: Any, *, remat: str, unroll: bool
+def run_blocks(
+    body: Callable[[Any, Any, Any], tuple[Any, Any]],
+    carry: Any,
+    weights: Any,
+    lora: Any,
+    *,
+    remat: str,
 ) -> tuple[Any, Any]:
     """Runs one block after another.
 
     Args:
-      body: (carry, a block's leaves) -> (carry, what the block leaves).
+      body: (carry, a block's weights, its adapters) -> (carry, what the block leaves).
       carry: the streams.
-      stack: leaves of all blocks, stacked.
+      weights: of all blocks, stacked, or a tuple of each block's.
+      lora: adapters of all blocks, stacked; or None.
       remat: what a backward pass computes again: `none`, `block`, or all but products (`dots`).
-      unroll: each block a program of its own, in place of a loop.
     Returns:
       The last carry, and what the blocks left, stacked.
     Raises:
       ValueError: an unknown `remat`.
     """
+    apart = isinstance(weights, tuple)
     policies = {"block": None, "dots": jax.checkpoint_policies.dots_saveable}
     if axes.is_gathering():
         # What a block gathered would otherwise be kept for the backward pass: of all blocks, all
@@ -34,13 +45,13 @@ def scan_blocks(
         policies["none"] = lambda primitive, *_, **__: primitive.name != "sharding_constraint"
     if remat in policies:
         # The scan already keeps a block's recomputation apart from its first run.
-        body = jax.checkpoint(body, policy=policies[remat], prevent_cse=unroll)
+        body = jax.checkpoint(body, policy=policies[remat], prevent_cse=apart)
     elif remat != "none":
         raise ValueError(f"remat {remat!r} is unknown; choose from ['none', 'block', 'dots']")
-    if not unroll:
-        return jax.lax.scan(body, carry, stack)
+    if not apart:
+        return jax.lax.scan(lambda carry, layer: body(carry, *layer), carry, (weights, lora))
     outs = []
-    for index in range(jax.tree.leaves(stack)[0].shape[0]):
-        carry, out = body(carry, jax.tree.map(lambda x, i=index: x[i], stack))
+    for index, block in enumerate(weights):
+        carry, out = body(carry, block, jax.tree.map(lambda x, i=index: x[i], lora))
         outs.append(out)
     return carry, jax.tree.map(lambda *xs: jnp.stack(xs), *outs)

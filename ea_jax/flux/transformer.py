@@ -20,7 +20,7 @@ from ea_jax.flux import axes, layers
 from ea_jax.flux.adapters import check as check_adapters
 from ea_jax.flux.attention import Columns, check_backend
 from ea_jax.flux.rope import rope_table
-from ea_jax.flux.stack import scan_blocks
+from ea_jax.flux.stack import run_blocks
 from ea_jax.runtime.mesh import constrain
 
 Weights = dict[str, Any]
@@ -152,6 +152,22 @@ def abstract_weights(config: TransformerConfig, dtype: jnp.dtype = jnp.float32) 
     return jax.eval_shape(lambda: init_weights(config, jax.random.key(0), dtype))
 
 
+def apart(weights: Weights) -> Weights:
+    """The same weights with each block's by themselves, in a tuple, in place of the stacks.
+
+    Such a model is written out block by block where stacked weights run in a scan: it takes
+    longer to compile and runs faster, which pays where blocks are small and few.
+    """
+
+    def blocks(stack):
+        return tuple(
+            jax.tree.map(lambda leaf, i=i: leaf[i], stack)
+            for i in range(len(jax.tree.leaves(stack)[0]))
+        )
+
+    return {name: blocks(part) if name in STACKED else part for name, part in weights.items()}
+
+
 class Inputs(struct.PyTreeNode):
     """What the stacks read: both streams embedded, the conditioning, the rotary table."""
 
@@ -212,7 +228,6 @@ def dual_stack(
     gain_BT: jax.Array | None = None,
     attention: str = "chunked",
     remat: str = "none",
-    unroll: bool = False,
 ) -> tuple[jax.Array, jax.Array, Any]:
     """Runs the dual-stream blocks.
 
@@ -222,13 +237,13 @@ def dual_stack(
     """
     graph, name = _graphs(config)[1], "transformer_blocks"
 
-    def body(streams, layer):
-        block = nnx.merge(graph, axes.gathered(layer["weights"], name))
+    def body(streams, weights, lora):
+        block = nnx.merge(graph, axes.gathered(weights, name))
         image, text, cols = block(
             *streams,
             inputs.temb_BD,
             rope=inputs.rope,
-            lora=layer.get("lora"),
+            lora=lora,
             columns=columns,
             gain_BT=gain_BT,
             backend=attention,
@@ -238,9 +253,9 @@ def dual_stack(
             return (image, text), None
         return (image, text), cols if reduce is None else reduce(cols, columns)
 
-    stack = _layers(weights, lora, name)
-    (image, text), reduced = scan_blocks(
-        body, (inputs.image_BSD, inputs.text_BTD), stack, remat=remat, unroll=unroll
+    streams = inputs.image_BSD, inputs.text_BTD
+    (image, text), reduced = run_blocks(
+        body, streams, weights[name], layers.part(lora, name), remat=remat
     )
     return image, text, reduced
 
@@ -255,25 +270,24 @@ def single_stack(
     gain_BT: jax.Array | None = None,
     attention: str = "chunked",
     remat: str = "none",
-    unroll: bool = False,
 ) -> jax.Array:
     """Runs the single-stream blocks on text and image joined, text first; [B, T + S, D]."""
     graph, name = _graphs(config)[2], "single_transformer_blocks"
 
-    def body(joint, layer):
-        block = nnx.merge(graph, axes.gathered(layer["weights"], name))
+    def body(joint, weights, lora):
+        block = nnx.merge(graph, axes.gathered(weights, name))
         joint = block(
             joint,
             inputs.temb_BD,
             rope=inputs.rope,
-            lora=layer.get("lora"),
+            lora=lora,
             gain_BT=gain_BT,
             backend=attention,
         )
         return _rows(joint), None
 
-    stack = _layers(weights, lora, name)
-    return scan_blocks(body, joint_BSD, stack, remat=remat, unroll=unroll)[0]
+    adapters = layers.part(lora, name)
+    return run_blocks(body, joint_BSD, weights[name], adapters, remat=remat)[0]
 
 
 def head(
@@ -305,7 +319,6 @@ def velocity(
     column_gain: ColumnGain | None = None,
     attention: str = "chunked",
     remat: str = "none",
-    unroll: bool = False,
 ) -> tuple[jax.Array, Any]:
     """Velocity n - x0 that the model predicts at noise level t.
 
@@ -325,7 +338,6 @@ def velocity(
       attention: name of the attention backend.
       remat: what a backward pass recomputes: `none`, `block` (all of it) or `dots` (all but
         matrix products).
-      unroll: a Python loop over blocks instead of a scan, for debugging.
     Returns:
       [B, S, C] velocity, and `reduce`'s results with a leading layer axis (None without columns).
     Raises:
@@ -336,7 +348,7 @@ def velocity(
     check_backend(attention)
     gain = column_gain or ColumnGain()
     inputs = embed(weights, config, x_BSC, t_B, text, grid=grid, guidance_B=guidance_B, lora=lora)
-    how = {"lora": lora, "attention": attention, "remat": remat, "unroll": unroll}
+    how = {"lora": lora, "attention": attention, "remat": remat}
     image, txt, reduced = dual_stack(
         weights, config, inputs, columns=columns, reduce=reduce, gain_BT=gain.dual_BT, **how
     )
@@ -383,9 +395,3 @@ def _merge_ends(weights: Weights, config: TransformerConfig) -> _Ends:
 def _rows(x_BSD: jax.Array) -> jax.Array:
     """A stream at a block's border: split over a mesh by rows alone."""
     return constrain(x_BSD, ("batch", "sequence", "channels"))
-
-
-def _layers(weights: Weights, lora: layers.Adapters | None, name: str) -> Weights:
-    stack = {"weights": weights[name]}
-    adapters = layers.part(lora, name)
-    return stack if adapters is None else {**stack, "lora": adapters}

@@ -30,7 +30,7 @@ from ea_jax.concepts import choose, rows
 from ea_jax.concepts.encoding import Encoded
 from ea_jax.concepts.rows import with_synonyms
 from ea_jax.flux.pipeline import Pipeline
-from ea_jax.flux.sharded import on_mesh
+from ea_jax.flux.sharded import apart_on, on_mesh
 from ea_jax.flux.transformer import TransformerConfig
 from ea_jax.methods import inversions, pictures
 from ea_jax.methods.batches import Batches
@@ -43,6 +43,7 @@ from ea_jax.methods.erase_anything import (
     velocity_of,
 )
 from ea_jax.methods.trajectories import Rota, staggered
+from ea_jax.runtime import compiler
 from ea_jax.runtime.fingerprint import fingerprint, fingerprint_files
 from ea_jax.runtime.hosts import on_host, require_same
 from ea_jax.runtime.memory import peak_host_bytes
@@ -171,17 +172,15 @@ class Erasure:
         numbers = [self.batches.path_row(member, 0) for member in range(rota.members)]
         key = jax.random.fold_in(jax.random.key(self.settings.optim.seed), _POOL_KEY)
 
-        @functools.partial(jax.jit, out_shardings=_whole(self.mesh))
         def stagger(base, text, key):
-            def frozen(x_PSC, t_P):
-                return velocity_of(base, None, x_PSC, t_P, text, s)[0]
-
+            frozen = lambda x_PSC, t_P: velocity_of(base, None, x_PSC, t_P, text, s)[0]  # noqa: E731
             shape = (rota.members, *_packed_shape(self.pipeline, self.settings))
             noise_PSC = jax.random.normal(key, shape, jnp.float32)
             return staggered(frozen, noise_PSC, jnp.array(s.sigmas, jnp.float32), rota)
 
         text = self.batches.bank.text("un", numbers)
-        return stagger(self.pipeline.weights["transformer"], text, key)
+        program = compiler.jit(stagger, self.mesh, out_shardings=_whole(self.mesh))
+        return program(self.pipeline.weights["transformer"], text, key)
 
 
 def prepare(
@@ -230,6 +229,8 @@ def prepare(
     )
     transformer = pipeline.load_part("transformer")
     base = fingerprint(transformer)
+    if settings.model.blocks == "apart":
+        pipeline.weights["transformer"] = apart_on(mesh, transformer)
     laps.lap("load")
     albums: tuple[pictures.Album | None, pictures.Album | None] = (None, None)
     if to_train:
@@ -243,10 +244,9 @@ def prepare(
                 base=base,
             )
     laps.lap("sample")
-    h, w, _ = pipeline.latent_shape(settings.model.resolution, settings.model.resolution)
-    sigmas = pipeline.sigmas(
-        settings.sample.steps, settings.model.resolution, settings.model.resolution
-    )
+    side = settings.model.resolution
+    h, w, _ = pipeline.latent_shape(side, side)
+    sigmas = pipeline.sigmas(settings.sample.steps, side, side)
     steps = step_settings(settings, pipeline.transformer_config, (h // 2, w // 2), sigmas)
     search = None
     if settings.data.inversions and albums[0] is not None:
@@ -276,7 +276,7 @@ def jitted(settings: Settings, steps: StepSettings, mesh: Mesh) -> tuple[Any, An
 
     def program(step, optimiser):
         bound = functools.partial(step, settings=steps, optimiser=optimiser)
-        return jax.jit(bound, donate_argnums=0, out_shardings=(whole, whole))
+        return compiler.jit(bound, mesh, donate_argnums=0, out_shardings=(whole, whole))
 
     lower, upper = optimisers(settings)
     return program(lower_step, lower), program(upper_step, upper)

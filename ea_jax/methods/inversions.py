@@ -27,6 +27,7 @@ from ea_jax.flux.transformer import Text, Weights
 from ea_jax.methods import losses
 from ea_jax.methods.erase_anything import StepSettings, velocity_of
 from ea_jax.methods.pictures import Album
+from ea_jax.runtime import compiler
 from ea_jax.runtime.mesh import batch_parts, pad_rows, put, put_rows, sharding
 from ea_jax.runtime.metrics import NonFiniteError
 from ea_jax.runtime.streams import stream
@@ -114,7 +115,7 @@ class Search:
             return _unit(moved_BND), opt_state, error_B
 
         self._begin = jax.jit(optimiser.init, out_shardings=whole)
-        self._step = jax.jit(step, out_shardings=whole)
+        self._step = compiler.jit(step, mesh, out_shardings=whole)
 
     @property
     def shape(self) -> tuple[int, int, int]:

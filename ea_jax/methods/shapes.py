@@ -15,7 +15,13 @@ from jax.sharding import Mesh
 from ea_jax import lora
 from ea_jax.flux import axes
 from ea_jax.flux.attention import Columns
-from ea_jax.flux.transformer import Text, TransformerConfig, Weights, abstract_weights
+from ea_jax.flux.transformer import (
+    Text,
+    TransformerConfig,
+    Weights,
+    abstract_weights,
+    apart,
+)
 from ea_jax.methods import erasure
 from ea_jax.methods.erase_anything import (
     Contrast,
@@ -70,8 +76,8 @@ def shapes(
     steps = erasure.step_settings(settings, model, (height // 2, width // 2), sigmas)
 
     weights = abstract_weights(model, jnp.dtype(settings.model.dtype))
-    where = axes.shardings(mesh, weights)
-    base = jax.tree.map(_struct, weights, where)
+    base = jax.eval_shape(apart, weights) if settings.model.blocks == "apart" else weights
+    base = jax.tree.map(_struct, base, axes.shardings(mesh, base))
     adapters = jax.eval_shape(
         lambda: lora.init(
             jax.random.key(0), weights, scope=settings.lora.scope, rank=settings.lora.rank

@@ -11,7 +11,7 @@ from cases import Case
 
 from ea_jax.flux import latents
 from ea_jax.flux.pipeline import Pipeline
-from ea_jax.flux.transformer import Text
+from ea_jax.flux.transformer import Text, apart
 
 
 class Sampler:
@@ -20,6 +20,8 @@ class Sampler:
     def __init__(self, case: Case, folder: Path):
         self.case = case
         self.pipeline = Pipeline.load(folder, dtype=np.float32, parts=("transformer",))
+        if case.settings.model.blocks == "apart":
+            self.pipeline.weights["transformer"] = apart(self.pipeline.weights["transformer"])
         noise_BSC, t5_BTD, pooled_BD = cases.draw_sampling(case)
         self.noise_BhwC = latents.unpack(jax.device_put(noise_BSC), case.grid)
         self.text = Text(jax.device_put(t5_BTD), jax.device_put(pooled_BD))

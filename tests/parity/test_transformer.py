@@ -14,7 +14,7 @@ from diffusers import FluxTransformer2DModel
 from convert import diffusers as layout
 from ea_jax.flux import transformer
 from ea_jax.flux.attention import Columns
-from ea_jax.flux.transformer import ColumnGain, Text, TransformerConfig
+from ea_jax.flux.transformer import ColumnGain, Text, TransformerConfig, apart
 
 pytestmark = pytest.mark.parity
 
@@ -129,9 +129,11 @@ def test_norms_divide_by_the_same_epsilon(tmp_path):
     assert relative(small.velocity(), small.diffusers_velocity()) < 1e-4
 
 
-@pytest.mark.parametrize("options", [{"unroll": True}, {"attention": "full"}, {"remat": "block"}])
-def test_unrolled_full_and_rematerialised_paths_agree_with_the_scan(dev, options):
-    assert relative(dev.velocity(**options), dev.velocity()) < 1e-5
+@pytest.mark.parametrize("options", [{}, {"attention": "full"}, {"remat": "block"}])
+@pytest.mark.parametrize("blocks", ["stacked", "apart"])
+def test_every_path_agrees_with_the_scan(dev, options, blocks):
+    weights = apart(dev.weights) if blocks == "apart" else dev.weights
+    assert relative(dev.velocity(weights, **options), dev.velocity()) < 1e-5
 
 
 def test_bfloat16_is_as_close_as_bfloat16_rounding(dev, tmp_path):
