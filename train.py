@@ -23,7 +23,7 @@ from ea_jax.evaluate import outputs
 from ea_jax.evaluate.probes import check_held_out
 from ea_jax.exam import exam_for
 from ea_jax.methods import erasure
-from ea_jax.runtime import hosts, run_folder
+from ea_jax.runtime import hosts, memory, run_folder
 from ea_jax.runtime.checkpoints import Checkpoints, RestoreError
 from ea_jax.runtime.command_line import parse_flags
 from ea_jax.runtime.interrupt import Interrupt
@@ -150,6 +150,8 @@ def main(_: list[str]) -> int:
         hosts.join(FLAGS.hosts)
         if not hosts.is_first():
             start_logging(logging.WARNING)
+        if jax.default_backend() == "cpu":
+            memory.keep_freed()
         return train(FLAGS.config.to_dict())
     return 1
 

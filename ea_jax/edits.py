@@ -22,7 +22,7 @@ from flax import traverse_util
 import convert.peft
 from convert.files import WeightsError
 from ea_jax import lora as adapters
-from ea_jax.flux.adapters import AdapterError, Module, walk
+from ea_jax.flux.adapters import AdapterError, Module, kernel_shapes, walk
 
 # The name that diffusers' `load_lora_weights` looks for in a folder.
 LORA_FILE = "pytorch_lora_weights.safetensors"
@@ -83,7 +83,7 @@ class Edit:
         return adapters.scaled(self.adapters, strength), traverse_util.unflatten_dict(deltas)
 
     def apply(self, weights: Tree, strength: float | None = None) -> Tree:
-        """New weights with the edit in them, rounded to the weights' dtype once.
+        """New weights, blocks stacked, with the edit in them, rounded to their dtype once.
 
         Raises:
           AdapterError: the edit doesn't fit the model.
@@ -106,7 +106,7 @@ class Edit:
           AdapterError: it changes a layer that the model lacks, or one of another shape.
         """
         changed = adapters.check(self.adapters, weights) if self.adapters else 0
-        kernels = {path: layer["kernel"].shape for path, layer in walk(weights)}
+        kernels = kernel_shapes(weights)
         for path, layer in walk(self.deltas):
             shape = tuple(layer["kernel"].shape)
             if shape != tuple(kernels.get(path, ())):

@@ -21,7 +21,7 @@ from ea_jax import edits, settings
 from ea_jax.evaluate import outputs
 from ea_jax.exam import exam_for
 from ea_jax.methods import erasure
-from ea_jax.runtime import run_folder
+from ea_jax.runtime import memory, run_folder
 from ea_jax.runtime.command_line import parse_flags
 from ea_jax.runtime.program import one_line_errors, start_logging
 
@@ -95,6 +95,8 @@ def main(_: list[str]) -> None:
     if FLAGS.pictures is not None:
         changes["sample"]["eval_pictures"] = FLAGS.pictures
     with one_line_errors():
+        if jax.default_backend() == "cpu":
+            memory.keep_freed()
         table = measure(FLAGS.run, FLAGS.out, strength=FLAGS.strength, changes=changes)
         log.info("%s\n%s", FLAGS.out, table)
 

@@ -45,7 +45,7 @@ def check(lora: Any, weights: Any) -> int:
       AdapterError: no adapters at all, one for a layer that the model lacks, or one of another
         shape or number of blocks. The message names the layers.
     """
-    layers = _kernel_shapes(weights)
+    layers = kernel_shapes(weights)
     found = dict(walk(lora))
     if not found:
         raise AdapterError("the LoRA is empty: it would change nothing; check where it came from")
@@ -68,12 +68,12 @@ def names(paths: list[Module]) -> str:
     return shown if len(paths) <= 4 else f"{shown} and {len(paths) - 4} more"
 
 
-def _kernel_shapes(weights: Any) -> dict[Module, tuple[int, ...]]:
-    """Every kernel's shape as if the blocks were stacked."""
+def kernel_shapes(weights: Any) -> dict[Module, tuple[int, ...]]:
+    """Every kernel's shape, of blocks that are apart as if they were stacked."""
     shapes = {path: layer["kernel"].shape for path, layer in walk(weights) if "kernel" in layer}
     for name, blocks in weights.items():
         if isinstance(blocks, tuple):
-            for path, shape in _kernel_shapes(blocks[0]).items():
+            for path, shape in kernel_shapes(blocks[0]).items():
                 shapes[name, *path] = len(blocks), *shape
     return shapes
 

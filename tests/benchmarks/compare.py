@@ -41,13 +41,13 @@ log = logging.getLogger(__name__)
 PARTS = {
     "tiny": {
         "tiny-1": ("ours", "torch", "torch.compile", "published"),
-        "tiny-4": ("ours", "torch", "torch.compile"),
-        "tiny-robust": ("ours", "torch", "torch.compile"),
+        "tiny-4": ("ours", "ours, split", "torch", "torch.compile"),
+        "tiny-robust": ("ours", "ours, split", "torch", "torch.compile"),
     },
     "wide": {"wide": ("ours", "torch", "torch.compile")},
     "sampling": {
         "sampling-1": ("ours, sampling", "diffusers"),
-        "sampling-8": ("ours, sampling", "diffusers"),
+        "sampling-8": ("ours, sampling", "ours, sampling split", "diffusers"),
     },
 }
 GEMM_SIDE = 2048

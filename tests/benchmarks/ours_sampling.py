@@ -10,21 +10,26 @@ import numpy as np
 from cases import Case
 
 from ea_jax.flux import latents
-from ea_jax.flux.pipeline import Pipeline
-from ea_jax.flux.transformer import Text, apart
+from ea_jax.flux.sharded import apart_on, on_mesh
+from ea_jax.flux.transformer import Text
+from ea_jax.runtime.mesh import make_mesh, put_rows
 
 
 class Sampler:
     """Samples latents of the same noise and text each time."""
 
+    devices = 1
+
     def __init__(self, case: Case, folder: Path):
-        self.case = case
-        self.pipeline = Pipeline.load(folder, dtype=np.float32, parts=("transformer",))
+        self.case, self.mesh = case, make_mesh({"data": self.devices})
+        self.pipeline = on_mesh(self.mesh, folder, dtype=np.float32)
+        weights = self.pipeline.load_part("transformer")
         if case.settings.model.blocks == "apart":
-            self.pipeline.weights["transformer"] = apart(self.pipeline.weights["transformer"])
+            self.pipeline.weights["transformer"] = apart_on(self.mesh, weights)
         noise_BSC, t5_BTD, pooled_BD = cases.draw_sampling(case)
-        self.noise_BhwC = latents.unpack(jax.device_put(noise_BSC), case.grid)
-        self.text = Text(jax.device_put(t5_BTD), jax.device_put(pooled_BD))
+        noise_BhwC = latents.unpack(jax.device_put(noise_BSC), case.grid)
+        self.noise_BhwC = put_rows(self.mesh, np.asarray(noise_BhwC))
+        self.text = put_rows(self.mesh, Text(t5_BTD, pooled_BD))  # pyright: ignore
 
     def run(self, step: int) -> None:
         self.paint()
@@ -32,7 +37,14 @@ class Sampler:
     def paint(self) -> np.ndarray:
         """Packed latents [B, S, C]."""
         model, steps = self.case.settings.model, self.case.settings.sample.steps
-        z_BhwC = self.pipeline.sample(
-            self.text, noise_BhwC=self.noise_BhwC, steps=steps, guidance=model.guidance
-        )
+        with jax.set_mesh(self.mesh):
+            z_BhwC = self.pipeline.sample(
+                self.text, noise_BhwC=self.noise_BhwC, steps=steps, guidance=model.guidance
+            )
         return np.asarray(latents.pack(z_BhwC))
+
+
+class SplitSampler(Sampler):
+    """Each core a device, with its rows of the batch."""
+
+    devices = -1
