@@ -14,7 +14,7 @@ from toy_steps import BASE, OPTIMISER, SIGMAS, SMALL, Inputs, T, moved, settings
 
 from configs.soccer import get_config
 from ea_jax import lora
-from ea_jax.flux.transformer import velocity
+from ea_jax.flux.transformer import apart, velocity
 from ea_jax.methods import erasure
 from ea_jax.methods.erase_anything import State, lower_step, upper_step
 from ea_jax.settings import from_config
@@ -175,6 +175,23 @@ def test_jit_changes_no_number():
     close = functools.partial(np.testing.assert_allclose, rtol=2e-3, atol=1e-5)
     jax.tree.map(close, terms, plain_terms)
     jax.tree.map(close, after.lora, plain.lora)
+
+
+@pytest.mark.parametrize("level", ["lower", "upper"])
+def test_blocks_apart_train_as_stacked_ones_do(level):
+    inputs = Inputs()
+    s = settings(attn=0.1, lora=1.0, keep=1.0, rsc=0.1)
+    fn, batch = {"lower": (lower_step, inputs.lower()), "upper": (upper_step, inputs.upper())}[
+        level
+    ]
+    state = inputs.state()
+    program = jax.jit(functools.partial(fn, settings=s, optimiser=OPTIMISER))
+    stacked, stacked_terms = program(state, BASE, batch)
+    after, terms = program(state, apart(BASE), batch)
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6)
+    jax.tree.map(close, terms, stacked_terms)
+    jax.tree.map(close, after, stacked)
+    assert moved(state.lora, after.lora)
 
 
 def test_each_level_has_its_own_moments_and_frozen_adapters_stay():

@@ -12,7 +12,7 @@ import toy_weights
 from flax import traverse_util
 
 from ea_jax import lora
-from ea_jax.flux.transformer import TransformerConfig, abstract_weights
+from ea_jax.flux.transformer import TransformerConfig, abstract_weights, apart
 from ea_jax.lora import AdapterError
 
 WEIGHTS = toy_weights.random_like(toy_weights.template())
@@ -240,11 +240,13 @@ def wrong(**changes):
     ],
 )
 def test_adapters_that_do_not_fit_the_model_are_an_error_that_names_them(tree, message):
-    with pytest.raises(AdapterError, match=message):
-        lora.check(tree, WEIGHTS)
+    for weights in (WEIGHTS, apart(WEIGHTS)):
+        with pytest.raises(AdapterError, match=message):
+            lora.check(tree, weights)
     with pytest.raises(AdapterError, match=message):
         toy_lora.forward(WEIGHTS, tree)
 
 
 def test_check_counts_blocks_one_by_one():
-    assert lora.check(toy_lora.trained("dual_qk+embed"), WEIGHTS) == 2 * 2 + 3
+    for weights in (WEIGHTS, apart(WEIGHTS)):
+        assert lora.check(toy_lora.trained("dual_qk+embed"), weights) == 2 * 2 + 3
