@@ -18,12 +18,14 @@ def count_flops(function: Callable[..., Any], *args: Any) -> int:
     """Floating-point operations of one call, two for each multiply-add.
 
     Args:
-      function: traced, not run.
+      function: traced, not run; it may be jitted.
       *args: its arguments; ShapeDtypeStructs will do.
     Raises:
       ValueError: a while loop, whose number of turns is not known before it runs.
     """
-    return _count(jax.make_jaxpr(function)(*args).jaxpr)
+    # A jitted one is not wrapped in another: inside of one it may have no compiler options.
+    jitted = function if hasattr(function, "trace") else jax.jit(function)
+    return _count(jitted.trace(*args).jaxpr.jaxpr)
 
 
 def _count(jaxpr: core.Jaxpr) -> int:
