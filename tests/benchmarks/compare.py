@@ -36,13 +36,15 @@ import report
 import torch
 from report import Measured
 
+from ea_jax.runtime.memory import keep_freed
+
 log = logging.getLogger(__name__)
 # Part of the command line -> its cases, and who is measured on each, ours first.
 PARTS = {
     "tiny": {
         "tiny-1": ("ours", "torch", "torch.compile", "published"),
-        "tiny-4": ("ours", "ours, split", "torch", "torch.compile"),
-        "tiny-robust": ("ours", "ours, split", "torch", "torch.compile"),
+        "tiny-4": ("ours", "torch", "torch.compile"),
+        "tiny-robust": ("ours", "torch", "torch.compile"),
     },
     "wide": {"wide": ("ours", "torch", "torch.compile")},
     "sampling": {
@@ -164,6 +166,7 @@ def main() -> None:
     if unknown := [part for part in parts if part not in PARTS]:
         parser.error(f"part {unknown[0]!r} is unknown; choose from {list(PARTS)}")
     contestants.quiet(options.threads)
+    keep_freed()  # as every run does
     torch.set_num_threads(options.threads)
     if options.plot:
         matplotlib.use("agg")

@@ -25,10 +25,11 @@ from typing import Any
 
 import cases
 
+from ea_jax.runtime.memory import keep_freed
+
 # Name -> module and class; each is made with (case, folder) and has `run(step)`.
 CONTESTANTS = {
     "ours": ("ours", "Pair"),
-    "ours, split": ("ours", "SplitPair"),
     "torch": ("torch_pair", "Pair"),
     "torch.compile": ("torch_pair", "CompiledPair"),
     "published": ("published_pair", "Pair"),
@@ -119,6 +120,7 @@ def main() -> None:
     quiet(options.threads)
     if options.name.startswith("ours"):
         hide_torch()
+        keep_freed()  # as every run does
     contestant = make(options.name, cases.cases(options.attention)[options.case], options.folder)
     found = {"loaded": _resident_peak()}
     contestant.run(0)

@@ -36,12 +36,10 @@ SEED = np.uint32(7)
 class Pair:
     """A lower and an upper step, batches of a case's inputs put on the device each time."""
 
-    devices = 1
-
     def __init__(self, case: Case, folder: Path):
         self.case, self.inputs = case, cases.draw(case)
         settings = case.settings
-        self.mesh = make_mesh({"data": self.devices})
+        self.mesh = make_mesh({})
         model = TransformerConfig.from_json(case.model)
         self.steps = erasure.step_settings(settings, model, case.grid, case.sigmas)
         whole = sharding(self.mesh, ())
@@ -150,12 +148,6 @@ class Pair:
             upper=upper.init(adapters),
             pool_PSC=jnp.asarray(self.inputs.pool_PSC),
         )
-
-
-class SplitPair(Pair):
-    """Each core a device, with its rows of every batch."""
-
-    devices = -1
 
 
 def write_random_model(config: dict[str, Any], folder: Path) -> None:

@@ -12,7 +12,7 @@ from cases import Case
 
 COLOURS = {
     **dict.fromkeys(("ours", "ours, sampling"), "#1b7f79"),
-    **dict.fromkeys(("ours, split", "ours, sampling split"), "#74b8b3"),
+    "ours, sampling split": "#74b8b3",
     **dict.fromkeys(("torch", "diffusers"), "#c96f3b"),
     "torch.compile": "#e0a458",
     "published": "#7d7d7d",
