@@ -49,7 +49,7 @@ PARTS = {
     "wide": {"wide": ("ours", "torch", "torch.compile")},
     "sampling": {
         "sampling-1": ("ours, sampling", "diffusers"),
-        "sampling-8": ("ours, sampling", "ours, sampling split", "diffusers"),
+        "sampling-8": ("ours, sampling", "diffusers"),
     },
 }
 GEMM_SIDE = 2048

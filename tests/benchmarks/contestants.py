@@ -34,7 +34,6 @@ CONTESTANTS = {
     "torch.compile": ("torch_pair", "CompiledPair"),
     "published": ("published_pair", "Pair"),
     "ours, sampling": ("ours_sampling", "Sampler"),
-    "ours, sampling split": ("ours_sampling", "SplitSampler"),
     "diffusers": ("diffusers_sampling", "Sampler"),
 }
 
@@ -47,7 +46,7 @@ def make(name: str, case: cases.Case, folder: Path) -> Any:
 def quiet(threads: int) -> None:
     """Offline, silent libraries; torch on that many threads once it is imported."""
     os.environ["HF_HUB_OFFLINE"] = "1"
-    os.environ["OMP_NUM_THREADS"] = os.environ["JAX_NUM_CPU_DEVICES"] = str(threads)
+    os.environ["OMP_NUM_THREADS"] = str(threads)
     os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     os.environ["DIFFUSERS_VERBOSITY"] = os.environ["TRANSFORMERS_VERBOSITY"] = "error"

@@ -18,10 +18,8 @@ from ea_jax.runtime.mesh import make_mesh, put_rows
 class Sampler:
     """Samples latents of the same noise and text each time."""
 
-    devices = 1
-
     def __init__(self, case: Case, folder: Path):
-        self.case, self.mesh = case, make_mesh({"data": self.devices})
+        self.case, self.mesh = case, make_mesh({})
         self.pipeline = on_mesh(self.mesh, folder, dtype=np.float32)
         weights = self.pipeline.load_part("transformer")
         if case.settings.model.blocks == "apart":
@@ -42,9 +40,3 @@ class Sampler:
                 self.text, noise_BhwC=self.noise_BhwC, steps=steps, guidance=model.guidance
             )
         return np.asarray(latents.pack(z_BhwC))
-
-
-class SplitSampler(Sampler):
-    """Each core a device, with its rows of the batch."""
-
-    devices = -1

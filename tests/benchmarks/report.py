@@ -12,7 +12,6 @@ from cases import Case
 
 COLOURS = {
     **dict.fromkeys(("ours", "ours, sampling"), "#1b7f79"),
-    "ours, sampling split": "#74b8b3",
     **dict.fromkeys(("torch", "diffusers"), "#c96f3b"),
     "torch.compile": "#e0a458",
     "published": "#7d7d7d",
@@ -52,7 +51,7 @@ def markdown(found: Sequence[Measured], about: str) -> str:
     lines = [
         about,
         "",
-        "| case | who | ms (range) | ours is faster by (split) | peak MiB (second start) | "
+        "| case | who | ms (range) | ours is faster by | peak MiB (second start) | "
         "steady MiB | of GEMM rate |",
         "|---|---|---|---|---|---|---|",
     ]
@@ -98,11 +97,8 @@ def _line(row: Measured, name: str) -> str:
     times = [1000 * seconds for seconds in row.times[name]]
     spread = "{} ({}-{})".format(*map(_ms, (statistics.median(times), min(times), max(times))))
     faster = peak = steady = ""
-    if not name.startswith("ours"):
-        ratios = [
-            row.median(name) / row.median(mine) for mine in row.times if mine.startswith("ours")
-        ]
-        faster = f"{ratios[0]:.2f} x" + "".join(f" ({ratio:.2f} x)" for ratio in ratios[1:])
+    if name != row.first:
+        faster = f"{row.median(name) / row.median(row.first):.2f} x"
     if memory := row.memory.get(name):
         peak, steady = f"{memory['peak']:.0f}", f"{memory['steady']:.0f}"
         if "second" in memory:
