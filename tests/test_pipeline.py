@@ -93,11 +93,11 @@ def test_a_long_list_of_prompts_is_encoded_as_each_prompt_alone(pipeline):
 
 def test_sampling_compiles_once_per_shape_whatever_guidance_seed_and_weights(pipeline, text):
     pipeline.sample(text, seeds=[0, 1], **SIDE)
-    before = sampler._scan._cache_size()
+    before = sampler._program()._cache_size()
     other = jax.tree.map(lambda x: 2 * x, pipeline.weights["transformer"])
     pipeline.sample(text, seeds=[8, 9], guidance=2, **SIDE)
     pipeline.sample(text, seeds=[0, 1], weights=other, **SIDE)
-    assert sampler._scan._cache_size() == before
+    assert sampler._program()._cache_size() == before
 
 
 def test_the_scan_is_the_loop_of_euler_steps(pipeline, text):
