@@ -87,7 +87,7 @@ def cache_file(cache: str | Path, kind: str, inputs: Any, suffix: str) -> Path:
 
 @jax.jit
 def _all_sums(leaves: list[jax.Array]) -> jax.Array:
-    return jnp.stack([_sums(jnp.asarray(leaf)) for leaf in leaves])
+    return jnp.stack([_sums(leaf) for leaf in leaves])
 
 
 def _sums(x: jax.Array) -> jax.Array:
