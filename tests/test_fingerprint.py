@@ -25,6 +25,7 @@ def test_it_does_not_depend_on_sharding_or_device() -> None:
     split["a"]["kernel"] = jax.device_put(
         split["a"]["kernel"], jax.sharding.NamedSharding(mesh, jax.P("x"))
     )
+    split["b"] = jax.device_put(split["b"], jax.devices()[1])
     host = jax.tree.map(np.asarray, weights())
     assert fingerprint(weights()) == fingerprint(split) == fingerprint(host)
     assert len(fingerprint(host)) == 16

@@ -35,17 +35,11 @@ def fingerprint(weights: Any) -> str:
       ValueError: a leaf of another width than 1, 2 or 4 bytes.
     """
     digest = hashlib.sha256()
-    leaves = {
-        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
-        for path, leaf in jax.tree.leaves_with_path(weights)
-    }
-    for name, leaf in leaves.items():
+    for path, leaf in jax.tree.leaves_with_path(weights):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
         if leaf.dtype.itemsize not in _WORDS:
             raise ValueError(f"{name} is {leaf.dtype}; a fingerprint reads 1, 2 and 4 byte numbers")
-    # One program for all leaves: one for each shape takes seconds to compile, and no cache keeps
-    # what compiles that fast.
-    sums_L2 = on_host(_all_sums(list(leaves.values())))
-    for (name, leaf), sums in zip(leaves.items(), sums_L2, strict=True):
+        sums = on_host(_sums(jnp.asarray(leaf)))
         digest.update(f"{name} {leaf.dtype} {tuple(leaf.shape)} {sums.tolist()}\n".encode())
     return digest.hexdigest()[:16]
 
@@ -86,10 +80,6 @@ def cache_file(cache: str | Path, kind: str, inputs: Any, suffix: str) -> Path:
 
 
 @jax.jit
-def _all_sums(leaves: list[jax.Array]) -> jax.Array:
-    return jnp.stack([_sums(leaf) for leaf in leaves])
-
-
 def _sums(x: jax.Array) -> jax.Array:
     """Two sums mod 2^32 of scrambled bits and places.
 
