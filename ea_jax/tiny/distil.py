@@ -55,10 +55,9 @@ def make_loss(
         guidance_B = jax.random.uniform(keys[3], (B,), minval=GUIDANCE[0], maxval=GUIDANCE[1])
 
         def velocity(w: Weights, x, t, text: Text, guidance) -> jax.Array:
-            apart = transformer.apart(w)
-            return transformer.velocity(apart, config, x, t, text, grid=grid, guidance_B=guidance)[
-                0
-            ]
+            w = transformer.apart(w)
+            v, _ = transformer.velocity(w, config, x, t, text, grid=grid, guidance_B=guidance)
+            return v
 
         both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), empty, text)
         twice = lambda a: jnp.concatenate([a, a])  # noqa: E731
