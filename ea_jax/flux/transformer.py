@@ -1,8 +1,8 @@
 """The FLUX transformer (MMDiT): dual-stream blocks, then single-stream blocks.
 
 Weights are a nested dict named after diffusers' `FluxTransformer2DModel`, with each kind of block
-stacked on a leading layer axis, or `apart`. They are an argument of every function here, never a constant;
-LoRA is a separate tree of the same paths, and `lora=None` is the frozen model.
+stacked on a leading layer axis, or `apart`. They are an argument of every function here, never a
+constant; LoRA is a separate tree of the same paths, and `lora=None` is the frozen model.
 """
 
 from __future__ import annotations
