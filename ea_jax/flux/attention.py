@@ -89,12 +89,19 @@ def check_backend(name: str) -> None:
 def _full(q, k, v, columns):
     scale = q.shape[-1] ** -0.5
     f32 = {"preferred_element_type": jnp.float32}
-    logits_BHQK = jnp.einsum("bqhe,bkhe->bhqk", q, k, **f32) * scale
-    lse_BHQ = jax.nn.logsumexp(logits_BHQK, axis=-1)
-    weights_BHQK = jnp.exp(logits_BHQK - lse_BHQ[..., None])
-    out = jnp.einsum("bhqk,bkhe->bqhe", weights_BHQK.astype(v.dtype), v, **f32).astype(v.dtype)
+    logits_BHQK = jnp.einsum("bqhe,bkhe->bhqk", q, k, **f32)
+    # Neither the output nor the denominator depends on it.
+    top_BHQ1 = jax.lax.stop_gradient(logits_BHQK.max(-1, keepdims=True))
+    weights_BHQK = jnp.exp((logits_BHQK - top_BHQ1) * scale)
+    total_BHQ1 = weights_BHQK.sum(-1, keepdims=True)
+    # Divided after the product: the map is written once. Heads lead in it, so that XLA multiplies
+    # the map as it lies, where it would turn it round.
+    v_BHKE = jnp.moveaxis(v, 1, 2)
+    out_BHQE = jnp.einsum("bhqk,bhke->bhqe", weights_BHQK.astype(v.dtype), v_BHKE, **f32)
+    out = jnp.moveaxis(out_BHQE / total_BHQ1, 1, 2).astype(v.dtype)
     if columns is None:
         return out, None
+    lse_BHQ = (top_BHQ1 * scale + jnp.log(total_BHQ1))[..., 0]
     return out, _columns(q, k, lse_BHQ, columns, scale=scale)
 
 
