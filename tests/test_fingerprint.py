@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ea_jax.runtime import fingerprint as fingerprints
 from ea_jax.runtime.fingerprint import fingerprint
 
 
@@ -47,6 +48,14 @@ def test_it_changes_with(change: str) -> None:
         case "name":
             other["c"] = other.pop("b")
     assert fingerprint(other) != fingerprint(weights())
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.int8, jnp.bool_])
+def test_a_device_and_the_host_find_the_same_sums(dtype, monkeypatch) -> None:
+    monkeypatch.setattr(fingerprints, "_PIECE", 100)
+    x = (100 * jax.random.normal(jax.random.key(0), (3, 5, 67))).astype(dtype)
+    host = fingerprints._host_sums(np.asarray(x))
+    assert host.tolist() == fingerprints._device_sums(x).tolist()
 
 
 def test_eight_bytes_are_refused() -> None:

@@ -20,7 +20,8 @@ import numpy as np
 
 from ea_jax.runtime.hosts import on_host
 
-_WORDS = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}
+_WORDS = {1: np.uint8, 2: np.uint16, 4: np.uint32}
+_PIECE = 1 << 20  # words of an array on the host that are scrambled at once
 # Of a file this many pieces are read, evenly spaced; one of up to 64 MiB is read whole.
 _PIECES, _PIECE_BYTES = 64, 1 << 20
 
@@ -39,7 +40,7 @@ def fingerprint(weights: Any) -> str:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         if leaf.dtype.itemsize not in _WORDS:
             raise ValueError(f"{name} is {leaf.dtype}; a fingerprint reads 1, 2 and 4 byte numbers")
-        sums = on_host(_sums(jnp.asarray(leaf)))
+        sums = _host_sums(np.asarray(leaf)) if _is_here(leaf) else on_host(_device_sums(leaf))
         digest.update(f"{name} {leaf.dtype} {tuple(leaf.shape)} {sums.tolist()}\n".encode())
     return digest.hexdigest()[:16]
 
@@ -79,8 +80,15 @@ def cache_file(cache: str | Path, kind: str, inputs: Any, suffix: str) -> Path:
     return Path(cache) / f"{kind}-{digest[:24]}{suffix}"
 
 
+def _is_here(leaf: np.ndarray | jax.Array) -> bool:
+    """Whether it lies in this host's memory."""
+    if isinstance(leaf, np.ndarray):
+        return True
+    return leaf.is_fully_addressable and {d.platform for d in leaf.devices()} == {"cpu"}
+
+
 @jax.jit
-def _sums(x: jax.Array) -> jax.Array:
+def _device_sums(x: jax.Array) -> jax.Array:
     """Two sums mod 2^32 of scrambled bits and places.
 
     Plain sums would miss what adds high powers of two: a tensor doubled, or with its sign turned.
@@ -92,12 +100,24 @@ def _sums(x: jax.Array) -> jax.Array:
     for axis in range(x.ndim):
         stride = math.prod(x.shape[axis + 1 :]) % 2**32
         place += jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis) * jnp.uint32(stride)
-    mixed = _scramble(bits ^ _scramble(place + jnp.uint32(1)))
-    return jnp.stack([jnp.sum(mixed), jnp.sum(_scramble(mixed + jnp.uint32(1)))])
+    mixed = _scramble(bits ^ _scramble(place + 1))
+    return jnp.stack([jnp.sum(mixed), jnp.sum(_scramble(mixed + 1))])
 
 
-def _scramble(x: jax.Array) -> jax.Array:
+def _host_sums(x: np.ndarray) -> np.ndarray:
+    """The same sums; nothing is compiled, and a piece at a time needs little memory."""
+    words = np.ascontiguousarray(x).reshape(-1).view(_WORDS[x.dtype.itemsize])
+    sums = np.zeros(2, np.uint32)
+    for start in range(0, len(words), _PIECE):
+        bits = words[start : start + _PIECE].astype(np.uint32)
+        place = np.arange(len(bits), dtype=np.uint32) + np.uint32(start % 2**32)
+        mixed = _scramble(bits ^ _scramble(place + 1))
+        sums += np.array([part.sum(dtype=np.uint32) for part in (mixed, _scramble(mixed + 1))])
+    return sums
+
+
+def _scramble(x: Any) -> Any:
     """MurmurHash3's finaliser (Appleby, public domain): each bit in sways all bits out."""
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
-        x = (x ^ (x >> shift)) * jnp.uint32(factor)
+        x = (x ^ (x >> shift)) * np.uint32(factor)
     return x ^ (x >> 16)
