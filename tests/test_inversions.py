@@ -65,7 +65,7 @@ def experiment(**data) -> sections.Settings:
     return sections.from_config(config)
 
 
-def search(made, mesh=None, latent=1.0, lora=None, numbers=None, **data):
+def search(made, mesh=None, latent=1.0, lora=None, numbers=None, frozen=None, **data):
     rng = np.random.default_rng(0)
     rows = np.resize(made.plain(concept=0), 4)
     latent_PSC = latent * rng.standard_normal((4, 6, SMALL.in_channels), np.float32)
@@ -78,7 +78,7 @@ def search(made, mesh=None, latent=1.0, lora=None, numbers=None, **data):
         mesh=make_mesh(mesh or {"data": 1, "fsdp": 1, "tensor": 1}),
     )
     numbers = range(chosen.data.inversions) if numbers is None else numbers
-    inversions_MND = searcher.find(BASE, lora, numbers)
+    inversions_MND = searcher.find(BASE, lora, numbers, frozen=frozen)
     assert inversions_MND.shape == (len(numbers), *searcher.shape[1:])
     return inversions_MND
 
@@ -139,6 +139,21 @@ def test_an_inversion_does_not_depend_on_those_searched_beside_it(made):
     last, three = search(made, numbers=range(2, 3)), search(made)
     np.testing.assert_allclose(last[0], three[2], rtol=1e-4, atol=1e-5)
     assert not np.allclose(three[0], three[1], atol=0.1)
+
+
+def test_what_the_frozen_model_gave_is_read_again(made, tmp_path, monkeypatch):
+    options = {"inversion_steps": 2, "cache": str(tmp_path), "frozen": "weights"}
+    found = search(made, **options)
+
+    def searched(*_):
+        raise AssertionError("searched again")
+
+    monkeypatch.setattr(inversions.Search, "_find", searched)
+    np.testing.assert_array_equal(search(made, **options), found)
+    others = [{"frozen": "others"}, {"frozen": None}, {"inversion_steps": 3}, {"latent": 2.0}]
+    for other in (*others, {"numbers": range(1, 3)}):
+        with pytest.raises(AssertionError, match="searched again"):
+            search(made, **{**options, **other})
 
 
 def test_devices_share_a_search(made):

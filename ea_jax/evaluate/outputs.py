@@ -28,7 +28,7 @@ from ea_jax.runtime.memory import peak_host_bytes
 from ea_jax.runtime.run_folder import write_json, write_text
 
 _log = logging.getLogger(__name__)
-# Changes when the same inputs would give other readings.
+# Changes when the same pictures would give other readings.
 _VERSION = 1
 MAP_T = 0.7  # noise level at which attention is shown: the layout is being decided
 PACKAGES = ("ea-jax", "jax", "flax", "optax", "orbax-checkpoint", "transformers", "diffusers")
@@ -231,7 +231,7 @@ def _base_readings(
         return _readings("base", painter, erasure, None, probes, detector)
     text = erasure.texts.text(list(dict.fromkeys(probe.prompt for probe in probes)))
     inputs = {
-        "version": _VERSION,
+        "version": [_VERSION, pictures.VERSION],
         "base": erasure.base,
         "vae": fingerprint(erasure.pipeline.weights["vae"]),
         "detector": [detector.name, detector.version],

@@ -21,19 +21,22 @@ import optax
 from flax import struct
 from jax.sharding import Mesh
 
+from ea_jax.concepts.array_cache import cached
 from ea_jax.concepts.bank import PromptBank, draw
 from ea_jax.flux.attention import Columns
 from ea_jax.flux.transformer import Text, Weights
-from ea_jax.methods import losses
+from ea_jax.methods import losses, pictures
 from ea_jax.methods.erase_anything import StepSettings, velocity_of
-from ea_jax.methods.pictures import Album
 from ea_jax.runtime import compiler
+from ea_jax.runtime.fingerprint import checksum
 from ea_jax.runtime.mesh import batch_parts, pad_rows, put, put_rows, sharding
 from ea_jax.runtime.metrics import NonFiniteError
 from ea_jax.runtime.streams import stream
 from ea_jax.settings import Settings
 
 _log = logging.getLogger(__name__)
+# Changes when the same inputs would give other inversions.
+_VERSION = 1
 # What is painted is decided at high noise.
 LOWEST_T = 0.5
 _START, _PICTURE, _NOISE = 201, 202, 203
@@ -82,7 +85,7 @@ class Search:
     def __init__(
         self,
         bank: PromptBank,
-        concept: Album,
+        concept: pictures.Album,
         *,
         settings: Settings,
         steps: StepSettings,
@@ -122,18 +125,60 @@ class Search:
         """[M, N, D] of all inversions of a run: N tokens of the concept, D wide."""
         return self._settings.data.inversions, self._tokens, self._others_ND.shape[1]
 
-    def find(self, base: Weights, lora: Any, numbers: range) -> np.ndarray:
+    def find(
+        self, base: Weights, lora: Any, numbers: range, *, frozen: str | None = None
+    ) -> np.ndarray:
         """Embeddings with which the model with `lora` paints the concept as the frozen one does.
 
         Args:
           base: frozen weights.
           lora: adapters of the model that is searched.
           numbers: which of the run's inversions; each has random numbers of its own.
+          frozen: fingerprint of `base`, if `lora` changes nothing: what is found is then kept in
+            data.cache, or read from there.
         Returns:
           [M, N, D] float32 in the place of T5's outputs at the concept's tokens.
         Raises:
           NonFiniteError: the search came to no numbers.
+          OSError: the cache can't be written.
         """
+        if frozen is None:
+            return self._find(base, lora, numbers)
+        (found_MND,) = cached(
+            self._settings.data.cache,
+            self._inputs(frozen, numbers),
+            lambda: (self._find(base, lora, numbers),),
+            names=("inversions_MND",),
+            kind="inversions",
+            what=f"{len(numbers)} inversions",
+        )
+        return found_MND
+
+    def _inputs(self, frozen: str, numbers: range) -> dict[str, Any]:
+        """All that the inversions of a frozen model depend on."""
+        data, optim, model = self._settings.data, self._settings.optim, self._settings.model
+        sentences = self._bank.plain(concept=0)
+        text, columns = (
+            self._bank.text("plain", sentences),
+            self._bank.columns("plain", sentences),
+        )
+        return {
+            "version": [_VERSION, pictures.VERSION],
+            "base": frozen,
+            "numbers": [numbers.start, numbers.stop],
+            "pictures": checksum(self._concept.latent_PSC, self._concept.number_P),
+            "text": checksum(text.t5_BTD, text.pooled_BD, columns.idx_BN, columns.mask_BN),
+            "others": checksum(self._others_ND),
+            "seed": optim.seed,
+            "batch": optim.batch,
+            "steps": data.inversion_steps,
+            "rate": data.inversion_rate,
+            "guidance": model.guidance,
+            "dtype": model.dtype,
+            "attention": model.attention,
+        }
+
+    def _find(self, base: Weights, lora: Any, numbers: range) -> np.ndarray:
         optim, data, found = self._settings.optim, self._settings.data, []
         whole, parts = sharding(self._mesh, ()), batch_parts(self._mesh)
         # The last few are filled up, so that one shape is compiled.
