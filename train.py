@@ -23,7 +23,7 @@ from ea_jax.evaluate import outputs
 from ea_jax.evaluate.probes import check_held_out
 from ea_jax.exam import exam_for
 from ea_jax.methods import erasure
-from ea_jax.runtime import hosts, memory, run_folder
+from ea_jax.runtime import compiler, hosts, memory, run_folder
 from ea_jax.runtime.checkpoints import Checkpoints, RestoreError
 from ea_jax.runtime.command_line import parse_flags
 from ea_jax.runtime.interrupt import Interrupt
@@ -38,6 +38,7 @@ log = logging.getLogger("ea_jax")
 def train(config: dict[str, Any]) -> int:
     """Runs an experiment to its end; returns what the shell should see."""
     run = settings.from_config(config)
+    compiler.keep_programs(run.data.cache)
     folder = Path(run.log.folder)
     if (folder / run_folder.CONFIG).exists():
         run_folder.claim(folder, config, may_differ=("log",))

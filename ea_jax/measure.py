@@ -21,7 +21,7 @@ from ea_jax import edits, settings
 from ea_jax.evaluate import outputs
 from ea_jax.exam import exam_for
 from ea_jax.methods import erasure
-from ea_jax.runtime import memory, run_folder
+from ea_jax.runtime import compiler, memory, run_folder
 from ea_jax.runtime.command_line import parse_flags
 from ea_jax.runtime.program import one_line_errors, start_logging
 
@@ -62,6 +62,7 @@ def measure(
     for section, values in (changes or {}).items():
         config[section].update(values)
     asked = settings.from_config(config)
+    compiler.keep_programs(asked.data.cache)
     exam = exam_for(asked)
     if exam.detector is None:
         raise ValueError(

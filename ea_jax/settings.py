@@ -217,7 +217,8 @@ class DataSettings:
         like it; 0 for none. See `ea_jax.methods.inversions`.
       inversion_rounds: searches, spread evenly over the run; each against the model as it is then.
       inversion_steps, inversion_rate: of the search for each; its learning rate.
-      cache: folder for banks and latents; None keeps nothing.
+      cache: folder for encoded prompts, pictures, inversions and compiled programs, for the next
+        run; None keeps nothing.
     """
 
     pool: int = number(int, low=1)

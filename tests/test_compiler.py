@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -11,11 +13,48 @@ from ea_jax.runtime import compiler
 ROWS = jax.ShapeDtypeStruct((512, 512), jnp.float32)
 
 
-def hlo(jit):
-    return jit(lambda a, b: (a @ b).sum(-1)).lower(ROWS, ROWS).compile().as_text()
+def product(a, b):
+    return (a @ b).sum(-1)
+
+
+def softmax(a, b):
+    return jax.nn.softmax(a @ b)
+
+
+def hlo(jit, function):
+    return jit(function).lower(ROWS, ROWS).compile().as_text()
 
 
 def test_on_a_cpu_nothing_is_fused_for_ynn():
-    if "%ynn_fusion" not in hlo(jax.jit):
+    if "%ynn_fusion" not in hlo(jax.jit, product):
         pytest.skip("this XLA has no YNN fusions by itself")
-    assert "%ynn_fusion" not in hlo(compiler.jit)
+    assert "%ynn_fusion" not in hlo(compiler.jit, product)
+
+
+def test_on_a_cpu_no_sum_goes_through_windows():
+    by_itself = functools.partial(
+        jax.jit, compiler_options={"xla_cpu_experimental_ynn_fusion_type": ""}
+    )
+    if "reduce-window" not in hlo(by_itself, softmax):
+        pytest.skip("this XLA sums without windows by itself")
+    assert "reduce-window" not in hlo(compiler.jit, softmax)
+
+
+@pytest.fixture
+def programs():
+    """Puts JAX's folder of programs back."""
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: getattr(jax.config, name) for name in names}
+    jax.config.update("jax_compilation_cache_dir", None)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+def test_programs_are_kept_in_the_cache_unless_jax_has_a_folder(programs, tmp_path):
+    compiler.keep_programs(None)
+    assert jax.config.jax_compilation_cache_dir is None
+    compiler.keep_programs(tmp_path)
+    assert jax.config.jax_compilation_cache_dir == str(tmp_path / "programs")
+    compiler.keep_programs("elsewhere")
+    assert jax.config.jax_compilation_cache_dir == str(tmp_path / "programs")
