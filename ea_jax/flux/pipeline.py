@@ -123,9 +123,9 @@ class Pipeline:
 
     def load_part(self, part: str) -> Weights:
         """Loads the weights of one part, if they aren't here already."""
-        template = self.template(part)
         if part in self.weights:
             return self.weights[part]
+        template = self.template(part)
         options = {
             name: _within(part, function)
             for name, function in (("put", self._put), ("wanted", self._wanted))
