@@ -195,14 +195,14 @@ def divided_spec(
     )
 
 
-def pad_rows(batch: Any, multiple: int) -> tuple[Any, jax.Array]:
+def pad_rows(batch: Any, multiple: int) -> tuple[Any, Any]:
     """Repeats the last row until the batch divides, and says which rows count.
 
     A copy of a real row keeps every number finite, which zeros would not in a softmax or a norm;
     its weight of zero keeps it out of a loss. See `weighted_mean`.
 
     Args:
-      batch: pytree of arrays with the rows first.
+      batch: pytree of arrays in host memory, with the rows first.
       multiple: what the number of rows must divide by; see `batch_parts`.
     Returns:
       The batch, and weight_B: float32, 1 for a real row and 0 for a copy.
@@ -214,14 +214,11 @@ def pad_rows(batch: Any, multiple: int) -> tuple[Any, jax.Array]:
         raise ValueError(f"a batch needs one number of rows, at least 1; its arrays have {counts}")
     rows = counts.pop()
     extra = -rows % multiple
-    weight_B = jnp.concatenate([jnp.ones(rows), jnp.zeros(extra)])
+    weight_B = (np.arange(rows + extra) < rows).astype(np.float32)
     if not extra:
         return batch, weight_B
-
-    def pad(x: jax.Array) -> jax.Array:
-        return jnp.concatenate([x, jnp.repeat(x[-1:], extra, axis=0)])
-
-    return jax.tree.map(pad, batch), weight_B
+    take = np.minimum(np.arange(rows + extra), rows - 1)
+    return jax.tree.map(lambda x: np.asarray(x)[take], batch), weight_B
 
 
 def weighted_mean(x_B: jax.Array, weight_B: jax.Array) -> jax.Array:
