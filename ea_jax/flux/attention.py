@@ -20,6 +20,7 @@ from flax import struct
 from ea_jax.runtime.mesh import divided_spec
 
 QUERY_CHUNK = 512
+_F32 = {"preferred_element_type": jnp.float32}
 
 
 class Columns(struct.PyTreeNode):
@@ -88,20 +89,31 @@ def check_backend(name: str) -> None:
 
 def _full(q, k, v, columns):
     scale = q.shape[-1] ** -0.5
-    f32 = {"preferred_element_type": jnp.float32}
-    logits_BHQK = jnp.einsum("bqhe,bkhe->bhqk", q, k, **f32)
+    logits_BHQK = jnp.einsum("bqhe,bkhe->bhqk", q, k, **_F32)
     # Neither the output nor the denominator depends on it.
     top_BHQ1 = jax.lax.stop_gradient(logits_BHQK.max(-1, keepdims=True))
     weights_BHQK = jnp.exp((logits_BHQK - top_BHQ1) * scale)
     total_BHQ1 = weights_BHQK.sum(-1, keepdims=True)
-    # Divided after the product: the map is written once. Heads lead in it, so that XLA multiplies
-    # the map as it lies, where it would turn it round.
+    # Divided after the product: exponentials are taken once. Heads lead in it, so that XLA
+    # multiplies the map as it lies, where on a CPU it would turn it round.
     v_BHKE = jnp.moveaxis(v, 1, 2)
-    out_BHQE = jnp.einsum("bhqk,bhke->bhqe", weights_BHQK.astype(v.dtype), v_BHKE, **f32)
+    out_BHQE = jnp.einsum("bhqk,bhke->bhqe", weights_BHQK.astype(v.dtype), v_BHKE, **_F32)
     out = jnp.moveaxis(out_BHQE / total_BHQ1, 1, 2).astype(v.dtype)
     if columns is None:
         return out, None
     lse_BHQ = (top_BHQ1 * scale + jnp.log(total_BHQ1))[..., 0]
+    return out, _columns(q, k, lse_BHQ, columns, scale=scale)
+
+
+def _chunk(q, k, v, columns):
+    """`_full` for large maps: no exponentials in float32 are written, they are taken twice."""
+    scale = q.shape[-1] ** -0.5
+    logits_BHQK = jnp.einsum("bqhe,bkhe->bhqk", q, k, **_F32) * scale
+    lse_BHQ = jax.nn.logsumexp(logits_BHQK, axis=-1)
+    weights_BHQK = jnp.exp(logits_BHQK - lse_BHQ[..., None])
+    out = jnp.einsum("bhqk,bkhe->bqhe", weights_BHQK.astype(v.dtype), v, **_F32).astype(v.dtype)
+    if columns is None:
+        return out, None
     return out, _columns(q, k, lse_BHQ, columns, scale=scale)
 
 
@@ -121,7 +133,7 @@ def _chunked(q, k, v, columns):
     width = -(-S // chunks)  # even chunks: least padding
     padded = jnp.pad(q, ((0, 0), (0, chunks * width - S), (0, 0), (0, 0)))
     q_CBQHE = jnp.moveaxis(padded.reshape(B, chunks, width, H, E), 1, 0)
-    one = jax.checkpoint(functools.partial(_full, k=k, v=v, columns=columns))
+    one = jax.checkpoint(functools.partial(_chunk, k=k, v=v, columns=columns))
     out_CBQHE, cols_CBHQN = jax.lax.map(one, q_CBQHE)
     out = jnp.moveaxis(out_CBQHE, 0, 1).reshape(B, chunks * width, H, E)[:, :S]
     if columns is None:
