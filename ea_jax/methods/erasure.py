@@ -125,8 +125,8 @@ class Erasure:
         terms = {}
         if self.search is not None and (numbers := inversions.due(self.settings, step)):
             all_MND = on_host(state.inversions_MND).copy()
-            known = None if step else self.base
-            all_MND[numbers] = self.search.find(base, state.lora, numbers, frozen=known)
+            frozen = None if step else self.base
+            all_MND[numbers] = self.search.find(base, state.lora, numbers, frozen=frozen)
             state = state.replace(inversions_MND=self.whole(all_MND))
         batch = put_rows(self.mesh, self.batches.lower(step))
         state, terms["lower"] = self.lower(state, base, batch)
