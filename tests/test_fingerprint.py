@@ -52,7 +52,7 @@ def test_it_changes_with(change: str) -> None:
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.int8, jnp.bool_])
 def test_a_device_and_the_host_find_the_same_sums(dtype, monkeypatch) -> None:
-    monkeypatch.setattr(fingerprints, "_PIECE", 100)
+    monkeypatch.setattr(fingerprints, "_AT_ONCE", 100)
     x = (100 * jax.random.normal(jax.random.key(0), (3, 5, 67))).astype(dtype)
     host = fingerprints._host_sums(np.asarray(x))
     assert host.tolist() == fingerprints._device_sums(x).tolist()

@@ -158,10 +158,8 @@ class Search:
         """All that the inversions of a frozen model depend on."""
         data, optim, model = self._settings.data, self._settings.optim, self._settings.model
         sentences = self._bank.plain(concept=0)
-        text, columns = (
-            self._bank.text("plain", sentences),
-            self._bank.columns("plain", sentences),
-        )
+        text = self._bank.text("plain", sentences)
+        columns = self._bank.columns("plain", sentences)
         return {
             "version": [_VERSION, pictures.VERSION],
             "base": frozen,

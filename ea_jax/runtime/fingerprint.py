@@ -21,7 +21,7 @@ import numpy as np
 from ea_jax.runtime.hosts import on_host
 
 _WORDS = {1: np.uint8, 2: np.uint16, 4: np.uint32}
-_PIECE = 1 << 20  # words of an array on the host that are scrambled at once
+_AT_ONCE = 1 << 20  # words of an array on the host that are scrambled at once
 # Of a file this many pieces are read, evenly spaced; one of up to 64 MiB is read whole.
 _PIECES, _PIECE_BYTES = 64, 1 << 20
 
@@ -108,8 +108,8 @@ def _host_sums(x: np.ndarray) -> np.ndarray:
     """The same sums; nothing is compiled, and a piece at a time needs little memory."""
     words = np.ascontiguousarray(x).reshape(-1).view(_WORDS[x.dtype.itemsize])
     sums = np.zeros(2, np.uint32)
-    for start in range(0, len(words), _PIECE):
-        bits = words[start : start + _PIECE].astype(np.uint32)
+    for start in range(0, len(words), _AT_ONCE):
+        bits = words[start : start + _AT_ONCE].astype(np.uint32)
         place = np.arange(len(bits), dtype=np.uint32) + np.uint32(start % 2**32)
         mixed = _scramble(bits ^ _scramble(place + 1))
         sums += np.array([part.sum(dtype=np.uint32) for part in (mixed, _scramble(mixed + 1))])
