@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import jax
@@ -14,6 +15,7 @@ from ea_jax.flux.transformer import (
     Text,
     TransformerConfig,
     abstract_weights,
+    apart,
     init_weights,
     velocity,
 )
@@ -53,6 +55,13 @@ def test_every_leaf_has_an_axis_for_each_dimension() -> None:
     assert attention["to_out"]["bias"] == ("layers", "model")
     assert found["single_transformer_blocks"]["proj_out"]["kernel"] == ("layers", "mlp", "model")
     assert found["proj_out"]["kernel"] == ("model", "channels")
+
+
+def test_a_transpose_is_split_as_its_kernel_is() -> None:
+    weights = jax.eval_shape(functools.partial(apart, transposes=True), abstract_weights(CONFIG))
+    block = axes.logical_axes(weights)["transformer_blocks"][1]
+    assert block["ff"]["up"]["kernel"] == ("model", "mlp")
+    assert block["ff"]["up"]["kernel_T"] == ("mlp", "model")
 
 
 def test_an_unknown_layer_is_named() -> None:

@@ -6,8 +6,11 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
+from ea_jax.flux.layers import normalise
+from ea_jax.flux.stack import run_blocks
 from ea_jax.runtime import compiler
 
 ROWS = jax.ShapeDtypeStruct((512, 512), jnp.float32)
@@ -38,6 +41,30 @@ def test_on_a_cpu_no_sum_goes_through_windows():
     if "reduce-window" not in hlo(by_itself, softmax):
         pytest.skip("this XLA sums without windows by itself")
     assert "reduce-window" not in hlo(compiler.jit, softmax)
+
+
+def test_barriers_hold_on_a_cpu():
+    def walled(a, b):
+        return jax.lax.optimization_barrier(a + b) * 2
+
+    assert "opt-barrier(" in hlo(compiler.jit, walled)
+    a, b = jnp.ones((2, 3)), jnp.arange(6.0).reshape(2, 3)
+    np.testing.assert_array_equal(compiler.jit(walled)(a, b), 2 * (a + b))
+
+
+def test_a_cotangent_is_not_computed_anew_for_each_block_before_it():
+    """Else a fusion reads what all the blocks behind it left: more, the more blocks there are."""
+
+    def widest_fusion(blocks):
+        def loss(x, weights):
+            body = lambda x, kernel, _: (x + normalise(x) @ kernel, None)  # noqa: E731
+            return run_blocks(body, x, weights, None, remat="none")[0].sum()
+
+        kernels = (jax.ShapeDtypeStruct((512, 512), jnp.float32),) * blocks
+        program = compiler.jit(jax.grad(loss)).lower(ROWS, kernels).compile().as_text()
+        return max(line.count("%") for line in program.splitlines() if " fusion(" in line)
+
+    assert widest_fusion(8) == widest_fusion(4)
 
 
 @pytest.fixture

@@ -177,8 +177,9 @@ def test_jit_changes_no_number():
     jax.tree.map(close, after.lora, plain.lora)
 
 
+@pytest.mark.parametrize("transposes", [False, True])
 @pytest.mark.parametrize("level", ["lower", "upper"])
-def test_blocks_apart_train_as_stacked_ones_do(level):
+def test_blocks_apart_train_as_stacked_ones_do(level, transposes):
     inputs = Inputs()
     s = settings(attn=0.1, lora=1.0, keep=1.0, rsc=0.1)
     fn, batch = {"lower": (lower_step, inputs.lower()), "upper": (upper_step, inputs.upper())}[
@@ -187,7 +188,7 @@ def test_blocks_apart_train_as_stacked_ones_do(level):
     state = inputs.state()
     program = jax.jit(functools.partial(fn, settings=s, optimiser=OPTIMISER))
     stacked, stacked_terms = program(state, BASE, batch)
-    after, terms = program(state, apart(BASE), batch)
+    after, terms = program(state, apart(BASE, transposes=transposes), batch)
     close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6)
     jax.tree.map(close, terms, stacked_terms)
     jax.tree.map(close, after, stacked)

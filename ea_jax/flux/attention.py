@@ -89,7 +89,7 @@ def check_backend(name: str) -> None:
 
 def _full(q, k, v, columns):
     scale = q.shape[-1] ** -0.5
-    logits_BHQK = jnp.einsum("bqhe,bkhe->bhqk", q, k, **_F32)
+    logits_BHQK = _logits(q, k)
     # Neither the output nor the denominator depends on it.
     top_BHQ1 = jax.lax.stop_gradient(logits_BHQK.max(-1, keepdims=True))
     weights_BHQK = jnp.exp((logits_BHQK - top_BHQ1) * scale)
@@ -103,6 +103,26 @@ def _full(q, k, v, columns):
         return out, None
     lse_BHQ = (top_BHQ1 * scale + jnp.log(total_BHQ1))[..., 0]
     return out, _columns(q, k, lse_BHQ, columns, scale=scale)
+
+
+@jax.custom_vjp
+def _logits(q_BQHE: jax.Array, k_BKHE: jax.Array) -> jax.Array:
+    """Products of queries and keys, [B, H, Q, K] float32."""
+    return jnp.einsum("bqhe,bkhe->bhqk", q_BQHE, k_BKHE, **_F32)
+
+
+def _through_logits(inputs, g_BHQK):
+    q, k = inputs
+    # Summed over its rows, the map stands second; first, as JAX has it, XLA turns it on a CPU.
+    q_BHQE = jnp.einsum("bhqk,bkhe->bhqe", g_BHQK, k.astype(g_BHQK.dtype))
+    k_BHEK = jnp.einsum("bqhe,bhqk->bhek", q.astype(g_BHQK.dtype), g_BHQK)
+    return (
+        jnp.moveaxis(q_BHQE, 1, 2).astype(q.dtype),
+        jnp.moveaxis(k_BHEK, 3, 1).astype(k.dtype),
+    )
+
+
+_logits.defvjp(lambda q, k: (_logits(q, k), (q, k)), _through_logits)
 
 
 def _chunk(q, k, v, columns):

@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding
 from ea_jax.flux import axes
 from ea_jax.flux.pipeline import Pipeline
 from ea_jax.flux.transformer import apart
-from ea_jax.runtime.mesh import local_part, put, put_part, sharding
+from ea_jax.runtime.mesh import local_part, platform, put, put_part, sharding
 
 
 def on_mesh(
@@ -44,7 +44,15 @@ def on_mesh(
     return pipeline
 
 
+def apart_for(mesh: Mesh, weights: Any) -> Any:
+    """The transformer's weights with their blocks apart, see `transformer.apart`.
+
+    Where the mesh is of CPUs, kernels have their transposes beside them.
+    """
+    return apart(weights, transposes=platform(mesh) == "cpu")
+
+
 def apart_on(mesh: Mesh, weights: Any) -> Any:
-    """The transformer's weights with their blocks apart (see `transformer.apart`), on a mesh."""
-    blocks = apart(weights)
+    """`apart_for` a mesh, and on it."""
+    blocks = apart_for(mesh, weights)
     return jax.device_put(blocks, axes.shardings(mesh, blocks))

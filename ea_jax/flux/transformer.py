@@ -25,7 +25,10 @@ from ea_jax.runtime.mesh import constrain
 
 Weights = dict[str, Any]
 Reduce = Callable[[jax.Array, Columns], Any]
-STACKED = ("transformer_blocks", "single_transformer_blocks")
+BLOCKS = {
+    "transformer_blocks": layers.DualBlock,
+    "single_transformer_blocks": layers.SingleBlock,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,25 +108,43 @@ class _Ends(nnx.Module):
 
     def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs):
         width = config.width
-        self.x_embedder = nnx.Linear(config.in_channels, width, rngs=rngs)
-        self.context_embedder = nnx.Linear(config.joint_attention_dim, width, rngs=rngs)
+        self.x_embedder = layers.Linear(config.in_channels, width, rngs=rngs)
+        self.context_embedder = layers.Linear(config.joint_attention_dim, width, rngs=rngs)
         self.time_text_embed = layers.TimeTextEmbed(
             width, config.pooled_projection_dim, config.guidance_embeds, rngs=rngs
         )
         self.norm_out = layers.Modulation(width, 2, rngs=rngs)
-        self.proj_out = nnx.Linear(width, config.in_channels, rngs=rngs)
+        self.proj_out = layers.Linear(width, config.in_channels, rngs=rngs)
 
 
 @functools.lru_cache(maxsize=16)
-def _graphs(config: TransformerConfig) -> tuple[Any, Any, Any]:
-    """Static structure of the ends, one dual block, one single block; weights come apart."""
-    width, heads = config.width, config.num_attention_heads
-    made = (
-        nnx.eval_shape(lambda: _Ends(config, rngs=nnx.Rngs(0))),
-        nnx.eval_shape(lambda: layers.DualBlock(width, heads, rngs=nnx.Rngs(0))),
-        nnx.eval_shape(lambda: layers.SingleBlock(width, heads, rngs=nnx.Rngs(0))),
-    )
-    return tuple(nnx.graphdef(module) for module in made)  # pyright: ignore
+def _graph(config: TransformerConfig, name: str, transposes: bool = False) -> Any:
+    """Static structure of the ends or of one block of a stack; weights come apart.
+
+    Args:
+      config: shape of the transformer.
+      name: of a stack; "ends" for what stands around them.
+      transposes: whether each layer has its kernel's transpose.
+    """
+
+    def make():
+        if name == "ends":
+            return _Ends(config, rngs=nnx.Rngs(0))
+        block = BLOCKS[name](config.width, config.num_attention_heads, rngs=nnx.Rngs(0))
+        if transposes:
+            for _, layer in nnx.iter_graph(block):
+                if isinstance(layer, layers.Linear):
+                    layer.kernel_T = nnx.Param(layer.kernel[...].T)
+        return block
+
+    return nnx.graphdef(nnx.eval_shape(make))
+
+
+def _block(config: TransformerConfig, name: str, weights: Weights) -> Any:
+    """A block of a stack, from its own weights."""
+    norm = weights["norm1" if "norm1" in weights else "norm"]
+    graph = _graph(config, name, "kernel_T" in norm["linear"])
+    return nnx.merge(graph, axes.gathered(weights, name))
 
 
 def init_weights(
@@ -152,20 +173,31 @@ def abstract_weights(config: TransformerConfig, dtype: jnp.dtype = jnp.float32) 
     return jax.eval_shape(lambda: init_weights(config, jax.random.key(0), dtype))
 
 
-def apart(weights: Weights) -> Weights:
+def apart(weights: Weights, *, transposes: bool = False) -> Weights:
     """The same weights with each block's by themselves, in a tuple, in place of the stacks.
 
     Such a model is written out block by block where stacked weights run in a scan: it takes
     longer to compile and runs faster, which pays where blocks are small and few.
+
+    Args:
+      weights: stacked.
+      transposes: each kernel gets its transpose as `kernel_T` beside it, for a frozen model
+        through which gradients pass, see `layers.Linear`.
     """
 
     def blocks(stack):
         return tuple(
-            jax.tree.map(lambda leaf, i=i: leaf[i], stack)
+            block(jax.tree.map(lambda leaf, i=i: leaf[i], stack))
             for i in range(len(jax.tree.leaves(stack)[0]))
         )
 
-    return {name: blocks(part) if name in STACKED else part for name, part in weights.items()}
+    def block(tree):
+        if not transposes or not isinstance(tree, dict):
+            return tree
+        beside = {"kernel_T": tree["kernel"].T} if "kernel" in tree else {}
+        return {name: block(part) for name, part in tree.items()} | beside
+
+    return {name: blocks(part) if name in BLOCKS else part for name, part in weights.items()}
 
 
 class Inputs(struct.PyTreeNode):
@@ -235,10 +267,10 @@ def dual_stack(
       The image stream [B, S, D], the text stream [B, T, D], and `reduce`'s results stacked over
       blocks (None without `columns`).
     """
-    graph, name = _graphs(config)[1], "transformer_blocks"
+    name = "transformer_blocks"
 
     def body(streams, weights, lora):
-        block = nnx.merge(graph, axes.gathered(weights, name))
+        block = _block(config, name, weights)
         image, text, cols = block(
             *streams,
             inputs.temb_BD,
@@ -272,10 +304,10 @@ def single_stack(
     remat: str = "none",
 ) -> jax.Array:
     """Runs the single-stream blocks on text and image joined, text first; [B, T + S, D]."""
-    graph, name = _graphs(config)[2], "single_transformer_blocks"
+    name = "single_transformer_blocks"
 
     def body(joint, weights, lora):
-        block = nnx.merge(graph, axes.gathered(weights, name))
+        block = _block(config, name, weights)
         joint = block(
             joint,
             inputs.temb_BD,
@@ -388,8 +420,8 @@ def dual_columns(
 
 
 def _merge_ends(weights: Weights, config: TransformerConfig) -> _Ends:
-    ends = {name: leaf for name, leaf in weights.items() if name not in STACKED}
-    return nnx.merge(_graphs(config)[0], axes.gathered(ends))
+    ends = {name: leaf for name, leaf in weights.items() if name not in BLOCKS}
+    return nnx.merge(_graph(config, "ends"), axes.gathered(ends))
 
 
 def _rows(x_BSD: jax.Array) -> jax.Array:

@@ -6,6 +6,7 @@ For compiling the real steps of a model that isn't here, for a chip that isn't h
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -15,13 +16,8 @@ from jax.sharding import Mesh
 from ea_jax import lora
 from ea_jax.flux import axes
 from ea_jax.flux.attention import Columns
-from ea_jax.flux.transformer import (
-    Text,
-    TransformerConfig,
-    Weights,
-    abstract_weights,
-    apart,
-)
+from ea_jax.flux.sharded import apart_for
+from ea_jax.flux.transformer import Text, TransformerConfig, Weights, abstract_weights
 from ea_jax.methods import erasure
 from ea_jax.methods.erase_anything import (
     Contrast,
@@ -76,7 +72,9 @@ def shapes(
     steps = erasure.step_settings(settings, model, (height // 2, width // 2), sigmas)
 
     weights = abstract_weights(model, jnp.dtype(settings.model.dtype))
-    base = jax.eval_shape(apart, weights) if settings.model.blocks == "apart" else weights
+    base = weights
+    if settings.model.blocks == "apart":
+        base = jax.eval_shape(functools.partial(apart_for, mesh), weights)
     base = jax.tree.map(_struct, base, axes.shardings(mesh, base))
     adapters = jax.eval_shape(
         lambda: lora.init(

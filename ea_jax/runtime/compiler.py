@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from ea_jax.runtime.mesh import platform
+
 
 def jit(function: Callable[..., Any], mesh: Mesh | None = None, **options: Any) -> Any:
     """`jax.jit` for the devices of a mesh, which need not be here; without one, for JAX's own.
@@ -19,8 +21,8 @@ def jit(function: Callable[..., Any], mesh: Mesh | None = None, **options: Any) 
       function: a program of its own: inside another, XLA can't be told anything.
       options: of `jax.jit`.
     """
-    platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
-    return jax.jit(function, compiler_options=_options(platform), **options)
+    device = jax.default_backend() if mesh is None else platform(mesh)
+    return jax.jit(function, compiler_options=_options(device), **options)
 
 
 def keep_programs(cache: str | Path | None) -> None:
@@ -40,15 +42,16 @@ def keep_programs(cache: str | Path | None) -> None:
 
 
 @functools.cache
-def _options(platform: str) -> dict[str, str]:
-    if platform != "cpu":
+def _options(device: str) -> dict[str, str]:
+    if device != "cpu":
         return {}
     wanted = {
         # No fusions of the YNN library: Eigen multiplies matrices of a few hundred rows faster,
         # and XLA's own reductions are no slower. A pair of flux-tiny takes a tenth less time.
         "xla_cpu_experimental_ynn_fusion_type": "",
         # Nor reductions in windows of 32, which aren't vectorised: a twentieth less.
-        "xla_disable_hlo_passes": "tree_reduction_rewriter",
+        # Optimization barriers stay, which the second pass takes out before anything is fused.
+        "xla_disable_hlo_passes": "tree_reduction_rewriter,cse_barrier_expander",
     }
     return {name: value for name, value in wanted.items() if _is_known(name, value)}
 

@@ -86,6 +86,11 @@ def make_mesh(shape: Mapping[str, int], devices: Sequence[Any] | None = None) ->
     )
 
 
+def platform(mesh: Mesh) -> str:
+    """What a mesh is made of: "cpu", "gpu" or "tpu"; it need not be here."""
+    return mesh.devices.flat[0].platform
+
+
 def spec(logical_axes: Sequence[str | None]) -> PartitionSpec:
     """`PartitionSpec` of an array with these logical axes; None for an axis without a name.
 

@@ -187,7 +187,7 @@ def _matrices(weights: Weights) -> Any:
 
     def spec(path: Any, leaf: jax.Array) -> Any:
         names = [getattr(key, "key", "") for key in path]
-        in_block = any(name in transformer.STACKED for name in names)
+        in_block = any(name in transformer.BLOCKS for name in names)
         if in_block and names[-1] == "kernel" and "linear" not in names and leaf.ndim == 3:
             return optax.contrib.MuonDimensionNumbers(reduction_axis=1, output_axis=2)
         return None

@@ -15,7 +15,8 @@ from cases import Case, Prompts
 
 import convert.diffusers
 from ea_jax.flux.attention import Columns
-from ea_jax.flux.transformer import Text, TransformerConfig, abstract_weights, apart, init_weights
+from ea_jax.flux.sharded import apart_on
+from ea_jax.flux.transformer import Text, TransformerConfig, abstract_weights, init_weights
 from ea_jax.methods import erasure
 from ea_jax.methods.erase_anything import (
     Contrast,
@@ -50,7 +51,7 @@ class Pair:
             put=lambda path, array: jax.device_put(array, whole),
         )
         if settings.model.blocks == "apart":
-            self.base = apart(self.base)
+            self.base = apart_on(self.mesh, self.base)
         self.programs = erasure.jitted(settings, self.steps, self.mesh)
         self.state = jax.device_put(self._state(*erasure.optimisers(settings)), whole)
 

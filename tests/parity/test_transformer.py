@@ -130,9 +130,11 @@ def test_norms_divide_by_the_same_epsilon(tmp_path):
 
 
 @pytest.mark.parametrize("options", [{}, {"attention": "full"}, {"remat": "block"}])
-@pytest.mark.parametrize("blocks", ["stacked", "apart"])
+@pytest.mark.parametrize("blocks", ["stacked", "apart", "with transposes"])
 def test_every_path_agrees_with_the_scan(dev, options, blocks):
-    weights = apart(dev.weights) if blocks == "apart" else dev.weights
+    weights = dev.weights
+    if blocks != "stacked":
+        weights = apart(weights, transposes=blocks == "with transposes")
     assert relative(dev.velocity(weights, **options), dev.velocity()) < 1e-5
 
 
