@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from ea_jax.flux import axes
+from ea_jax.flux.stack import apart
 from ea_jax.flux.transformer import (
     Text,
     TransformerConfig,
     abstract_weights,
-    apart,
     init_weights,
     velocity,
 )

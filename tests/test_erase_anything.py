@@ -14,7 +14,8 @@ from toy_steps import BASE, OPTIMISER, SIGMAS, SMALL, Inputs, T, moved, settings
 
 from configs.soccer import get_config
 from ea_jax import lora
-from ea_jax.flux.transformer import apart, velocity
+from ea_jax.flux.stack import apart
+from ea_jax.flux.transformer import velocity
 from ea_jax.methods import erasure
 from ea_jax.methods.erase_anything import State, lower_step, upper_step
 from ea_jax.settings import from_config

@@ -8,6 +8,7 @@ import numpy as np
 from flax import nnx
 
 from ea_jax.flux.layers import Linear
+from ea_jax.runtime.flops import count_flops
 
 
 def linear(transpose):
@@ -28,9 +29,16 @@ def test_gradients_pass_through_the_transpose():
     np.testing.assert_allclose(jax.grad(loss, argnums=1)(linear(2), x), 2 * plain, rtol=1e-6)
 
 
-def test_kernel_and_bias_have_the_gradients_they_had():
+def test_what_is_frozen_has_no_gradient_and_the_bias_has_its_own():
     x = jax.random.normal(jax.random.key(0), (4, 3))
     plain, beside = nnx.grad(loss)(linear(None), x), nnx.grad(loss)(linear(1), x)
-    np.testing.assert_allclose(beside.kernel[...], plain.kernel[...], rtol=1e-6)
     np.testing.assert_allclose(beside.bias[...], plain.bias[...], rtol=1e-6)
+    assert np.any(plain.kernel[...])
+    assert not np.any(beside.kernel[...])
     assert not np.any(beside.kernel_T[...])
+
+
+def test_a_gradient_takes_one_product_more():
+    layer, x = linear(1), jnp.ones((4, 3))
+    forward = count_flops(lambda x: loss(layer, x), x)
+    assert count_flops(jax.grad(lambda x: loss(layer, x)), x) == 2 * forward

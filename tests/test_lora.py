@@ -12,7 +12,8 @@ import toy_weights
 from flax import traverse_util
 
 from ea_jax import lora
-from ea_jax.flux.transformer import TransformerConfig, abstract_weights, apart
+from ea_jax.flux.stack import apart
+from ea_jax.flux.transformer import TransformerConfig, abstract_weights
 from ea_jax.lora import AdapterError
 
 WEIGHTS = toy_weights.random_like(toy_weights.template())

@@ -22,12 +22,13 @@ TIME_WIDTH = 256
 
 
 class Linear(nnx.Linear):
-    """A linear layer; with its kernel's transpose, gradients pass through that one as it lies.
+    """A linear layer, of which a frozen one may have its kernel's transpose beside it.
 
-    A CPU multiplies by a transposed matrix at half the rate, or less, where there are few rows.
+    A CPU multiplies by a transposed matrix at half the rate, or less, where there are few rows;
+    gradients then pass through the one that lies there.
 
     Attributes:
-      kernel_T: the transpose of the kernel, [out, in], which nobody trains; or None.
+      kernel_T: transpose of the kernel, [out, in], or None. With it neither has a gradient.
     """
 
     kernel_T: Any = None
@@ -45,16 +46,10 @@ def _product(x_RI: jax.Array, kernel_IO: jax.Array, kernel_OI: jax.Array) -> jax
     return x_RI @ kernel_IO
 
 
-def _product_and_residuals(x_RI, kernel_IO, kernel_OI):
-    return x_RI @ kernel_IO, (x_RI, kernel_OI)
-
-
-def _cotangents(residuals, out_RO):
-    x_RI, kernel_OI = residuals
-    return out_RO @ kernel_OI, x_RI.T @ out_RO, jnp.zeros_like(kernel_OI)
-
-
-_product.defvjp(_product_and_residuals, _cotangents)
+_product.defvjp(
+    lambda x_RI, kernel_IO, kernel_OI: (x_RI @ kernel_IO, kernel_OI),
+    lambda kernel_OI, y_RO: (y_RO @ kernel_OI, None, None),
+)
 
 
 def project(linear: Linear, x: jax.Array, lora: Adapters | None, name: str) -> jax.Array:
@@ -297,3 +292,7 @@ class SingleBlock(nnx.Module):
         hidden = jax.nn.gelu(project(self.proj_mlp, x, lora, "proj_mlp"), approximate=True)
         both = jnp.concatenate([attended, hidden], axis=-1)
         return joint_BSD + gate[:, None] * project(self.proj_out, both, lora, "proj_out")
+
+
+# Stack of the transformer -> what it is a stack of.
+BLOCKS = {"transformer_blocks": DualBlock, "single_transformer_blocks": SingleBlock}

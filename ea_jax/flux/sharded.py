@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from ea_jax.flux import axes
 from ea_jax.flux.pipeline import Pipeline
-from ea_jax.flux.transformer import apart
+from ea_jax.flux.stack import apart
 from ea_jax.runtime.mesh import local_part, platform, put, put_part, sharding
 
 
@@ -45,7 +45,7 @@ def on_mesh(
 
 
 def apart_for(mesh: Mesh, weights: Any) -> Any:
-    """The transformer's weights with their blocks apart, see `transformer.apart`.
+    """The transformer's weights with their blocks apart, see `stack.apart`.
 
     Where the mesh is of CPUs, kernels have their transposes beside them.
     """

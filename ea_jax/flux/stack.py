@@ -13,7 +13,34 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ea_jax.flux import axes
+from ea_jax.flux import axes, layers
+
+
+def apart(weights: dict[str, Any], *, transposes: bool = False) -> dict[str, Any]:
+    """A transformer's weights with each block's by themselves, in a tuple, in place of stacks.
+
+    Such a model is written out block by block where stacked weights run in a scan: it takes
+    longer to compile and runs faster, which pays where blocks are small and few.
+
+    Args:
+      weights: stacked.
+      transposes: each kernel gets its transpose as `kernel_T` beside it, for a frozen model
+        through which gradients pass, see `layers.Linear`.
+    """
+
+    def blocks(stack):
+        return tuple(
+            block(jax.tree.map(lambda leaf, i=i: leaf[i], stack))
+            for i in range(len(jax.tree.leaves(stack)[0]))
+        )
+
+    def block(tree):
+        if not transposes or not isinstance(tree, dict):
+            return tree
+        beside = {"kernel_T": tree["kernel"].T} if "kernel" in tree else {}
+        return {name: block(part) for name, part in tree.items()} | beside
+
+    return {name: blocks(part) if name in layers.BLOCKS else part for name, part in weights.items()}
 
 
 def run_blocks(

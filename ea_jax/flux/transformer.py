@@ -25,10 +25,6 @@ from ea_jax.runtime.mesh import constrain
 
 Weights = dict[str, Any]
 Reduce = Callable[[jax.Array, Columns], Any]
-BLOCKS = {
-    "transformer_blocks": layers.DualBlock,
-    "single_transformer_blocks": layers.SingleBlock,
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +126,7 @@ def _graph(config: TransformerConfig, name: str, transposes: bool = False) -> An
     def make():
         if name == "ends":
             return _Ends(config, rngs=nnx.Rngs(0))
-        block = BLOCKS[name](config.width, config.num_attention_heads, rngs=nnx.Rngs(0))
+        block = layers.BLOCKS[name](config.width, config.num_attention_heads, rngs=nnx.Rngs(0))
         if transposes:
             for _, layer in nnx.iter_graph(block):
                 if isinstance(layer, layers.Linear):
@@ -171,33 +167,6 @@ def init_weights(
 def abstract_weights(config: TransformerConfig, dtype: jnp.dtype = jnp.float32) -> Weights:
     """The tree of `init_weights` as ShapeDtypeStructs: a template to load into."""
     return jax.eval_shape(lambda: init_weights(config, jax.random.key(0), dtype))
-
-
-def apart(weights: Weights, *, transposes: bool = False) -> Weights:
-    """The same weights with each block's by themselves, in a tuple, in place of the stacks.
-
-    Such a model is written out block by block where stacked weights run in a scan: it takes
-    longer to compile and runs faster, which pays where blocks are small and few.
-
-    Args:
-      weights: stacked.
-      transposes: each kernel gets its transpose as `kernel_T` beside it, for a frozen model
-        through which gradients pass, see `layers.Linear`.
-    """
-
-    def blocks(stack):
-        return tuple(
-            block(jax.tree.map(lambda leaf, i=i: leaf[i], stack))
-            for i in range(len(jax.tree.leaves(stack)[0]))
-        )
-
-    def block(tree):
-        if not transposes or not isinstance(tree, dict):
-            return tree
-        beside = {"kernel_T": tree["kernel"].T} if "kernel" in tree else {}
-        return {name: block(part) for name, part in tree.items()} | beside
-
-    return {name: blocks(part) if name in BLOCKS else part for name, part in weights.items()}
 
 
 class Inputs(struct.PyTreeNode):
@@ -420,7 +389,7 @@ def dual_columns(
 
 
 def _merge_ends(weights: Weights, config: TransformerConfig) -> _Ends:
-    ends = {name: leaf for name, leaf in weights.items() if name not in BLOCKS}
+    ends = {name: leaf for name, leaf in weights.items() if name not in layers.BLOCKS}
     return nnx.merge(_graph(config, "ends"), axes.gathered(ends))
 
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from ea_jax.flux import clip, t5, transformer
+from ea_jax.flux.stack import apart
 from ea_jax.flux.transformer import Text, TransformerConfig
 from ea_jax.tiny import train_flux
 from ea_jax.tiny.loop import Weights
@@ -55,7 +56,7 @@ def make_loss(
         guidance_B = jax.random.uniform(keys[3], (B,), minval=GUIDANCE[0], maxval=GUIDANCE[1])
 
         def velocity(w: Weights, x, t, text: Text, guidance) -> jax.Array:
-            w = transformer.apart(w)
+            w = apart(w)
             v, _ = transformer.velocity(w, config, x, t, text, grid=grid, guidance_B=guidance)
             return v
 

@@ -24,7 +24,8 @@ import numpy as np
 import optax
 from flax import struct
 
-from ea_jax.flux import clip, t5, transformer
+from ea_jax.flux import clip, layers, t5, transformer
+from ea_jax.flux.stack import apart
 from ea_jax.flux.transformer import Text, TransformerConfig
 from ea_jax.tiny.loop import LoopConfig, Weights
 
@@ -187,7 +188,7 @@ def _matrices(weights: Weights) -> Any:
 
     def spec(path: Any, leaf: jax.Array) -> Any:
         names = [getattr(key, "key", "") for key in path]
-        in_block = any(name in transformer.BLOCKS for name in names)
+        in_block = any(name in layers.BLOCKS for name in names)
         if in_block and names[-1] == "kernel" and "linear" not in names and leaf.ndim == 3:
             return optax.contrib.MuonDimensionNumbers(reduction_axis=1, output_axis=2)
         return None
@@ -244,7 +245,7 @@ def velocities(
     grid: tuple[int, int],
 ) -> tuple[jax.Array, jax.Array]:
     """The model's velocity, and the one read off after the dual blocks."""
-    flux = transformer.apart(weights["flux"])
+    flux = apart(weights["flux"])
     inputs = transformer.embed(
         flux, config, x_BSC, t_B, text, grid=grid, guidance_B=guidance_B, lora=None
     )

@@ -14,7 +14,8 @@ from diffusers import FluxTransformer2DModel
 from convert import diffusers as layout
 from ea_jax.flux import transformer
 from ea_jax.flux.attention import Columns
-from ea_jax.flux.transformer import ColumnGain, Text, TransformerConfig, apart
+from ea_jax.flux.stack import apart
+from ea_jax.flux.transformer import ColumnGain, Text, TransformerConfig
 
 pytestmark = pytest.mark.parity
 
