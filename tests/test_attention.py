@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 
 from ea_jax.flux import attention
 from ea_jax.flux.attention import Columns, joint_attention
+from ea_jax.runtime import compiler
 
 B, S, H, E = 2, 23, 3, 8
 COLUMNS = Columns(jnp.array([[1, 4, 0], [7, 0, 0]]), jnp.array([[1, 1, 0], [1, 0, 0]], bool))
@@ -96,6 +99,18 @@ def test_columns_of_half_precision_inputs_are_float32():
     assert cols.dtype == jnp.float32
     exact = written_out(*(np.asarray(x, np.float32) for x in (q, k, v)))[1]
     np.testing.assert_allclose(cols[1, :, :, 0], exact[1, :, :, 7], rtol=1e-4)
+
+
+def test_no_map_is_turned_on_a_cpu():
+    def loss(q, k, v):
+        return jnp.sin(joint_attention(q, k, v, backend="full")[0]).sum()
+
+    side = 160
+    shape = jax.ShapeDtypeStruct((1, side, 3, 16), jnp.float32)  # it was where B is 1
+    gradient = compiler.jit(jax.grad(loss, (0, 1, 2)))
+    program = gradient.lower(shape, shape, shape).compile().as_text()
+    assert f"{side},{side}]" in program
+    assert not re.search(rf",{side},{side}]\S* (copy|transpose)\(", program)
 
 
 def test_unknown_backend_names_the_nearest():
