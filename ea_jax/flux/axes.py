@@ -100,8 +100,7 @@ def _axes_of(path: tuple, leaf: Any) -> Axes:
         kernel = KERNELS[layer]
     else:
         raise ValueError(f"{'.'.join(names)} has no logical axes; add its layer to KERNELS")
-    kinds = {"kernel": kernel, "kernel_T": kernel[::-1], "bias": kernel[1:]}
-    axes = (*stacked, *kinds[kind])
+    axes = (*stacked, *{"kernel": kernel, "kernel_T": kernel[::-1]}.get(kind, kernel[1:]))
     if len(axes) != len(leaf.shape):
         raise ValueError(f"{'.'.join(names)} has {len(leaf.shape)} axes, and {axes} are expected")
     return axes
