@@ -106,7 +106,7 @@ def test_no_map_is_turned_on_a_cpu():
         return jnp.sin(joint_attention(q, k, v, backend="full")[0]).sum()
 
     side = 160
-    shape = jax.ShapeDtypeStruct((1, side, 3, 16), jnp.float32)  # it was where B is 1
+    shape = jax.ShapeDtypeStruct((1, side, 3, 16), jnp.float32)  # with more rows XLA turned none
     gradient = compiler.jit(jax.grad(loss, (0, 1, 2)))
     program = gradient.lower(shape, shape, shape).compile().as_text()
     assert f"{side},{side}]" in program
