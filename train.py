@@ -151,8 +151,7 @@ def main(_: list[str]) -> int:
         hosts.join(FLAGS.hosts)
         if not hosts.is_first():
             start_logging(logging.WARNING)
-        if jax.default_backend() == "cpu":
-            memory.keep_freed()
+        memory.keep_freed()
         return train(FLAGS.config.to_dict())
     return 1
 

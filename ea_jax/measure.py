@@ -96,8 +96,7 @@ def main(_: list[str]) -> None:
     if FLAGS.pictures is not None:
         changes["sample"]["eval_pictures"] = FLAGS.pictures
     with one_line_errors():
-        if jax.default_backend() == "cpu":
-            memory.keep_freed()
+        memory.keep_freed()
         table = measure(FLAGS.run, FLAGS.out, strength=FLAGS.strength, changes=changes)
         log.info("%s\n%s", FLAGS.out, table)
 
