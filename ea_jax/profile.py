@@ -31,7 +31,7 @@ from ea_jax.flux.transformer import TransformerConfig, velocity
 from ea_jax.methods import erasure
 from ea_jax.methods.erase_anything import State, lower_step, upper_step
 from ea_jax.methods.shapes import Shapes, shapes
-from ea_jax.runtime import compiler
+from ea_jax.runtime import compiler, memory
 from ea_jax.runtime.command_line import parse_flags
 from ea_jax.runtime.flops import count_flops
 from ea_jax.runtime.mesh import make_mesh
@@ -206,6 +206,7 @@ def _latent(given: Shapes) -> tuple[int, int, int]:
 def main(_: list[str]) -> None:
     start_logging()
     with one_line_errors():
+        memory.keep_freed()  # as every run does
         settings = sections.from_config(FLAGS.config.to_dict())
         side = settings.model.resolution
         pipeline = Pipeline(
