@@ -24,9 +24,10 @@ def keep_freed() -> bool:
     """Lets the process keep up to 2 GiB that it freed, where its programs run on the CPU.
 
     XLA asks for a program's temporaries anew at each run. Large ones come from Linux page by page,
-    each cleared and mapped, which takes a tenth of a pair of steps. Of what glibc keeps, only the
-    main thread gets more than 64 MiB in one piece: programs then run on the thread that calls
-    them. Other systems, and other C libraries than glibc, are left as they are.
+    each cleared and mapped, which takes 6 to 10 % of a pair of steps. Of what glibc keeps, only
+    the main thread gets more than 64 MiB in one piece: programs then run on the thread that calls
+    them, unless there are several devices. Other systems, and other C libraries than glibc, keep
+    what they free as they do.
 
     To be called before JAX has looked for its devices, after `jax.distributed` if there is any.
 
