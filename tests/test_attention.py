@@ -71,6 +71,15 @@ def test_chunked_has_the_outputs_and_gradients_of_full(small_chunks):
 
 
 @pytest.mark.parametrize("backend", ["full", "chunked"])
+def test_fewer_queries_than_keys_have_their_rows_of_the_map(backend, small_chunks):
+    q, k, v = qkv()
+    out, cols = joint_attention(q, k, v, COLUMNS, backend=backend)
+    some_out, some_cols = joint_attention(q[:, 5:], k, v, COLUMNS, backend=backend)
+    np.testing.assert_allclose(some_out, out[:, 5:], atol=1e-6)
+    np.testing.assert_allclose(some_cols, cols[:, :, 5:], atol=1e-6)
+
+
+@pytest.mark.parametrize("backend", ["full", "chunked"])
 def test_gradient_of_columns_alone_matches_finite_differences(backend, small_chunks):
     q, k, v = qkv()
 

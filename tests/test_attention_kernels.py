@@ -80,6 +80,13 @@ def test_output_columns_and_gradients_are_those_of_full(kernels, backend, length
 
 
 @pytest.mark.parametrize("backend", KERNELS)
+def test_fewer_queries_than_keys_have_their_rows_of_the_map(kernels, backend):
+    q, k, v = qkv()
+    given = (q[:, 45:], k, v, COLUMNS, jnp.ones(3))
+    assert_close(differentiated(*given, backend), differentiated(*given, "full"), 1e-5)
+
+
+@pytest.mark.parametrize("backend", KERNELS)
 def test_gradient_of_columns_alone_flows_through_the_denominator(kernels, backend):
     (dq, dk, dv), _ = run(backend, [0, 1, 0])
     assert_close((dq, dk, dv), run("full", [0, 1, 0])[0], 1e-5)

@@ -63,15 +63,15 @@ def joint_attention(
 
     Args:
       q_BSHE, k_BSHE, v_BSHE: queries, keys, values, any float dtype; logits and softmax are
-        float32.
+        float32. There may be fewer queries than keys.
       columns: keys whose softmax columns are returned.
       backend: `full` writes the map out; `chunked` holds it for 512 queries at a time and
         recomputes it in the backward pass; `splash` is a kernel for TPUs, `cudnn` one for Hopper
         GPUs in half precision, see the modules of these names. All of them are exact, gradients
         included, up to the rounding of the inputs' dtype.
     Returns:
-      The attention's output [B, S, H, E] in v's dtype, and the columns [B, H, Q, N] float32 in
-      [0, 1] with Q = S, or None.
+      The attention's output [B, Q, H, E] in v's dtype, and the columns [B, H, Q, N] float32 in
+      [0, 1], Q the number of queries; or None.
     Raises:
       ValueError: unknown backend, or one that these devices or this dtype can't have.
     """
@@ -162,7 +162,20 @@ def _chunked(q, k, v, columns):
     return out, cols
 
 
+def _square(kernel):
+    """A kernel that has as many queries as keys, given zeros for those that lack."""
+
+    def attend(q, k, v, columns):
+        Q = q.shape[1]
+        q = jnp.pad(q, ((0, 0), (0, k.shape[1] - Q), (0, 0), (0, 0)))
+        out, cols = kernel(q, k, v, columns)
+        return out[:, :Q], None if cols is None else cols[:, :, :Q]
+
+    return attend
+
+
 # Kernels are imported where they are used: nobody else needs Pallas.
+@_square
 def _splash(q, k, v, columns):
     from ea_jax.flux import splash
 
@@ -172,6 +185,7 @@ def _splash(q, k, v, columns):
     return out, None if columns is None else _columns(q, k, lse_BHQ, columns, scale=1.0)
 
 
+@_square
 def _cudnn(q, k, v, columns):
     from ea_jax.flux import cudnn
 

@@ -1,4 +1,8 @@
-"""Rotary position embedding of FLUX: three axes (a constant, row, column), interleaved pairs."""
+"""Rotary position embedding of FLUX: three axes (a constant, row, column), interleaved pairs.
+
+Rotated queries and keys have the first numbers of all pairs, then the second ones: a product of the
+two is the same in any one order of their numbers, and putting them back in pairs costs time.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +28,7 @@ def rope_table(
         head width.
       theta: base of the frequencies.
     Returns:
-      Two float32 arrays [S, E], S = text_length + rows * columns; each frequency stands twice
-      in a row, for the two numbers of a pair.
+      Two float32 arrays [S, E / 2], S = text_length + rows * columns, E the head width.
     """
     rows, columns = grid
     ids_S3 = np.zeros((text_length + rows * columns, 3))
@@ -34,16 +37,22 @@ def rope_table(
     angles = []
     for axis, width in enumerate(axes_dims):
         frequencies = theta ** -(np.arange(0, width, 2, dtype=np.float64) / width)
-        angles.append(np.repeat(ids_S3[:, axis, None] * frequencies, 2, axis=1))
-    angle_SE = np.concatenate(angles, axis=1)
-    return np.cos(angle_SE).astype(np.float32), np.sin(angle_SE).astype(np.float32)
+        angles.append(ids_S3[:, axis, None] * frequencies)
+    angle_SF = np.concatenate(angles, axis=1)
+    return np.cos(angle_SF).astype(np.float32), np.sin(angle_SF).astype(np.float32)
 
 
 def rotate(x_BSHE: jax.Array, table: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """Rotates pairs (x0, x1) of queries or keys by their position's angle, in float32."""
-    cos_SE, sin_SE = table
+    """Rotates pairs (x0, x1) of queries or keys by their position's angle, in float32.
+
+    Args:
+      x_BSHE: queries or keys; the pairs are neighbours.
+      table: of `rope_table`, for these S positions.
+    Returns:
+      [B, S, H, E] in the dtype of `x_BSHE`: all x0, then all x1.
+    """
+    cos_SHF, sin_SHF = (part_SF[:, None] for part_SF in table)
     x = x_BSHE.astype(jnp.float32)
-    pairs = x.reshape(*x.shape[:-1], -1, 2)
-    turned = jnp.stack([-pairs[..., 1], pairs[..., 0]], axis=-1).reshape(x.shape)
-    out = x * cos_SE[:, None, :] + turned * sin_SE[:, None, :]
-    return out.astype(x_BSHE.dtype)
+    x0, x1 = x[..., ::2], x[..., 1::2]
+    turned = (x0 * cos_SHF - x1 * sin_SHF, x1 * cos_SHF + x0 * sin_SHF)
+    return jnp.concatenate(turned, axis=-1).astype(x_BSHE.dtype)

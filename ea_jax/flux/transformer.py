@@ -272,10 +272,10 @@ def single_stack(
     attention: str = "chunked",
     remat: str = "none",
 ) -> jax.Array:
-    """Runs the single-stream blocks on text and image joined, text first; [B, T + S, D]."""
+    """Runs the single-stream blocks on text and image joined, text first; the image [B, S, D]."""
     name = "single_transformer_blocks"
 
-    def body(joint, weights, lora):
+    def body(joint, weights, lora, first=0):
         block = _block(config, name, weights)
         joint = block(
             joint,
@@ -284,11 +284,14 @@ def single_stack(
             lora=lora,
             gain_BT=gain_BT,
             backend=attention,
+            first=first,
         )
         return _rows(joint), None
 
     adapters = layers.part(lora, name)
-    return run_blocks(body, joint_BSD, weights[name], adapters, remat=remat)[0]
+    last = functools.partial(body, first=inputs.text_BTD.shape[1])
+    joint_BSD, _ = run_blocks(body, joint_BSD, weights[name], adapters, remat=remat, last=last)
+    return joint_BSD[:, -inputs.image_BSD.shape[1] :]
 
 
 def head(
@@ -354,9 +357,8 @@ def velocity(
         weights, config, inputs, columns=columns, reduce=reduce, gain_BT=gain.dual_BT, **how
     )
     joint = _rows(jnp.concatenate([txt, image], axis=1))
-    joint = single_stack(weights, config, inputs, joint, gain_BT=gain.single_BT, **how)
-    out = head(weights, config, joint[:, txt.shape[1] :], inputs.temb_BD, lora=lora)
-    return out, reduced
+    image = single_stack(weights, config, inputs, joint, gain_BT=gain.single_BT, **how)
+    return head(weights, config, image, inputs.temb_BD, lora=lora), reduced
 
 
 def dual_columns(

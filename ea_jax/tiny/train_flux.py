@@ -252,8 +252,8 @@ def velocities(
     image, txt, _ = transformer.dual_stack(flux, config, inputs)
     early = transformer.head({**flux, **weights["early"]}, config, image, inputs.temb_BD)
     joint = jnp.concatenate([txt, image], axis=1)
-    joint = transformer.single_stack(flux, config, inputs, joint)
-    return transformer.head(flux, config, joint[:, txt.shape[1] :], inputs.temb_BD), early
+    image = transformer.single_stack(flux, config, inputs, joint)
+    return transformer.head(flux, config, image, inputs.temb_BD), early
 
 
 def encode(
