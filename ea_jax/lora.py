@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from flax import traverse_util
 
 from ea_jax.flux.adapters import AdapterError, Module, check, count, names, walk
+from ea_jax.runtime.streams import normal
 
 __all__ = [
     "GROUPS",
@@ -99,7 +100,7 @@ def init(key: jax.Array, weights: Any, *, scope: str, rank: int) -> Tree:
     for path in targets(scope, weights):
         *stack, width_in, width_out = kernels[path]
         own_key = jax.random.fold_in(key, zlib.crc32(".".join(path).encode()))
-        A = jax.random.normal(own_key, (*stack, width_in, rank), jnp.float32) / rank
+        A = normal(own_key, (*stack, width_in, rank)) / rank
         tree[path] = {"A": A, "B": jnp.zeros((*stack, rank, width_out), jnp.float32)}
     return traverse_util.unflatten_dict(tree)
 

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import re
 
-from ea_jax.runtime.streams import stream
+import jax
+import numpy as np
+import pytest
+
+from ea_jax.runtime.streams import normal, stream
 
 
 def test_every_key_has_a_stream_of_its_own():
@@ -15,3 +20,17 @@ def test_every_key_has_a_stream_of_its_own():
     for one, other in itertools.combinations(keys, 2):
         assert first[one] != first[other], (one, other)
     assert stream(4, 1).integers(2**63) != first[1,]
+
+
+@pytest.mark.parametrize("shape", [(), (7,), (3, 5), (2, 3, 4, 5)])
+def test_normal_has_jaxs_numbers(shape):
+    key = jax.random.key(3)
+    found, expected = normal(key, shape), jax.random.normal(key, shape)
+    assert found.dtype == expected.dtype
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_normal_is_drawn_in_a_row_whatever_its_shape():
+    program = jax.jit(lambda key: normal(key, (2, 3, 4, 5))).lower(jax.random.key(0)).as_text()
+    assert "120xui32" in program
+    assert not re.search(r"x4x5xui(32|64)", program)

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ea_jax.runtime.streams import normal
+
 PATCH = 2
 
 
@@ -80,5 +82,5 @@ def noise(seeds: Sequence[int], shape_hwC: tuple[int, int, int]) -> jax.Array:
     for seed in seeds:
         if not 0 <= seed < 2**32:
             raise ValueError(f"seed {seed} is out of range; choose one from 0 to 2**32 - 1")
-    draw = jax.vmap(lambda seed: jax.random.normal(jax.random.key(seed), shape_hwC, jnp.float32))
+    draw = jax.vmap(lambda seed: normal(jax.random.key(seed), shape_hwC))
     return draw(jnp.asarray(np.asarray(seeds, np.uint32)))

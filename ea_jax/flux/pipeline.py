@@ -25,6 +25,7 @@ from ea_jax.flux import clip, hub, latents, sampler, t5, tokens, transformer, va
 from ea_jax.flux.schedule import Schedule
 from ea_jax.flux.tokens import Tokens
 from ea_jax.flux.transformer import ColumnGain, Text, Weights
+from ea_jax.runtime.streams import normal
 
 PARTS = ("text_encoder", "text_encoder_2", "vae", "transformer")
 ENCODE_ROWS = 16
@@ -385,5 +386,5 @@ def _encode_images(weights, config, images_BHWC, key):
     z_BhwC = mean
     if key is not None:
         spread = jnp.exp(0.5 * logvar.astype(jnp.float32))
-        z_BhwC = mean + spread * jax.random.normal(key, mean.shape, jnp.float32)
+        z_BhwC = mean + spread * normal(key, mean.shape)
     return ((z_BhwC - config.shift_factor) * config.scaling_factor).astype(dtype)

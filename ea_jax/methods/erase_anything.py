@@ -29,6 +29,7 @@ from ea_jax.flux.transformer import (
 )
 from ea_jax.methods import losses
 from ea_jax.methods.trajectories import denoise, noise_levels, noised
+from ea_jax.runtime.streams import normal
 from ea_jax.settings import LossSettings
 
 Terms = dict[str, jax.Array]
@@ -232,7 +233,7 @@ def upper_step(
     pictures = None
     if kept:
         pictures = jax.tree.map(lambda *rows: jnp.concatenate(rows), *kept.values())
-        noise = jax.random.normal(noise_key, pictures.latent_BSC.shape)
+        noise = normal(noise_key, pictures.latent_BSC.shape)
         t_B = noise_levels(t_key, len(noise), s.loss.t_draw, s.sigmas)
         x_BSC = noised(pictures.latent_BSC, noise, t_B)
 
@@ -308,7 +309,7 @@ def _start(
     """x_t of a lower step: from the pool, fresh noise, or sampled anew down to t."""
     noise_key = jax.random.key(batch.seed)
     shape = (len(batch.member_B), *state.pool_PSC.shape[1:])
-    noise_BSC = jax.random.normal(noise_key, shape, jnp.float32)
+    noise_BSC = normal(noise_key, shape)
     if s.x_t == "resample":
         return denoise(
             lambda x, t: velocity_of(base, state.lora, x, t, text, s)[0],
@@ -330,7 +331,7 @@ def _contrast(lora, base: Weights, batch: Contrast, key: jax.Array, s: StepSetti
     R = batch.latent_RSC.shape[0]
     others = batch.other_columns.idx_BN.shape[0] // R
     noise_key, t_key = jax.random.split(key)
-    noise_RSC = jax.random.normal(noise_key, batch.latent_RSC.shape)
+    noise_RSC = normal(noise_key, batch.latent_RSC.shape)
     frozen = jax.lax.stop_gradient(lora)
     if s.loss.features == "shared":
         t_R = jax.random.uniform(t_key, (R,), minval=s.loss.rsc_t_min)

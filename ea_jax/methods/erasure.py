@@ -28,7 +28,6 @@ from ea_jax import edits, lora
 from ea_jax.concepts import bank as banks
 from ea_jax.concepts import choose, rows
 from ea_jax.concepts.encoding import Encoded
-from ea_jax.concepts.rows import with_synonyms
 from ea_jax.flux.pipeline import Pipeline
 from ea_jax.flux.sharded import apart_on, on_mesh
 from ea_jax.flux.transformer import TransformerConfig
@@ -49,6 +48,7 @@ from ea_jax.runtime.hosts import on_host, require_same
 from ea_jax.runtime.memory import peak_host_bytes
 from ea_jax.runtime.mesh import batch_parts, make_mesh, put, put_rows, sharding
 from ea_jax.runtime.progress import Laps
+from ea_jax.runtime.streams import normal
 from ea_jax.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -176,7 +176,7 @@ class Erasure:
         def stagger(base, text, key):
             frozen = lambda x_PSC, t_P: velocity_of(base, None, x_PSC, t_P, text, s)[0]  # noqa: E731
             shape = (rota.members, *_packed_shape(self.pipeline, self.settings))
-            noise_PSC = jax.random.normal(key, shape, jnp.float32)
+            noise_PSC = normal(key, shape)
             return staggered(frozen, noise_PSC, jnp.array(s.sigmas, jnp.float32), rota)
 
         text = self.batches.bank.text("un", numbers)
@@ -328,7 +328,7 @@ def _encode(
     }
     both = settings.concept.erase == "word_and_synonyms"
     bank = banks.build(
-        with_synonyms(concept) if both else [concept],
+        rows.with_synonyms(concept) if both else [concept],
         choose.recipe(settings),
         preserve=settings.concept.preserve_prompts,
         width=settings.concept.max_tokens,

@@ -31,7 +31,7 @@ from ea_jax.runtime import compiler
 from ea_jax.runtime.fingerprint import checksum
 from ea_jax.runtime.mesh import batch_parts, pad_rows, put, put_rows, sharding
 from ea_jax.runtime.metrics import NonFiniteError
-from ea_jax.runtime.streams import stream
+from ea_jax.runtime.streams import normal, stream
 from ea_jax.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -226,7 +226,7 @@ def _noised(batch: Batch) -> tuple[jax.Array, jax.Array]:
     def one(latent_SC, seed):
         t_key, noise_key = jax.random.split(jax.random.key(seed))
         t = jax.random.uniform(t_key, minval=LOWEST_T)
-        return (1 - t) * latent_SC + t * jax.random.normal(noise_key, latent_SC.shape), t
+        return (1 - t) * latent_SC + t * normal(noise_key, latent_SC.shape), t
 
     return jax.vmap(one)(batch.latent_BSC, batch.seed_B)
 

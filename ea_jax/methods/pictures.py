@@ -29,7 +29,7 @@ from ea_jax.settings import Settings
 
 _log = logging.getLogger(__name__)
 # Changes when the same inputs would give other pictures.
-VERSION = 6
+VERSION = 7
 # Training draws its seeds from here on; those of grids and of the evaluation are smaller.
 FIRST_SEED = 2**31
 _OF_CONCEPT, _TO_KEEP = 101, 102
