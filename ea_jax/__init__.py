@@ -7,8 +7,8 @@ Arrays carry their dimensions as a suffix; scalars and pytrees carry none.
 | B | batch |
 | S | sequence: image tokens (packed 2 x 2 latents), or text and image where a docstring says so |
 | T | text tokens |
-| Q | queries of an attention, text first, then image |
-| K | keys of an attention, in the same order |
+| Q | queries of an attention: text first, then image; or image alone |
+| K | keys of an attention: text first, then image |
 | N | columns of the concept: its token positions in a prompt, padded to a fixed width |
 | H | attention heads |
 | E | width of one head |

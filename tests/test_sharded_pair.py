@@ -15,6 +15,7 @@ from toy_steps import Inputs, settings
 
 from ea_jax import lora
 from ea_jax.flux import axes
+from ea_jax.flux.stack import apart
 from ea_jax.flux.transformer import TransformerConfig, init_weights
 from ea_jax.methods.erase_anything import State, lower_step, upper_step
 from ea_jax.runtime.flops import count_flops
@@ -37,7 +38,7 @@ TERMS = {"esd": 1.0, "attn": 1.0, "lora": 1.0, "keep": 1.0, "rsc": 0.1}
 BASE = init_weights(MODEL, jax.random.key(0))
 
 
-def pairs(shape, count, optimiser):
+def pairs(shape, count, optimiser, base=BASE):
     """Terms of each pair, and the LoRA after the last, on a mesh (data, fsdp, tensor)."""
     mesh = make_mesh(dict(zip(("data", "fsdp", "tensor"), shape, strict=True)))
     whole = sharding(mesh, ())
@@ -51,7 +52,7 @@ def pairs(shape, count, optimiser):
     found = []
     with jax.set_mesh(mesh):
         state = jax.device_put(state, whole)
-        base = jax.device_put(BASE, axes.shardings(mesh, BASE))
+        base = jax.device_put(base, axes.shardings(mesh, base))
         steps = [
             jax.jit(
                 functools.partial(fn, settings=s, optimiser=optimiser),
@@ -74,10 +75,14 @@ def alone():
     return pairs((1, 1, 1), 1, optax.sgd(1.0)), pairs((1, 1, 1), 20, optax.adamw(1e-3))
 
 
-@pytest.mark.parametrize("shape", MESHES, ids=str)
-def test_every_mesh_has_the_losses_and_gradients_of_one_device(alone, shape):
+@pytest.mark.parametrize(
+    ("shape", "base"),
+    [*((shape, BASE) for shape in MESHES), pytest.param((2, 2, 2), apart(BASE), id="apart")],
+    ids=lambda value: str(value) if isinstance(value, tuple) else "",
+)
+def test_every_mesh_has_the_losses_and_gradients_of_one_device(alone, shape, base):
     (expected, expected_lora), _ = alone
-    found, found_lora = pairs(shape, 1, optax.sgd(1.0))
+    found, found_lora = pairs(shape, 1, optax.sgd(1.0), base)
     for a, b in zip(found, expected, strict=True):
         assert a.keys() == b.keys()
         for name in a:

@@ -52,7 +52,7 @@ class Columns(struct.PyTreeNode):
 
 
 def joint_attention(
-    q_BSHE: jax.Array,
+    q_BQHE: jax.Array,
     k_BSHE: jax.Array,
     v_BSHE: jax.Array,
     columns: Columns | None = None,
@@ -62,7 +62,7 @@ def joint_attention(
     """Softmax attention without a mask; optionally the columns of some keys.
 
     Args:
-      q_BSHE, k_BSHE, v_BSHE: queries, keys, values, any float dtype; logits and softmax are
+      q_BQHE, k_BSHE, v_BSHE: queries, keys, values, any float dtype; logits and softmax are
         float32. There may be fewer queries than keys.
       columns: keys whose softmax columns are returned.
       backend: `full` writes the map out; `chunked` holds it for 512 queries at a time and
@@ -71,12 +71,12 @@ def joint_attention(
         included, up to the rounding of the inputs' dtype.
     Returns:
       The attention's output [B, Q, H, E] in v's dtype, and the columns [B, H, Q, N] float32 in
-      [0, 1], Q the number of queries; or None.
+      [0, 1], or None.
     Raises:
       ValueError: unknown backend, or one that these devices or this dtype can't have.
     """
     check_backend(backend)
-    return _BACKENDS[backend](q_BSHE, k_BSHE, v_BSHE, columns)
+    return _BACKENDS[backend](q_BQHE, k_BSHE, v_BSHE, columns)
 
 
 def check_backend(name: str) -> None:
@@ -146,24 +146,24 @@ def _columns(q, k, lse_BHQ, columns, *, scale):
 
 
 def _chunked(q, k, v, columns):
-    B, S, H, E = q.shape
-    if S <= QUERY_CHUNK:
+    B, Q, H, E = q.shape
+    if Q <= QUERY_CHUNK:
         return _full(q, k, v, columns)
-    chunks = -(-S // QUERY_CHUNK)
-    width = -(-S // chunks)  # even chunks: least padding
-    padded = jnp.pad(q, ((0, 0), (0, chunks * width - S), (0, 0), (0, 0)))
+    chunks = -(-Q // QUERY_CHUNK)
+    width = -(-Q // chunks)  # even chunks: least padding
+    padded = jnp.pad(q, ((0, 0), (0, chunks * width - Q), (0, 0), (0, 0)))
     q_CBQHE = jnp.moveaxis(padded.reshape(B, chunks, width, H, E), 1, 0)
     one = jax.checkpoint(functools.partial(_chunk, k=k, v=v, columns=columns))
     out_CBQHE, cols_CBHQN = jax.lax.map(one, q_CBQHE)
-    out = jnp.moveaxis(out_CBQHE, 0, 1).reshape(B, chunks * width, H, E)[:, :S]
+    out = jnp.moveaxis(out_CBQHE, 0, 1).reshape(B, chunks * width, H, E)[:, :Q]
     if columns is None:
         return out, None
-    cols = jnp.moveaxis(cols_CBHQN, 0, 2).reshape(B, H, chunks * width, -1)[:, :, :S]
+    cols = jnp.moveaxis(cols_CBHQN, 0, 2).reshape(B, H, chunks * width, -1)[:, :, :Q]
     return out, cols
 
 
 def _square(kernel):
-    """A kernel that has as many queries as keys, given zeros for those that lack."""
+    """A kernel that takes as many queries as keys: zeros are added, and their rows dropped."""
 
     def attend(q, k, v, columns):
         Q = q.shape[1]

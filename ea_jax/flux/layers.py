@@ -195,10 +195,10 @@ class Attention(nnx.Module):
         self.norm_k = _qk_norm(width // heads, rngs)
 
     def image_qkv(
-        self, x_BSD: jax.Array, lora: Adapters | None, *, first: int = 0
+        self, x_BSD: jax.Array, lora: Adapters | None, *, start: int = 0
     ) -> tuple[jax.Array, ...]:
-        """Queries of rows `first` on, keys and values of all."""
-        q = _heads(project(self.to_q, x_BSD[:, first:], lora, "to_q"), self.heads)
+        """Queries of rows `start` on, keys and values of all."""
+        q = _heads(project(self.to_q, x_BSD[:, start:], lora, "to_q"), self.heads)
         k = _heads(project(self.to_k, x_BSD, lora, "to_k"), self.heads)
         v = _heads(project(self.to_v, x_BSD, lora, "to_v"), self.heads)
         return self.norm_q(q), self.norm_k(k), v
@@ -216,7 +216,7 @@ def _attend(qkv, rope, columns, gain_BT, backend):
     Where there are fewer queries than keys, they are those of the last positions.
     """
     q, k, v = qkv
-    rope_q = tuple(part[k.shape[1] - q.shape[1] :] for part in rope)
+    rope_q = tuple(table_SP[k.shape[1] - q.shape[1] :] for table_SP in rope)
     if gain_BT is not None:
         # P with its columns scaled, times V, is P times V with its rows scaled.
         text = v[:, : gain_BT.shape[1]] * gain_BT[:, :, None, None].astype(v.dtype)
@@ -291,13 +291,13 @@ class SingleBlock(nnx.Module):
         lora: Adapters | None = None,
         gain_BT: jax.Array | None = None,
         backend: str = "chunked",
-        first: int = 0,
+        start: int = 0,
     ) -> jax.Array:
-        """Returns the stream's rows `first` on; those before it are only attended to."""
+        """Returns the stream's rows `start` on; those before it are only attended to."""
         shift, scale, gate = self.norm(temb_BD, part(lora, "norm"))
         x = modulate(joint_BSD, shift, scale)
-        qkv = self.attn.image_qkv(x, part(lora, "attn"), first=first)
-        joint_BSD, x = joint_BSD[:, first:], x[:, first:]
+        qkv = self.attn.image_qkv(x, part(lora, "attn"), start=start)
+        joint_BSD, x = joint_BSD[:, start:], x[:, start:]
         attended, _ = _attend(qkv, rope, None, gain_BT, backend)
         hidden = jax.nn.gelu(project(self.proj_mlp, x, lora, "proj_mlp"), approximate=True)
         both = jnp.concatenate([attended, hidden], axis=-1)

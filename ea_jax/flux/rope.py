@@ -28,7 +28,7 @@ def rope_table(
         head width.
       theta: base of the frequencies.
     Returns:
-      Two float32 arrays [S, E / 2], S = text_length + rows * columns, E the head width.
+      Two float32 arrays [S, P], S = text_length + rows * columns, P pairs of a head.
     """
     rows, columns = grid
     ids_S3 = np.zeros((text_length + rows * columns, 3))
@@ -38,8 +38,8 @@ def rope_table(
     for axis, width in enumerate(axes_dims):
         frequencies = theta ** -(np.arange(0, width, 2, dtype=np.float64) / width)
         angles.append(ids_S3[:, axis, None] * frequencies)
-    angle_SF = np.concatenate(angles, axis=1)
-    return np.cos(angle_SF).astype(np.float32), np.sin(angle_SF).astype(np.float32)
+    angle_SP = np.concatenate(angles, axis=1)
+    return np.cos(angle_SP).astype(np.float32), np.sin(angle_SP).astype(np.float32)
 
 
 def rotate(x_BSHE: jax.Array, table: tuple[jax.Array, jax.Array]) -> jax.Array:
@@ -51,8 +51,8 @@ def rotate(x_BSHE: jax.Array, table: tuple[jax.Array, jax.Array]) -> jax.Array:
     Returns:
       [B, S, H, E] in the dtype of `x_BSHE`: all x0, then all x1.
     """
-    cos_SHF, sin_SHF = (part_SF[:, None] for part_SF in table)
+    cos_S1P, sin_S1P = (half_SP[:, None] for half_SP in table)
     x = x_BSHE.astype(jnp.float32)
     x0, x1 = x[..., ::2], x[..., 1::2]
-    turned = (x0 * cos_SHF - x1 * sin_SHF, x1 * cos_SHF + x0 * sin_SHF)
+    turned = (x0 * cos_S1P - x1 * sin_S1P, x1 * cos_S1P + x0 * sin_S1P)
     return jnp.concatenate(turned, axis=-1).astype(x_BSHE.dtype)

@@ -51,7 +51,7 @@ def run_blocks(
     lora: Any,
     *,
     remat: str,
-    last: Callable[[Any, Any, Any], tuple[Any, Any]] | None = None,
+    last_body: Callable[[Any, Any, Any], tuple[Any, Any]] | None = None,
 ) -> tuple[Any, Any]:
     """Runs one block after another.
 
@@ -61,8 +61,8 @@ def run_blocks(
       weights: of all blocks, stacked, or a tuple of each block's.
       lora: adapters of all blocks, stacked; or None.
       remat: what a backward pass computes again: `none`, `block`, or all but products (`dots`).
-      last: what runs the last block in the place of `body`, where blocks are apart: it may leave
-        out what is not read after it.
+      last_body: runs the last block in the place of `body`, where blocks are apart; it may leave
+        out what is not read after it, also of the carry.
     Returns:
       The last carry, and what the blocks left, stacked.
     Raises:
@@ -77,14 +77,14 @@ def run_blocks(
     if remat in policies:
         # The scan already keeps a block's recomputation apart from its first run.
         wrap = functools.partial(jax.checkpoint, policy=policies[remat], prevent_cse=apart)
-        body, last = wrap(body), last and wrap(last)
+        body, last_body = wrap(body), last_body and wrap(last_body)
     elif remat != "none":
         raise ValueError(f"remat {remat!r} is unknown; choose from ['none', 'block', 'dots']")
     if not apart:
         return jax.lax.scan(lambda carry, layer: body(carry, *layer), carry, (weights, lora))
     outs = []
     for index, block in enumerate(weights):
-        run = last if last is not None and index == len(weights) - 1 else body
+        run = last_body if last_body and index == len(weights) - 1 else body
         carry, out = run(_border(carry), block, jax.tree.map(lambda x, i=index: x[i], lora))
         outs.append(out)
     return carry, jax.tree.map(lambda *xs: jnp.stack(xs), *outs)

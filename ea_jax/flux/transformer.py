@@ -272,10 +272,10 @@ def single_stack(
     attention: str = "chunked",
     remat: str = "none",
 ) -> jax.Array:
-    """Runs the single-stream blocks on text and image joined, text first; the image [B, S, D]."""
+    """Runs the single-stream blocks on text and image joined, text first; returns the image."""
     name = "single_transformer_blocks"
 
-    def body(joint, weights, lora, first=0):
+    def body(joint, weights, lora, start=0):
         block = _block(config, name, weights)
         joint = block(
             joint,
@@ -284,14 +284,14 @@ def single_stack(
             lora=lora,
             gain_BT=gain_BT,
             backend=attention,
-            first=first,
+            start=start,
         )
         return _rows(joint), None
 
     adapters = layers.part(lora, name)
-    last = functools.partial(body, first=inputs.text_BTD.shape[1])
-    joint_BSD, _ = run_blocks(body, joint_BSD, weights[name], adapters, remat=remat, last=last)
-    return joint_BSD[:, -inputs.image_BSD.shape[1] :]
+    last = functools.partial(body, start=inputs.text_BTD.shape[1])
+    joint_BSD, _ = run_blocks(body, joint_BSD, weights[name], adapters, remat=remat, last_body=last)
+    return joint_BSD[:, -inputs.image_BSD.shape[1] :]  # a scan keeps the text's rows
 
 
 def head(

@@ -19,8 +19,8 @@ def stream(seed: int, *key: int) -> np.random.Generator:
 
 
 def normal(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """`jax.random.normal(key, shape)` in float32, the same numbers.
+    """`jax.random.normal(key, shape)` in float32, up to the rounding of the program it is in.
 
-    They are drawn in a row: for a CPU, XLA takes ten times as long to compile four axes.
+    Drawn in a row: for a CPU, XLA takes ten times as long to compile four axes.
     """
     return jax.random.normal(key, (math.prod(shape),), jnp.float32).reshape(shape)

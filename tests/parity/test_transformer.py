@@ -32,6 +32,7 @@ DEV = {
 }
 SCHNELL = {**DEV, "guidance_embeds": False}
 T = 7
+HALF = ColumnGain(jnp.full((2, T), 0.5), jnp.full((2, T), 0.5))
 
 
 @dataclasses.dataclass
@@ -130,13 +131,16 @@ def test_norms_divide_by_the_same_epsilon(tmp_path):
     assert relative(small.velocity(), small.diffusers_velocity()) < 1e-4
 
 
-@pytest.mark.parametrize("options", [{}, {"attention": "full"}, {"remat": "block"}])
+@pytest.mark.parametrize(
+    "options", [{}, {"attention": "full"}, {"remat": "block"}, {"column_gain": HALF}]
+)
 @pytest.mark.parametrize("blocks", ["stacked", "apart", "with transposes"])
 def test_every_path_agrees_with_the_scan(dev, options, blocks):
     weights = dev.weights
     if blocks != "stacked":
         weights = apart(weights, transposes=blocks == "with transposes")
-    assert relative(dev.velocity(weights, **options), dev.velocity()) < 1e-5
+    gain = {"column_gain": options["column_gain"]} if "column_gain" in options else {}
+    assert relative(dev.velocity(weights, **options), dev.velocity(**gain)) < 1e-5
 
 
 def test_bfloat16_is_as_close_as_bfloat16_rounding(dev, tmp_path):
