@@ -120,3 +120,12 @@ def test_a_batch_that_divides_is_left_alone() -> None:
 def test_arrays_with_different_rows_are_no_batch() -> None:
     with pytest.raises(ValueError, match="one number of rows"):
         meshes.pad_rows({"x": jnp.ones(3), "y": jnp.ones(4)}, 2)
+
+
+def test_a_batch_for_one_device_stays_in_host_memory_until_a_program_takes_it() -> None:
+    batch = {"rows": np.ones((4, 3)), "seed": np.uint32(1)}
+    kept = meshes.put_rows(meshes.make_mesh({}), batch)
+    assert all(isinstance(leaf, np.ndarray) for leaf in kept.values())
+    split = meshes.put_rows(meshes.make_mesh({"data": 2}), batch)
+    assert split["rows"].sharding.spec == PartitionSpec(("data", "fsdp"))
+    assert split["seed"].sharding.spec == PartitionSpec()

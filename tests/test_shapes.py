@@ -28,6 +28,7 @@ def test_they_are_those_of_the_arrays_that_the_steps_are_given(dev_folder, tmp_p
     config.sample.steps = 2
     config.data.cache = str(tmp_path)
     config.data.inversions = 0
+    config.mesh.fsdp = 2  # on one device a batch stays in host memory, without a sharding
     run = erasure.prepare(settings.from_config(config))
     side = config.model.resolution
     given = shapes(
