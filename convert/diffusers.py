@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from convert import files, layouts, trees
+from convert import disk, files, layouts, trees
 from convert.files import Stored, WeightsError
 
 MAX_SHARD_BYTES = 10_000_000_000
@@ -71,17 +71,11 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
       WeightsError: no such file, or not a JSON object.
     """
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         raise WeightsError(
             f"{path} does not exist; give the folder of a FLUX.1 pipeline in diffusers' layout"
-        ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise WeightsError(f"{path} is not JSON ({error}); download it again") from None
-    if not isinstance(fields, dict):
-        raise WeightsError(f"{path} holds no JSON object; download it again")
-    return fields
+        )
+    return disk.read_json(path, way_out="download it again", error=WeightsError)
 
 
 def load(

@@ -11,13 +11,14 @@ import dataclasses
 import json
 import math
 import os
-import secrets
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+
+from convert.disk import FileError, draft
 
 _DTYPES = {
     "F64": np.dtype(np.float64),
@@ -37,7 +38,7 @@ _WRITE_ORDER = ["I64", "F64", "F32", "I32", "BF16", "F16", "I16", "I8", "U8", "B
 _MAX_HEADER_BYTES = 100_000_000
 
 
-class WeightsError(ValueError):
+class WeightsError(FileError):
     """Files that do not hold the weights that were asked for. One line: what, and the way out."""
 
 
@@ -189,29 +190,18 @@ def write(
         }
     head = json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode()
     head += b" " * (-len(head) % 8)
-    # A name of its own: two runs may share a cache.
-    partial = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
-    try:
-        with partial.open("wb") as file:
-            file.write(len(head).to_bytes(8, "little") + head)
-            for name in names:
-                array = np.asarray(fetch(name), order="C")
-                if array.shape != tuple(specs[name].shape) or array.dtype != specs[name].dtype:
-                    raise ValueError(
-                        f"tensor {name!r} is {array.dtype}{array.shape}, announced as "
-                        f"{np.dtype(specs[name].dtype)}{tuple(specs[name].shape)}"
-                    )
-                file.write(array.reshape(-1).view(np.uint8).data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        raise OSError(
-            f"{error.strerror or error}; {path} was not written: free some space, or choose "
-            "another folder"
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)
+    with draft(path) as unfinished, unfinished.open("wb") as file:
+        file.write(len(head).to_bytes(8, "little") + head)
+        for name in names:
+            array = np.asarray(fetch(name), order="C")
+            if array.shape != tuple(specs[name].shape) or array.dtype != specs[name].dtype:
+                raise ValueError(
+                    f"tensor {name!r} is {array.dtype}{array.shape}, announced as "
+                    f"{np.dtype(specs[name].dtype)}{tuple(specs[name].shape)}"
+                )
+            file.write(array.reshape(-1).view(np.uint8).data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:

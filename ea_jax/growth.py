@@ -26,6 +26,7 @@ from absl import app, flags
 from jax.sharding import Mesh
 from ml_collections import config_flags
 
+from convert.disk import draft
 from ea_jax import settings as sections
 from ea_jax.aot import abstract
 from ea_jax.methods import erasure
@@ -38,7 +39,6 @@ from ea_jax.runtime.flops import count_flops
 from ea_jax.runtime.hlo import Hlo
 from ea_jax.runtime.mesh import make_mesh
 from ea_jax.runtime.program import one_line_errors, start_logging
-from ea_jax.runtime.writing import draft
 from ea_jax.settings import Settings
 
 FLAGS = flags.FLAGS

@@ -9,11 +9,11 @@ import numpy as np
 from absl import app, flags
 from PIL import Image
 
+from convert.disk import draft
 from ea_jax import edits
 from ea_jax.flux.pipeline import Pipeline
 from ea_jax.runtime.command_line import parse_flags
 from ea_jax.runtime.program import one_line_errors, start_logging
-from ea_jax.runtime.writing import draft
 
 FLAGS = flags.FLAGS
 log = logging.getLogger(__name__)

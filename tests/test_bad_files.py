@@ -158,7 +158,7 @@ def test_a_folder_without_safetensors_says_what_is_there(folder):
         ),
         ('{"architectures": ["T5EncoderModel"]}', "a T5EncoderModel, not a FluxTransformer"),
         ("{}", "describes a None"),
-        ("[]", "holds no JSON object"),
+        ("[]", "holds a list ([]), not an object"),
         ("{", "is not JSON"),
     ],
 )

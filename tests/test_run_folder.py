@@ -56,7 +56,7 @@ def test_a_json_file_is_as_readable_as_any_other(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_names_the_file(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match=r"Not a directory; .*run/config\.json was not written: free"):
+    with pytest.raises(OSError, match=r"run/config\.json was not written: .*file is a file, not"):
         claim(tmp_path / "file" / "run", CONFIG)
 
 

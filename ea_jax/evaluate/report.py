@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from convert.disk import draft
 from ea_jax.evaluate.metrics import Rate
-from ea_jax.runtime.writing import draft
 
 _MEANING = {
     "Acc_e": "the concept is still there (low is good)",

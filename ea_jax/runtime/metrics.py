@@ -20,7 +20,7 @@ from tensorboardX import summary
 from tensorboardX.proto import event_pb2 as generated
 from tensorboardX.record_writer import RecordWriter
 
-from ea_jax.runtime.writing import draft, reported
+from convert.disk import draft, reported
 
 event_pb2: Any = generated  # made as it is imported: no checker knows its classes
 

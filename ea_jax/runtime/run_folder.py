@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ea_jax.runtime.writing import draft, reported
+from convert.disk import draft, reported
 
 CONFIG = "config.json"
 
