@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import os
 import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -57,6 +58,23 @@ def draft(path: str | Path) -> Iterator[Path]:
             # Where the folder can't be written to, there is nothing to remove either.
             with contextlib.suppress(OSError):
                 unfinished.unlink()
+
+
+def require_writable(path: str | Path) -> None:
+    """Raises OSError where a file can't be written, before the work that would be lost.
+
+    Args:
+      path: of the file; it and the folders above it may be absent.
+    """
+    path = Path(path)
+    with reported(path):
+        there = next(above for above in (path, *path.absolute().parents) if above.exists())
+        if there == path and path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if there != path and not there.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        if not os.access(there, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def read_json(

@@ -10,8 +10,10 @@ as it was made; without one, an edit is used at the strength that its maker reco
 from __future__ import annotations
 
 import dataclasses
+import json
+import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +22,21 @@ import jax.numpy as jnp
 from flax import traverse_util
 
 import convert.peft
+from convert.disk import draft, entry, read_json
 from convert.files import WeightsError
 from ea_jax import lora as adapters
 from ea_jax.flux.adapters import AdapterError, Module, kernel_shapes, walk
+from ea_jax.runtime.fingerprint import base_hash
 
 # The name that diffusers' `load_lora_weights` looks for in a folder.
 LORA_FILE = "pytorch_lora_weights.safetensors"
 # diffusers can't read these; `ea_jax.merge` folds them into a folder that it can.
 DELTA_FILE = "weight_deltas.safetensors"
+# In a pipeline's folder: the edits that its weights hold.
+MERGED_FILE = "merged_edits.json"
 
 Tree = dict[str, Any]
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,10 +80,17 @@ class Edit:
             )
         return self.scaled(strength)[0]
 
-    def scaled(self, strength: float | None = None) -> tuple[Tree, Tree]:
-        """Adapters and deltas with a strength folded in; None takes the recommended one, or 1."""
+    def used_strength(self, strength: float | None = None) -> float:
+        """A strength, or for None the recommended one, or 1; ValueError for NaN or Inf."""
         if strength is None:
             strength = 1.0 if self.strength is None else self.strength
+        if not math.isfinite(strength):
+            raise ValueError(f"strength {strength} is NaN or Inf; 1 is the edit as it was made")
+        return strength
+
+    def scaled(self, strength: float | None = None) -> tuple[Tree, Tree]:
+        """Adapters and deltas with a strength folded in; None takes the recommended one, or 1."""
+        strength = self.used_strength(strength)
         deltas = {
             (*path, "kernel"): strength * layer["kernel"] for path, layer in walk(self.deltas)
         }
@@ -98,6 +112,10 @@ class Edit:
         for path, layer in walk(deltas):
             added[path] = added.get(path, 0) + jnp.asarray(layer["kernel"], jnp.float32)
         return added
+
+    def digest(self) -> str:
+        """Hash of its adapters and deltas as a file holds them, rounded to bfloat16."""
+        return base_hash({"adapters": self.adapters, "deltas": self.deltas})
 
     def check(self, weights: Tree) -> int:
         """Number of layers that it changes in this model, blocks counted one by one.
@@ -159,6 +177,68 @@ def load(source: str | Path) -> Edit:
     facts = {name: metadata.pop(key, None) for name, key in _FACTS.items()}
     strength = _number(metadata.pop(_STRENGTH, None), path)
     return Edit(lora, deltas, strength=strength, more=metadata, **facts)
+
+
+def check_base(edit: Edit, folder: str | Path, base: Callable[[], str]) -> None:
+    """Compares the model that an edit was made on with the one that it is used on.
+
+    Another base is logged as a warning: an edit may well work on a model's relatives.
+
+    Args:
+      edit: to be used.
+      folder: of the pipeline; what was merged into it is listed there.
+      base: gives the `base_hash` of its transformer; not called where the edit names none.
+    Raises:
+      AdapterError: the edit is merged into these weights already, and would be used twice.
+    """
+    held = merged(folder)
+    digest = edit.digest()
+    if any(record.get("digest") == digest for record in held):
+        raise AdapterError(
+            f"{folder} holds the edit of {edit.concept!r} already, merged into its weights; use "
+            "the folder without the edit, or the edit on the model that it was made on"
+        )
+    if edit.base is not None and edit.base != (found := base()):
+        names = ", ".join(repr(record.get("concept")) for record in held)
+        besides = f" (with {names} merged into it)" if held else ""
+        _log.warning(
+            "the edit of %r was made on weights with hash %s, and those of %s%s have %s: see "
+            "whether it still does what it should",
+            edit.concept,
+            edit.base,
+            folder,
+            besides,
+            found,
+        )
+
+
+def merged(folder: str | Path) -> list[Tree]:
+    """What was merged into a pipeline's weights, an entry for each edit; empty for most.
+
+    Raises:
+      FileError: `MERGED_FILE` is damaged.
+    """
+    path = Path(folder) / MERGED_FILE
+    if not path.exists():
+        return []
+    way_out = "delete it if the folder's weights are as they were published"
+    record = read_json(path, way_out=way_out)
+    listed = entry(record, "edits", list, where=path, way_out=way_out)
+    return [record for record in listed if isinstance(record, dict)]
+
+
+def save_merged(folder: str | Path, edit: Edit, strength: float, *, before: list[Tree]) -> None:
+    """Writes the list that `merged` reads: what was there before, and this edit."""
+    record = {
+        "digest": edit.digest(),
+        "concept": edit.concept,
+        "preset": edit.preset,
+        "base": edit.base,
+        "strength": strength,
+    }
+    with draft(Path(folder) / MERGED_FILE) as unfinished:
+        text = json.dumps({"edits": [*before, record]}, indent=2)
+        unfinished.write_text(f"{text}\n", encoding="utf-8")
 
 
 def summed(edits: Sequence[Edit], strengths: Sequence[float] | None = None) -> Edit:

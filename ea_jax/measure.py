@@ -8,24 +8,24 @@ The same exam as at the end of training: base and erased, the same prompts and s
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-from absl import app, flags
 
+from convert.disk import require_writable
 from ea_jax import edits, settings
+from ea_jax.arguments import Parser, number, text
 from ea_jax.evaluate import outputs
 from ea_jax.exam import exam_for
+from ea_jax.flux.tokens import MAX_T5_LENGTH
 from ea_jax.methods import erasure
 from ea_jax.runtime import compiler, memory, run_folder
-from ea_jax.runtime.command_line import parse_flags
 from ea_jax.runtime.program import one_line_errors, start_logging
 
-FLAGS = flags.FLAGS
 log = logging.getLogger(__name__)
 Changes = Mapping[str, Mapping[str, Any]]
 
@@ -56,11 +56,13 @@ def measure(
     edit = edits.load(folder)
     if edit.deltas:
         raise ValueError(f"{folder} changes whole kernels, and only a LoRA can be measured again")
-    config = json.loads((folder / run_folder.CONFIG).read_text(encoding="utf-8"))
+    require_writable(Path(out) / run_folder.CONFIG)
+    config = run_folder.read_config(folder)
     # On the first device, however many it was trained on.
     config["mesh"] = {"data": 1, "fsdp": 1, "tensor": 1}
     for section, values in (changes or {}).items():
-        config[section].update(values)
+        config[section] = {**config.get(section, {}), **values}
+    edit.used_strength(strength)
     asked = settings.from_config(config)
     compiler.keep_programs(asked.data.cache)
     exam = exam_for(asked)
@@ -71,7 +73,8 @@ def measure(
     run_folder.claim(out, {**config, "strength": strength})
     painted = [probe.prompt for probe in exam.probes]
     job = erasure.prepare(asked, painted=painted, to_train=False)
-    if edit.base not in (None, job.base):
+    # `job.base` is what LoRAs carried before their hash was that of any precision.
+    if edit.base not in (None, job.base, job.base_hash):
         raise ValueError(
             f"the LoRA in {folder} was made on weights with hash {edit.base}, and those of "
             f"{asked.model.path} have {job.base}; measure it on its own"
@@ -88,24 +91,32 @@ def measure(
         )
 
 
-def main(_: list[str]) -> None:
-    start_logging()
+def main(arguments: Sequence[str]) -> None:
+    """The command line."""
+    parser = Parser("ea_jax.measure", "Measures a finished run's LoRA again.")
+    parser.add("--run", rule=text, required=True, help="folder of a finished run")
+    parser.add("--out", rule=text, required=True, help="folder for results.json and results.md")
+    parser.add("--strength", rule=number(), help="of the LoRA; its recommended one by default")
+    parser.add(
+        "--text_length",
+        rule=number(int, low=2, high=MAX_T5_LENGTH),
+        help="T5 tokens; the run's own by default",
+    )
+    parser.add(
+        "--pictures", rule=number(int, low=1), help="for each number; the run's own by default"
+    )
+    given = parser.parse_args(arguments)
     changes: dict[str, dict[str, Any]] = {"model": {}, "sample": {}}
-    if FLAGS.text_length is not None:
-        changes["model"]["text_length"] = FLAGS.text_length
-    if FLAGS.pictures is not None:
-        changes["sample"]["eval_pictures"] = FLAGS.pictures
+    if given.text_length is not None:
+        changes["model"]["text_length"] = given.text_length
+    if given.pictures is not None:
+        changes["sample"]["eval_pictures"] = given.pictures
+    start_logging()
     with one_line_errors():
         memory.keep_freed()
-        table = measure(FLAGS.run, FLAGS.out, strength=FLAGS.strength, changes=changes)
-        log.info("%s\n%s", FLAGS.out, table)
+        table = measure(given.run, given.out, strength=given.strength, changes=changes)
+        log.info("%s\n%s", given.out, table)
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("run", None, "folder of a finished run")
-    flags.DEFINE_string("out", None, "folder to write results.json and results.md to")
-    flags.DEFINE_float("strength", None, "of the LoRA; its recommended one by default")
-    flags.DEFINE_integer("text_length", None, "T5 tokens; the run's own by default")
-    flags.DEFINE_integer("pictures", None, "for each number; the run's own by default")
-    flags.mark_flags_as_required(["run", "out"])
-    app.run(main, flags_parser=parse_flags)
+    main(sys.argv[1:])

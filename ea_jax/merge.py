@@ -8,25 +8,32 @@ edit that is left loose keeps its slider: merge only where that doesn't matter.
 
 from __future__ import annotations
 
-import argparse
+import functools
 import logging
-import math
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 import convert.diffusers
 import convert.peft
 from convert import files, layouts, trees
+from convert.disk import require_writable
 from convert.files import Stored, WeightsError
 from ea_jax import edits
+from ea_jax.arguments import Parser, number, text
 from ea_jax.edits import Edit
 from ea_jax.flux import hub
-from ea_jax.flux.adapters import walk
+from ea_jax.flux.adapters import AdapterError, walk
 from ea_jax.flux.transformer import TransformerConfig, abstract_weights
+from ea_jax.runtime.fingerprint import Sums, base_hash, leaf_sums
+from ea_jax.runtime.metrics import NonFiniteError
+from ea_jax.runtime.program import one_line_errors, start_logging
 
 _log = logging.getLogger(__name__)
 
@@ -45,8 +52,9 @@ def merge_folder(
       Number of layers that were changed.
     Raises:
       FileExistsError: `out` holds something.
-      ValueError: not a FLUX pipeline, an edit that doesn't fit it, a strength that isn't finite;
-        nothing is written.
+      ValueError: not a FLUX pipeline; an edit that doesn't fit it, that its weights hold already,
+        or that would change nothing; a strength that isn't finite. Nothing is written.
+      NonFiniteError: a kernel would hold NaN or Inf; nothing is written.
       OSError: the disk is full; nothing is left behind.
     """
     source, out = hub.locate(model, ["model_index.json", "*/*"]), Path(out)
@@ -54,11 +62,11 @@ def merge_folder(
         raise FileExistsError(f"{out} is not an empty folder; delete it, or choose another --out")
     if source.resolve() in (out.resolve(), *out.resolve().parents):
         raise FileExistsError(f"{out} lies inside {source}; choose an --out outside of it")
-    if strength is not None and not math.isfinite(strength):
-        raise ValueError(f"strength {strength} is no finite number; 1 is the edit as it was made")
     config = TransformerConfig.from_json(convert.diffusers.read_config(source, "transformer"))
     template = abstract_weights(config)
     edit.check(template)
+    require_writable(out.parent / "merged")
+    edits.check_base(edit, source, lambda: _base_hash(source, template))
     changes, shards = _changes(edit, strength), _shards(source)
     _, shapes = trees.plan(template, layouts.TRANSFORMER)
     trees.check(files.headers(shards), shapes, str(source / "transformer"))
@@ -66,6 +74,17 @@ def merge_folder(
     out.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     unfinished = work / out.name
+    changed: set[str] = set()
+
+    def merged(name: str, place: Stored) -> np.ndarray:
+        before = files.read(place)
+        if name not in changes:
+            return before
+        after = _added(before, changes[name](), name)
+        if not np.array_equal(before, after):
+            changed.add(name)
+        return after
+
     try:
         _copy_others(source, unfinished)
         for path in shards:
@@ -74,43 +93,54 @@ def merge_folder(
             files.write(
                 unfinished / "transformer" / path.name,
                 stored,
-                lambda name, stored=stored: _changed(stored[name], changes.get(name)),
+                lambda name, stored=stored: merged(name, stored[name]),
                 metadata,
             )
+        used = edit.used_strength(strength)
+        if not changed:
+            raise AdapterError(
+                f"nothing would change: at strength {used:g} the edit's changes of {len(changes)} "
+                f"layers are all lost in rounding to the model's precision; raise the strength"
+            )
+        edits.save_merged(unfinished, edit, used, before=edits.merged(source))
         unfinished.replace(out)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    return len(changes)
+    if len(changed) < len(changes):
+        _log.warning(
+            "%d of the edit's %d layers stay as they were: the change is lost in rounding",
+            len(changes) - len(changed),
+            len(changes),
+        )
+    return len(changed)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str]) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ea_jax.merge", description="Folds an edit into a FLUX pipeline's folder."
-    )
-    parser.add_argument("--model", required=True, help="folder, flux-tiny, or hub id")
-    parser.add_argument("--lora", required=True, help="run folder or safetensors file")
-    parser.add_argument("--out", required=True, help="folder to write; absent or empty")
-    parser.add_argument("--strength", type=float, help="default: the recommended one, or 1")
-    args = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        edit = edits.load(args.lora)
-        layers = merge_folder(args.model, edit, args.out, strength=args.strength)
-    except (ValueError, OSError) as error:
-        parser.exit(1, f"error: {error}\n")
-    _log.info("%d layers changed; %s loads like %s", layers, args.out, args.model)
+    parser = Parser("ea_jax.merge", "Folds an edit into a FLUX pipeline's folder.")
+    parser.add("--model", rule=text, required=True, help="folder, flux-tiny, or hub id")
+    parser.add("--lora", rule=text, required=True, help="run folder or safetensors file")
+    parser.add("--out", rule=text, required=True, help="folder to write; absent or empty")
+    parser.add("--strength", rule=number(), help="default: the recommended one, or 1")
+    given = parser.parse_args(arguments)
+    start_logging()
+    with one_line_errors():
+        edit = edits.load(given.lora)
+        layers = merge_folder(given.model, edit, given.out, strength=given.strength)
+        _log.info("%d layers changed; %s loads like %s", layers, given.out, given.model)
 
 
 def _changes(edit: Edit, strength: float | None) -> dict[str, Callable[[], np.ndarray]]:
     """Tensor's name -> its change [out, in], computed when it is needed."""
-    adapters, deltas = edit.scaled(strength)
+    # A change that overflows is told once its kernel is known.
+    with np.errstate(over="ignore"):
+        adapters, deltas = edit.scaled(strength)
     changes: dict[str, Callable[[], np.ndarray]] = {}
     for path, adapter in walk(adapters):
         A, B = np.asarray(adapter["A"]), np.asarray(adapter["B"])
         for index in _blocks(A):
             at = slice(None) if index is None else index
-            changes[_name(path, index)] = lambda A=A[at], B=B[at]: (A @ B).T
+            changes[_name(path, index)] = functools.partial(_product, A[at], B[at])
     for path, layer in walk(deltas):
         kernel = np.asarray(layer["kernel"])
         for index in _blocks(kernel):
@@ -122,6 +152,11 @@ def _changes(edit: Edit, strength: float | None) -> dict[str, Callable[[], np.nd
     return changes
 
 
+def _product(A: np.ndarray, B: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore", invalid="ignore"):
+        return (A @ B).T
+
+
 def _blocks(stacked: np.ndarray) -> Sequence[int | None]:
     return range(len(stacked)) if stacked.ndim == 3 else [None]
 
@@ -130,11 +165,28 @@ def _name(path: tuple[str, ...], index: int | None) -> str:
     return convert.peft.layer_name(path, index) + ".weight"
 
 
-def _changed(place: Stored, change: Callable[[], np.ndarray] | None) -> np.ndarray:
-    tensor = files.read(place)
-    if change is None:
-        return tensor
-    return (tensor.astype(np.float32) + change()).astype(tensor.dtype)
+def _added(tensor: np.ndarray, change: np.ndarray, name: str) -> np.ndarray:
+    with np.errstate(over="ignore", invalid="ignore"):
+        after = (tensor.astype(np.float32) + change).astype(tensor.dtype)
+    if not np.isfinite(after).all():
+        raise NonFiniteError(
+            f"{name} would hold NaN or Inf in {tensor.dtype}; lower the strength, or see whether "
+            "the model's own weights hold some"
+        )
+    return after
+
+
+def _base_hash(source: Path, template: Any) -> str:
+    """Hash of a folder's transformer, of which one leaf at a time is in memory."""
+    rounded = np.dtype(jnp.bfloat16)
+    sums = convert.diffusers.load(
+        template,
+        source,
+        "transformer",
+        dtype=rounded,
+        put=lambda _, array: Sums(array.shape, leaf_sums(array)),
+    )
+    return base_hash(sums)
 
 
 def _shards(source: Path) -> list[Path]:
@@ -158,4 +210,4 @@ def _copy_others(source: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -2,51 +2,72 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
+import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from absl import app, flags
 from PIL import Image
 
-from convert.disk import draft
+from convert.disk import draft, require_writable
 from ea_jax import edits
-from ea_jax.flux.pipeline import Pipeline
-from ea_jax.runtime.command_line import parse_flags
+from ea_jax.arguments import Parser, each, number, text
+from ea_jax.edits import Edit
+from ea_jax.flux.finite import require_finite
+from ea_jax.flux.pipeline import PARTS, Pipeline
+from ea_jax.flux.tokens import MAX_T5_LENGTH
+from ea_jax.runtime.fingerprint import base_hash
 from ea_jax.runtime.program import one_line_errors, start_logging
 
-FLAGS = flags.FLAGS
+MAX_STEPS = 1000  # noise levels that FLUX was trained at
+MAX_SIDE = 2**14  # a million packed tokens
 log = logging.getLogger(__name__)
 
 
-def paint() -> Path:
-    """Paints every prompt with every seed, a row a prompt, into one PNG."""
-    out = Path(FLAGS.out)
+def paint(given: argparse.Namespace) -> Path:
+    """Paints every prompt with every seed, a row a prompt, into one PNG.
+
+    Args:
+      given: the command's arguments.
+    Returns:
+      The file.
+    Raises:
+      ValueError: an argument that doesn't fit the model, or a LoRA that doesn't; told before any
+        weights are loaded. Or a picture that holds NaN or Inf.
+      OSError: the file can't be written.
+    """
+    out = Path(given.out)
     if out.suffix.lower() != ".png":
         raise ValueError(f"--out={out} is no PNG; give a name that ends in .png")
-    pipeline = Pipeline.load(FLAGS.model)
-    edit = edits.load(FLAGS.lora) if FLAGS.lora else None
-    options = {}
-    if edit is not None and edit.deltas:
-        weights = pipeline.weights["transformer"]
-        options["weights"] = edit.apply(weights, FLAGS.strength)
-    elif edit is not None:
-        edit.check(pipeline.weights["transformer"])
-        options["lora"] = edit.lora(FLAGS.strength)
-    seeds = [int(seed) for seed in FLAGS.seed]
+    require_writable(out)
+    edit = None if given.lora is None else edits.load(given.lora)
+    pipeline = Pipeline(given.model)
+    if edit is not None:
+        edit.check(pipeline.template("transformer"))
+    if given.guidance is not None:
+        pipeline.check_guidance(given.guidance)
+    if given.size is not None:
+        pipeline.latent_shape(given.size, given.size)
+    for part in PARTS:
+        pipeline.load_part(part)
+    options = {} if edit is None else _edited(pipeline, edit, given.strength)
     rows = []
-    for prompt in FLAGS.prompt:
-        text, _ = pipeline.encode([prompt], max_length=FLAGS.text_length)
+    for prompt in given.prompt:
+        encoded, _ = pipeline.encode([prompt], max_length=given.text_length)
         z_BhwC = pipeline.sample(
-            text,
-            seeds=seeds,
-            steps=FLAGS.steps,
-            guidance=FLAGS.guidance,
-            height=FLAGS.size,
-            width=FLAGS.size,
+            encoded,
+            seeds=given.seed,
+            steps=given.steps,
+            guidance=given.guidance,
+            height=given.size,
+            width=given.size,
             **options,
         )
-        rows.append(np.concatenate(list(np.asarray(pipeline.decode(z_BhwC))), axis=1))
+        images = require_finite(np.asarray(pipeline.decode(z_BhwC)), f"of {prompt!r}")
+        rows.append(np.concatenate(list(images), axis=1))
     picture = np.clip(np.concatenate(rows) * 255 + 0.5, 0, 255).astype(np.uint8)
     out.parent.mkdir(parents=True, exist_ok=True)
     with draft(out) as unfinished:
@@ -54,22 +75,58 @@ def paint() -> Path:
     return out
 
 
-def main(_: list[str]) -> None:
+def _edited(pipeline: Pipeline, edit: Edit, strength: float | None) -> dict[str, Any]:
+    weights = pipeline.weights["transformer"]
+    edits.check_base(edit, pipeline.folder, lambda: base_hash(weights))
+    if edit.deltas:
+        return {"weights": edit.apply(weights, strength)}
+    return {"lora": edit.lora(strength)}
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The command's arguments; wrong ones end the program."""
+    parser = Parser("ea_jax.sample", "Paints prompts, with or without a LoRA, into one PNG.")
+    parser.add_argument(
+        "--prompt", action="append", required=True, help="what to paint; may be given several times"
+    )
+    parser.add("--model", rule=text, default="flux-tiny", help="flux-tiny, a folder, or a hub id")
+    parser.add("--lora", rule=text, help="a run's folder, or a LoRA file")
+    parser.add("--strength", rule=number(), help="of the LoRA; its recommended one by default")
+    parser.add(
+        "--seed",
+        rule=each(number(int, low=0, high=2**32 - 1)),
+        default=[0],
+        help="one picture a seed: 0,1,2",
+    )
+    parser.add(
+        "--steps",
+        rule=number(int, low=1, high=MAX_STEPS),
+        help="Euler steps; 28 for dev, 4 for schnell by default",
+    )
+    parser.add("--guidance", rule=number(low=0), help="distilled guidance; 3.5 for dev by default")
+    parser.add(
+        "--size",
+        rule=number(int, low=1, high=MAX_SIDE),
+        help="side in pixels; the model's own by default",
+    )
+    parser.add(
+        "--text_length",
+        rule=number(int, low=2, high=MAX_T5_LENGTH),
+        help="T5 tokens; 512 for dev, 256 for schnell by default",
+    )
+    parser.add("--out", rule=text, default="sample.png", help="PNG to write")
+    given = parser.parse_args(arguments)
+    parser.require(given, "strength", needs="lora")
+    return given
+
+
+def main(arguments: Sequence[str]) -> None:
+    """The command line."""
+    given = parse(arguments)
     start_logging()
     with one_line_errors():
-        log.info("%s", paint())
+        log.info("%s", paint(given))
 
 
 if __name__ == "__main__":
-    flags.DEFINE_multi_string("prompt", None, "what to paint; may be given several times")
-    flags.DEFINE_string("model", "flux-tiny", "flux-tiny, a diffusers folder, or a hub id")
-    flags.DEFINE_string("lora", None, "a run's folder, or a LoRA file")
-    flags.DEFINE_float("strength", None, "of the LoRA; its recommended one by default")
-    flags.DEFINE_list("seed", ["0"], "one picture a seed: 0,1,2")
-    flags.DEFINE_integer("steps", None, "Euler steps; 28 for dev, 4 for schnell by default")
-    flags.DEFINE_float("guidance", None, "distilled guidance; 3.5 for dev by default")
-    flags.DEFINE_integer("size", None, "side in pixels; the model's own by default")
-    flags.DEFINE_integer("text_length", None, "T5 tokens; 512 for dev, 256 for schnell by default")
-    flags.DEFINE_string("out", "sample.png", "PNG to write")
-    flags.mark_flag_as_required("prompt")
-    app.run(main, flags_parser=parse_flags)
+    main(sys.argv[1:])

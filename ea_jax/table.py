@@ -6,20 +6,23 @@ mean.
 
 from __future__ import annotations
 
+import functools
 import json
+import logging
 import statistics
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import app
-
+from convert.disk import entry, read_json
+from ea_jax.arguments import Parser
 from ea_jax.evaluate.probes import METRICS
 from ea_jax.runtime import run_folder
-from ea_jax.runtime.program import one_line_errors
+from ea_jax.runtime.program import one_line_errors, start_logging
 
 RESULTS = "results.json"
+_log = logging.getLogger(__name__)
 # Where less is better.
 _ERASED = ("Acc_e", "Acc_g")
 
@@ -28,17 +31,27 @@ def table(folders: Iterable[str | Path]) -> str:
     """A Markdown table of runs' results, percent: `base > mean of runs (worst run)`.
 
     Args:
-      folders: of finished runs; those without results.json are left out.
+      folders: of finished runs; of those that hold no numbers (not ended, or a model without a
+        judge) a warning says that they are left out.
     Raises:
-      ValueError: none of them was measured, or two detectors measured them.
+      ValueError: a folder that doesn't exist, damaged results, none with numbers, or numbers of
+        two detectors.
     """
-    found = [_read(Path(folder)) for folder in folders if (Path(folder) / RESULTS).is_file()]
+    folders = [Path(folder) for folder in folders]
+    for folder in folders:
+        if not folder.is_dir():
+            raise ValueError(f"{folder} is no folder; give the folders of runs")
+    found = [_read(folder) for folder in folders if (folder / RESULTS).is_file()]
     measured = [run for run in found if run["detector"]]
     if not measured:
         raise ValueError(
-            f"{len(found)} of the folders hold a results.json, none of them with numbers; give "
-            "folders of runs that ended, on a model with a judge"
+            f"{len(found)} of {len(folders)} folders hold a {RESULTS}, none of them with numbers; "
+            "give folders of runs that ended, on a model with a judge"
         )
+    used = {run["folder"] for run in measured}
+    for folder in folders:
+        if str(folder) not in used:
+            _log.warning("left out, since it holds no numbers: %s", folder)
     detectors = sorted({run["detector"] for run in measured})
     if len(detectors) > 1:
         raise ValueError(f"runs were measured by {' and '.join(detectors)}; one table has one")
@@ -51,20 +64,32 @@ def table(folders: Iterable[str | Path]) -> str:
     ]
     for (concept, preset, _), runs in groups.items():
         cells = [_cell(metric, runs) for metric in METRICS]
-        row = [concept, preset, str(len(runs)), *cells, runs[0]["folder"]]
+        row = [concept, preset, str(len(runs)), *cells, Path(runs[0]["folder"]).name]
         lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines) + "\n"
 
 
 def _read(folder: Path) -> dict[str, Any]:
     """A run's results, its folder's name, and all that it may not differ in from its group."""
-    results = json.loads((folder / RESULTS).read_text("utf-8"))
-    config = json.loads((folder / run_folder.CONFIG).read_text("utf-8"))
+    path = folder / RESULTS
+    rest: dict[str, Any] = {"way_out": "measure that run again"}
+    results = read_json(path, **rest)
+    get = functools.partial(entry, where=path, **rest)
+    if results.get("detector") is not None:
+        for key in ("detector", "concept", "preset", "base_model"):
+            get(results, key, str)
+        for name in ("base", "erased"):
+            rates = get(results, name, dict)
+            for metric in METRICS:
+                rate = get(rates, metric, dict)
+                if get(rate, "total", int):
+                    get(rate, "percent", float)
+    config = run_folder.read_config(folder)
     for section, key in (("optim", "seed"), ("data", "cache")):
         config.get(section, {}).pop(key, None)
     config.pop("log", None)
-    others = json.dumps([config, results["base_model"]], sort_keys=True)
-    return {**results, "folder": folder.name, "others": others}
+    others = json.dumps([config, results.get("base_model")], sort_keys=True)
+    return {"detector": None, **results, "folder": str(folder), "others": others}
 
 
 def _cell(metric: str, runs: Sequence[dict[str, Any]]) -> str:
@@ -77,10 +102,18 @@ def _cell(metric: str, runs: Sequence[dict[str, Any]]) -> str:
     return f"{base:.1f} > {statistics.mean(after):.1f} ({worst:.1f})"
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: Sequence[str]) -> None:
+    """The command line."""
+    parser = Parser(
+        "ea_jax.table",
+        "One table of many runs; those that differ in their seed alone are averaged.",
+    )
+    parser.add_argument("runs", nargs="+", help="folders of finished runs")
+    given = parser.parse_args(arguments)
+    start_logging()
     with one_line_errors():
-        sys.stdout.write(table(arguments[1:]))
+        sys.stdout.write(table(given.runs))
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main(sys.argv[1:])

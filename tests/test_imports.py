@@ -24,6 +24,7 @@ LAYERS = (
     (
         "ea_jax.app",
         "ea_jax.aot",
+        "ea_jax.arguments",
         "ea_jax.growth",
         "ea_jax.measure",
         "ea_jax.profile",

@@ -13,8 +13,15 @@ import convert.diffusers
 from convert import comfy, files, layouts, trees
 from ea_jax import edits, lora, merge
 from ea_jax.edits import Edit
+from ea_jax.runtime.fingerprint import base_hash
+from ea_jax.runtime.metrics import NonFiniteError
 
 WEIGHTS = toy_weights.random_like(toy_weights.template())
+
+
+@pytest.fixture(autouse=True)
+def _logs_stay_pytest_s(monkeypatch):
+    monkeypatch.setattr(merge, "start_logging", lambda: None)
 
 
 @pytest.fixture
@@ -54,7 +61,8 @@ def test_a_merged_folder_is_the_old_one_but_for_the_edited_kernels(model, tmp_pa
     assert merge.merge_folder(model, edit, tmp_path / "out") == 7
     old, new = contents(model), contents(tmp_path / "out")
     assert set(old) - set(new) == {"flux1.safetensors"}
-    changed = {name for name in new if old[name] != new[name]}
+    assert set(new) - set(old) == {edits.MERGED_FILE}
+    changed = {name for name in old if name in new and old[name] != new[name]}
     assert len([name for name in new if "of-" in name]) > 2
     assert changed <= {name for name in new if name.endswith(".safetensors")} - {"vae"}
 
@@ -95,8 +103,9 @@ def test_the_command_merges_and_says_so(model, tmp_path, caplog):
 def fails(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
         merge.main(arguments)
-    assert stop.value.code == 1
-    error = capsys.readouterr().err
+    # A text is printed, and its code is 1.
+    error = capsys.readouterr().err if stop.value.code == 1 else f"{stop.value.code}\n"
+    assert error.startswith("error: ")
     assert error.count("\n") == 1
     return error
 
@@ -117,7 +126,13 @@ def test_a_folder_with_something_in_it_is_left_alone(model, tmp_path, capsys):
 def test_a_strength_that_is_not_finite_is_refused(model, tmp_path, capsys):
     path = edits.save(Edit(toy_lora.trained()), tmp_path)
     arguments = ["--model", str(model), "--lora", str(path), "--out", str(tmp_path / "out")]
-    assert "strength nan is no finite number" in fails([*arguments, "--strength", "nan"], capsys)
+    for strength in ("nan", "inf", "-inf", "1e999", ""):
+        error = fails([*arguments, f"--strength={strength}"], capsys)
+        assert "--strength is" in error
+        assert "it has to be a finite number" in error
+    with pytest.raises(ValueError, match="strength inf is NaN or Inf"):
+        merge.merge_folder(model, edits.load(path), tmp_path / "out", strength=float("inf"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_empty_folder_is_filled(model, tmp_path):
@@ -161,6 +176,51 @@ def test_a_missing_tensor_is_named(model, tmp_path):
             shard.unlink()
     with pytest.raises(ValueError, match="missing tensor '"):
         merge.merge_folder(model, Edit(toy_lora.trained()), tmp_path / "out")
+
+
+@pytest.mark.parametrize("strength", [0.0, 1e-9])
+def test_an_edit_that_changes_no_bit_is_an_error_and_writes_nothing(model, tmp_path, strength):
+    with pytest.raises(ValueError, match=f"nothing would change: at strength {strength:g}"):
+        merge.merge_folder(model, Edit(toy_lora.trained()), tmp_path / "out", strength=strength)
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+def test_only_layers_that_change_are_counted(model, tmp_path, caplog):
+    adapters = toy_lora.trained()
+    query = adapters["transformer_blocks"]["attn"]["add_q_proj"]
+    query["B"] = np.stack([query["B"][0], np.full_like(query["B"][1], 1e-9)])
+    assert merge.merge_folder(model, Edit(adapters), tmp_path / "out") == 3
+    assert "1 of the edit's 4 layers stay as they were" in caplog.text
+
+
+def test_a_second_merge_of_the_same_edit_is_refused(model, tmp_path):
+    edit = edits.load(edits.save(Edit(toy_lora.trained(), concept="cat"), tmp_path))
+    other = Edit(toy_lora.trained("embed"), concept="dog")
+    merge.merge_folder(model, edit, tmp_path / "one")
+    merge.merge_folder(tmp_path / "one", other, tmp_path / "two")
+    assert [record["concept"] for record in edits.merged(tmp_path / "two")] == ["cat", "dog"]
+    for folder in ("one", "two"):
+        with pytest.raises(ValueError, match=f"{folder} holds the edit of 'cat' already"):
+            merge.merge_folder(tmp_path / folder, edit, tmp_path / "three")
+    assert not (tmp_path / "three").exists()
+
+
+def test_an_edit_of_another_base_is_warned_of_and_one_of_this_base_is_not(model, tmp_path, caplog):
+    for dtype in (jnp.float32, jnp.bfloat16):
+        loaded = convert.diffusers.load(toy_weights.template(dtype=dtype), model, "transformer")
+        right = Edit(toy_lora.trained(), base=base_hash(loaded), concept="cat")
+        merge.merge_folder(model, right, tmp_path / f"right-{np.dtype(dtype)}")
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+    wrong = Edit(toy_lora.trained(), base="f00", concept="cat")
+    merge.merge_folder(model, wrong, tmp_path / "wrong")
+    assert "edit of 'cat' was made on weights with hash f00, and those of" in caplog.text
+
+
+def test_a_kernel_that_overflows_is_named_and_nothing_is_written(model, tmp_path):
+    edit = Edit(toy_lora.trained())
+    with pytest.raises(NonFiniteError, match=r"add_._proj\.weight would hold NaN or Inf in bfl"):
+        merge.merge_folder(model, edit, tmp_path / "out", strength=3e38)
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
 
 
 def test_comfyui_puts_each_layer_where_black_forest_labs_has_it():

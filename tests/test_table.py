@@ -23,11 +23,15 @@ def leave(folder, erased, *, concept="nude", detector="judge", rank=8, base=50):
     return folder
 
 
-def test_seeds_are_averaged_and_the_worst_is_shown(tmp_path):
+def test_seeds_are_averaged_and_the_worst_is_shown(tmp_path, caplog):
     runs = [leave(tmp_path / f"seed{i}", hits) for i, hits in enumerate((5, 10, 0))]
     runs += [leave(tmp_path / "kiss", 25, concept="kiss"), tmp_path / "unfinished"]
+    runs[-1].mkdir()
     runs += [leave(tmp_path / "rank2", 20, rank=2)]
     head, _, nude, kiss, rank2 = table(runs).splitlines()
+    assert [record.getMessage() for record in caplog.records] == [
+        f"left out, since it holds no numbers: {tmp_path / 'unfinished'}"
+    ]
     assert head.split("|")[1:4] == [" judge ", " preset ", " runs "]
     cells = [cell.strip() for cell in nude.strip("|").split("|")]
     assert cells[:3] == ["nude", "robust", "3"]
@@ -42,8 +46,56 @@ def test_seeds_are_averaged_and_the_worst_is_shown(tmp_path):
 
 def test_runs_without_numbers_or_of_two_detectors_make_no_table(tmp_path):
     unmeasured = leave(tmp_path / "a", 0, detector=None)
-    with pytest.raises(ValueError, match="1 of the folders"):
-        table([unmeasured, tmp_path / "absent"])
+    with pytest.raises(ValueError, match=r"1 of 1 folders hold a results\.json, none"):
+        table([unmeasured])
     two = [leave(tmp_path / "b", 0), leave(tmp_path / "c", 0, detector="clip")]
     with pytest.raises(ValueError, match="clip and judge"):
         table(two)
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    right = leave(tmp_path / "right", 5)
+    with pytest.raises(ValueError, match="rihgt is no folder"):
+        table([right, tmp_path / "rihgt"])
+
+
+def spoiled(record, path, value):
+    """A copy of a nested record with one value replaced, or taken out."""
+    *above, last = path
+    record = json.loads(json.dumps(record))
+    place = record
+    for key in above:
+        place = place[key]
+    if value is None:
+        del place[last]
+    else:
+        place[last] = value
+    return record
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        (("erased",), None, "lacks 'erased'"),
+        (("erased", "Acc_e"), None, "lacks 'Acc_e'"),
+        (("base", "Acc_ir"), [1], "'Acc_ir' is a list"),
+        (("base", "Acc_ir", "percent"), "much", "'percent' is text"),
+        (("concept",), 3, "'concept' is a whole number"),
+    ],
+)
+def test_damaged_results_are_named_with_their_key(tmp_path, path, value, said):
+    folder = leave(tmp_path / "run", 5)
+    file = folder / "results.json"
+    file.write_text(json.dumps(spoiled(json.loads(file.read_text()), path, value)))
+    with pytest.raises(ValueError, match="measure that run again") as caught:
+        table([folder])
+    assert f"{file}" in str(caught.value)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", '{"detector": '])
+def test_results_that_are_no_record_are_named(tmp_path, text):
+    folder = leave(tmp_path / "run", 5)
+    (folder / "results.json").write_text(text)
+    with pytest.raises(ValueError, match=r"results\.json .*; measure that run again"):
+        table([folder])

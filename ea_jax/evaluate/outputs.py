@@ -19,6 +19,7 @@ from ea_jax.evaluate import probes as probing
 from ea_jax.evaluate import report
 from ea_jax.evaluate.probes import Detector, Probe, Reading
 from ea_jax.flux import latents
+from ea_jax.flux.finite import require_finite
 from ea_jax.flux.transformer import Text, dual_columns
 from ea_jax.methods import pictures
 from ea_jax.methods.erasure import Erasure
@@ -68,7 +69,7 @@ class Painter:
             lora=self.no_edit if adapters is None else adapters,
         ):
             found.append(on_host(z_BhwC)[:count])
-            images.append(on_host(pipeline.decode(z_BhwC))[:count])
+            images.append(require_finite(on_host(pipeline.decode(z_BhwC))[:count]))
         return np.concatenate(found), np.concatenate(images)
 
     def paint(self, prompts: Sequence[str], seeds: Sequence[int], adapters: Any = None):

@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from ea_jax.evaluate.metrics import Rate
+from ea_jax.flux.finite import require_finite
 
 METRICS = ("Acc_e", "Acc_g", "Acc_ir", "Acc_near", "Acc_rest", "valid")
 Answers = frozenset[tuple[str, str]]
@@ -89,13 +90,15 @@ def read(
       on_batch: told how many probes are done, for a progress line.
     Returns:
       One reading a probe, in order.
+    Raises:
+      NonFiniteError: a picture holds NaN or Inf: no detector's answer to it means anything.
     """
     readings: list[Reading] = []
     for start in range(0, len(probes), batch):
         part = probes[start : start + batch]
         filled = [*part, *[part[-1]] * (batch - len(part))]
         images = paint([p.prompt for p in filled], [p.seed for p in filled])
-        readings += detector(images[: len(part)])
+        readings += detector(require_finite(images[: len(part)], "to be measured"))
         on_batch(len(readings))
     return readings
 

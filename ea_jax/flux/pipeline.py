@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import convert.diffusers
 from convert import WeightsError
 from convert.trees import Put, Wanted
 from ea_jax.flux import clip, hub, latents, sampler, t5, tokens, transformer, vae
+from ea_jax.flux.finite import require_finite
 from ea_jax.flux.schedule import Schedule
 from ea_jax.flux.tokens import Tokens
 from ea_jax.flux.transformer import ColumnGain, Text, Weights
@@ -29,7 +31,7 @@ from ea_jax.runtime.streams import normal
 
 PARTS = ("text_encoder", "text_encoder_2", "vae", "transformer")
 ENCODE_ROWS = 16
-_SMALL_FILES = ["model_index.json", "scheduler/*", "tokenizer/*", "tokenizer_2/*", "*/config.json"]
+_SMALL_FILES = ["*.json", "scheduler/*", "tokenizer/*", "tokenizer_2/*", "*/config.json"]
 _log = logging.getLogger(__name__)
 
 
@@ -199,6 +201,18 @@ class Pipeline:
         size = latents.size(height, width, self.vae_config.factor)
         return (*size, self.vae_config.latent_channels)
 
+    def check_guidance(self, guidance: float) -> None:
+        """Raises ValueError for a guidance that this model can't take."""
+        if not self.transformer_config.guidance_embeds:
+            raise ValueError(
+                f"guidance={guidance}, but this model has no guidance embedding (schnell); "
+                "leave it None"
+            )
+        if not 0 <= guidance < math.inf:
+            raise ValueError(
+                f"guidance={guidance} is out of range; it has to be a finite number from 0 on"
+            )
+
     def sample(
         self,
         text: Text,
@@ -235,11 +249,8 @@ class Pipeline:
         if weights is None:
             weights = self._need("transformer")
         distilled = self.transformer_config.guidance_embeds
-        if not distilled and guidance is not None:
-            raise ValueError(
-                f"guidance={guidance}, but this model has no guidance embedding (schnell); "
-                "leave it None"
-            )
+        if guidance is not None:
+            self.check_guidance(guidance)
         if (seeds is None) == (noise_BhwC is None):
             raise ValueError("give either seeds or noise_BhwC, not both and not neither")
         if noise_BhwC is None:
@@ -302,6 +313,8 @@ class Pipeline:
           seeds: one per picture.
         Returns:
           [B, H, W, 3] float32 in [0, 1].
+        Raises:
+          NonFiniteError: a picture holds NaN or Inf.
         """
         prompts = [prompts] if isinstance(prompts, str) else prompts
         text, _ = self.encode(prompts, max_length=max_length)
@@ -314,7 +327,7 @@ class Pipeline:
             width=width,
             lora=lora,
         )
-        return np.asarray(self.decode(z_BhwC))
+        return require_finite(np.asarray(self.decode(z_BhwC)))
 
     def _need(self, part: str) -> Weights:
         if part not in self.weights:

@@ -43,7 +43,7 @@ from ea_jax.methods.erase_anything import (
 )
 from ea_jax.methods.trajectories import Rota, staggered
 from ea_jax.runtime import compiler
-from ea_jax.runtime.fingerprint import fingerprint, fingerprint_files
+from ea_jax.runtime.fingerprint import base_hash, fingerprint, fingerprint_files
 from ea_jax.runtime.hosts import on_host, require_same
 from ea_jax.runtime.memory import peak_host_bytes
 from ea_jax.runtime.mesh import batch_parts, make_mesh, put, put_rows, sharding
@@ -69,7 +69,8 @@ class Erasure:
       batches: what each step trains on.
       texts: encoded prompts for painting.
       words: the record of where words came from.
-      base: fingerprint of the transformer.
+      base: fingerprint of the transformer as it is loaded.
+      base_hash: of the transformer in whatever precision; an edit carries it.
       seconds: what preparing took, by part.
       lower, upper: the jitted pair; `upper` is None where nothing preserves.
       search: for inversions; None where none are wanted.
@@ -83,6 +84,7 @@ class Erasure:
     texts: Encoded
     words: choose.Record
     base: str
+    base_hash: str
     seconds: dict[str, float]
     lower: Step
     upper: Step | None
@@ -147,7 +149,7 @@ class Erasure:
         """What a run leaves behind."""
         return edits.Edit(
             adapters=self.adapters(state),
-            base=self.base,
+            base=self.base_hash,
             concept=self.settings.concept.word,
             preset=self.settings.preset,
             strength=1.0,
@@ -230,6 +232,8 @@ def prepare(
     )
     transformer = pipeline.load_part("transformer")
     base = fingerprint(transformer)
+    # Rounded to bfloat16, which these may be already.
+    made_on = base if settings.model.dtype == "bfloat16" else base_hash(transformer)
     if settings.model.blocks == "apart":
         pipeline.weights["transformer"] = apart_on(mesh, transformer)
     laps.lap("load")
@@ -264,6 +268,7 @@ def prepare(
         texts=texts,
         words=words,
         base=base,
+        base_hash=made_on,
         seconds=laps.seconds,
         lower=lower,
         upper=upper if batches.has_upper else None,

@@ -7,10 +7,11 @@ parameters never travel to the host.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import numpy as np
 
 from ea_jax.runtime.hosts import on_host
 
+_BASE = np.dtype(jnp.bfloat16)
 _WORDS = {1: np.uint8, 2: np.uint16, 4: np.uint32}
 _AT_ONCE = 1 << 20  # words of an array on the host that are scrambled at once
 # Of a file this many pieces are read, evenly spaced; one of up to 64 MiB is read whole.
@@ -35,13 +37,56 @@ def fingerprint(weights: Any) -> str:
     Raises:
       ValueError: a leaf of another width than 1, 2 or 4 bytes.
     """
+    return _combined(_named(weights), leaf_sums)
+
+
+def base_hash(weights: Any) -> str:
+    """Hash of a model, as `fingerprint`, whatever precision it is loaded in.
+
+    Its numbers are rounded to bfloat16 first: the same model in float32 on a CPU and in bfloat16
+    on a GPU is one model.
+
+    Args:
+      weights: the transformer's, blocks stacked; or, of a model that isn't held in memory at
+        once, each leaf's shape and `leaf_sums` of it in bfloat16, as `Sums`.
+    """
+    return _combined(_named(weights), lambda leaf: leaf_sums(leaf, _BASE), _BASE)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sums:
+    """What is left of a leaf in a hash: its shape, and its sums."""
+
+    shape: tuple[int, ...]
+    sums: np.ndarray
+
+
+def leaf_sums(leaf: Any, dtype: Any = None) -> np.ndarray:
+    """Two sums mod 2^32 of an array's bits and their places, computed where it lies.
+
+    Args:
+      leaf: the array, or its `Sums`.
+      dtype: that its numbers are rounded to first; None takes them as they are.
+    """
+    if isinstance(leaf, Sums):
+        return leaf.sums
+    if _is_here(leaf):
+        return _host_sums(np.asarray(leaf), dtype)
+    return on_host(_device_sums(leaf if dtype is None else leaf.astype(dtype)))
+
+
+def _named(weights: Any) -> dict[str, Any]:
+    leaves = jax.tree.leaves_with_path(weights)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def _combined(leaves: Mapping[str, Any], sums: Callable[[Any], np.ndarray], dtype=None) -> str:
     digest = hashlib.sha256()
-    for path, leaf in jax.tree.leaves_with_path(weights):
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        if leaf.dtype.itemsize not in _WORDS:
-            raise ValueError(f"{name} is {leaf.dtype}; a fingerprint reads 1, 2 and 4 byte numbers")
-        sums = _host_sums(np.asarray(leaf)) if _is_here(leaf) else on_host(_device_sums(leaf))
-        digest.update(f"{name} {leaf.dtype} {tuple(leaf.shape)} {sums.tolist()}\n".encode())
+    for name, leaf in leaves.items():
+        kind = leaf.dtype if dtype is None else dtype
+        if kind.itemsize not in _WORDS:
+            raise ValueError(f"{name} is {kind}; a fingerprint reads 1, 2 and 4 byte numbers")
+        digest.update(f"{name} {kind} {tuple(leaf.shape)} {sums(leaf).tolist()}\n".encode())
     return digest.hexdigest()[:16]
 
 
@@ -104,12 +149,14 @@ def _device_sums(x: jax.Array) -> jax.Array:
     return jnp.stack([jnp.sum(mixed), jnp.sum(_scramble(mixed + 1))])
 
 
-def _host_sums(x: np.ndarray) -> np.ndarray:
+def _host_sums(x: np.ndarray, dtype: Any = None) -> np.ndarray:
     """The same sums; nothing is compiled, and a piece at a time needs little memory."""
-    words = np.ascontiguousarray(x).reshape(-1).view(_WORDS[x.dtype.itemsize])
+    flat = np.ascontiguousarray(x).reshape(-1)
+    kind = np.dtype(x.dtype if dtype is None else dtype)
     sums = np.zeros(2, np.uint32)
-    for start in range(0, len(words), _AT_ONCE):
-        bits = words[start : start + _AT_ONCE].astype(np.uint32)
+    for start in range(0, len(flat), _AT_ONCE):
+        piece = flat[start : start + _AT_ONCE].astype(kind, copy=False)
+        bits = piece.view(_WORDS[kind.itemsize]).astype(np.uint32)
         place = np.arange(len(bits), dtype=np.uint32) + np.uint32(start % 2**32)
         mixed = _scramble(bits ^ _scramble(place + 1))
         sums += np.array([part.sum(dtype=np.uint32) for part in (mixed, _scramble(mixed + 1))])

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from convert.disk import draft, reported
+from convert.disk import draft, read_json, reported
 
 CONFIG = "config.json"
 
@@ -60,6 +60,17 @@ def claim(folder: str | Path, config: Mapping[str, Any], *, may_differ: Sequence
                 f"{here.get(key, _ABSENT)}; give the same value to resume it, or another folder"
             )
     return True
+
+
+def read_config(folder: str | Path) -> dict[str, Any]:
+    """The configuration that a run left in its folder: sections, and `preset`.
+
+    Raises:
+      FileError: it is absent or damaged; the message names file and key.
+    """
+    path = Path(folder) / CONFIG
+    config = read_json(path, way_out="give the folder of a run, or start that run anew elsewhere")
+    return config
 
 
 def write_json(path: str | Path, value: Any) -> None:

@@ -1,0 +1,96 @@
+"""Arguments of the commands, checked as they are read; a wrong one ends in `error: ...` and code 1.
+
+parser = Parser("ea_jax.sample", "Paints prompts.")
+parser.add("--strength", rule=number(), help="of the LoRA; its recommended one by default")
+given = parser.parse_args(arguments)
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+# From an argument's text to its value; its ValueError goes on behind the argument's name.
+Rule = Callable[[str], Any]
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line: the argument, its value, what is allowed.
+
+    Args:
+      module: of the command, as `python -m` takes it.
+      description: what the command does, in a line.
+    """
+
+    def __init__(self, module: str, description: str) -> None:
+        super().__init__(f"python -m {module}", description=description, allow_abbrev=False)
+
+    def add(self, name: str, *, rule: Rule, **options: Any) -> None:
+        """Adds an argument that is given once, its text checked; `options` are `add_argument`'s."""
+        self.add_argument(name, action=_Once, rule=rule, **options)
+
+    def require(self, given: argparse.Namespace, name: str, *, needs: str) -> None:
+        """Ends the program where an argument is given without the one that it belongs to."""
+        if getattr(given, name) is not None and getattr(given, needs) is None:
+            self.error(f"--{name} has no effect without --{needs}; give both, or neither")
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(1, f"error: {message}\n")
+
+
+def text(value: str) -> str:
+    """A rule: something other than spaces. An unset shell variable names nothing."""
+    if not value.strip():
+        raise ValueError("is empty; give a value, or leave the argument out")
+    return value
+
+
+def number(kind: type = float, *, low: float = -math.inf, high: float = math.inf) -> Rule:
+    """A rule: a number from `low` to `high`; NaN and Inf are none."""
+    noun = "a whole number" if kind is int else "a finite number"
+    begin = "" if low == -math.inf else f" from {low:.15g}"
+    allowed = noun + (begin and f"{begin} on" if high == math.inf else f"{begin} to {high:.15g}")
+
+    def rule(value: str) -> Any:
+        try:
+            found = kind(value)
+        except ValueError:
+            raise ValueError(f"is {value!r}; it has to be {allowed}") from None
+        if not low <= found <= high or (kind is float and not math.isfinite(found)):
+            raise ValueError(f"is {value}; it has to be {allowed}")
+        return found
+
+    return rule
+
+
+def each(one: Rule) -> Rule:
+    """A rule: values separated by commas, none of them twice."""
+
+    def rule(value: str) -> list[Any]:
+        found = [one(part.strip()) for part in value.split(",")]
+        if len(set(found)) < len(found):
+            raise ValueError(f"is {value}; each may be there once")
+        return found
+
+    return rule
+
+
+class _Once(argparse.Action):
+    """Checks an argument's text, and refuses the argument a second time."""
+
+    def __init__(self, *, rule: Rule, **options: Any) -> None:
+        super().__init__(**options)
+        self._rule = rule
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        given = namespace.__dict__.setdefault("_given", set())
+        if self.dest in given:
+            raise argparse.ArgumentError(None, f"{option_string} is given twice; give it once")
+        given.add(self.dest)
+        try:
+            value = self._rule(str(values))
+        except ValueError as error:
+            raise argparse.ArgumentError(None, f"{option_string} {error}") from None
+        setattr(namespace, self.dest, value)
