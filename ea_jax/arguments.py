@@ -12,8 +12,11 @@ import math
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+import numpy as np
+
 # From an argument's text to its value; its ValueError goes on behind the argument's name.
 Rule = Callable[[str], Any]
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 class Parser(argparse.ArgumentParser):
@@ -28,8 +31,15 @@ class Parser(argparse.ArgumentParser):
         super().__init__(f"python -m {module}", description=description, allow_abbrev=False)
 
     def add(self, name: str, *, rule: Rule, **options: Any) -> None:
-        """Adds an argument that is given once, its text checked; `options` are `add_argument`'s."""
-        self.add_argument(name, action=_Once, rule=rule, **options)
+        """Adds an argument whose text is checked.
+
+        Args:
+          name: with its dashes.
+          rule: from its text to its value.
+          options: of `add_argument`; and `often=True` for one that is given several times, and
+            becomes a list.
+        """
+        self.add_argument(name, action=_Checked, rule=rule, **options)
 
     def require(self, given: argparse.Namespace, name: str, *, needs: str) -> None:
         """Ends the program where an argument is given without the one that it belongs to."""
@@ -48,7 +58,7 @@ def text(value: str) -> str:
 
 
 def number(kind: type = float, *, low: float = -math.inf, high: float = math.inf) -> Rule:
-    """A rule: a number from `low` to `high`; NaN and Inf are none."""
+    """A rule: a number from `low` to `high`, neither NaN nor Inf as a float32."""
     noun = "a whole number" if kind is int else "a finite number"
     begin = "" if low == -math.inf else f" from {low:.15g}"
     allowed = noun + (begin and f"{begin} on" if high == math.inf else f"{begin} to {high:.15g}")
@@ -58,7 +68,7 @@ def number(kind: type = float, *, low: float = -math.inf, high: float = math.inf
             found = kind(value)
         except ValueError:
             raise ValueError(f"is {value!r}; it has to be {allowed}") from None
-        if not low <= found <= high or (kind is float and not math.isfinite(found)):
+        if not low <= found <= high or (kind is float and abs(found) > _LARGEST):
             raise ValueError(f"is {value}; it has to be {allowed}")
         return found
 
@@ -77,20 +87,23 @@ def each(one: Rule) -> Rule:
     return rule
 
 
-class _Once(argparse.Action):
-    """Checks an argument's text, and refuses the argument a second time."""
+class _Checked(argparse.Action):
+    """Checks an argument's text; the argument may be given once, or, collected in a list, often."""
 
-    def __init__(self, *, rule: Rule, **options: Any) -> None:
+    def __init__(self, *, rule: Rule, often: bool = False, **options: Any) -> None:
         super().__init__(**options)
-        self._rule = rule
+        self._rule, self._often = rule, often
 
     def __call__(self, parser, namespace, values, option_string=None) -> None:
-        given = namespace.__dict__.setdefault("_given", set())
-        if self.dest in given:
+        given = namespace.__dict__.setdefault("_given", {})
+        if self.dest in given and not self._often:
             raise argparse.ArgumentError(None, f"{option_string} is given twice; give it once")
-        given.add(self.dest)
+        # argparse drops a value of two dashes.
+        if not isinstance(values, str):
+            raise argparse.ArgumentError(None, f"{option_string} is '--', which is no value")
         try:
-            value = self._rule(str(values))
+            value = self._rule(values)
         except ValueError as error:
             raise argparse.ArgumentError(None, f"{option_string} {error}") from None
-        setattr(namespace, self.dest, value)
+        given.setdefault(self.dest, []).append(value)
+        setattr(namespace, self.dest, given[self.dest] if self._often else value)

@@ -84,8 +84,8 @@ class Edit:
         """A strength, or for None the recommended one, or 1; ValueError for NaN or Inf."""
         if strength is None:
             strength = 1.0 if self.strength is None else self.strength
-        if not math.isfinite(strength):
-            raise ValueError(f"strength {strength} is NaN or Inf; 1 is the edit as it was made")
+        if not abs(strength) <= jnp.finfo(jnp.float32).max:
+            raise ValueError(f"strength {strength} is NaN or Inf in float32; 1 is the edit as made")
         return strength
 
     def scaled(self, strength: float | None = None) -> tuple[Tree, Tree]:
@@ -179,37 +179,39 @@ def load(source: str | Path) -> Edit:
     return Edit(lora, deltas, strength=strength, more=metadata, **facts)
 
 
-def check_base(edit: Edit, folder: str | Path, base: Callable[[], str]) -> None:
-    """Compares the model that an edit was made on with the one that it is used on.
-
-    Another base is logged as a warning: an edit may well work on a model's relatives.
-
-    Args:
-      edit: to be used.
-      folder: of the pipeline; what was merged into it is listed there.
-      base: gives the `base_hash` of its transformer; not called where the edit names none.
-    Raises:
-      AdapterError: the edit is merged into these weights already, and would be used twice.
-    """
-    held = merged(folder)
+def require_unmerged(edit: Edit, folder: str | Path) -> None:
+    """Raises AdapterError where a model's weights hold the edit already: it would count twice."""
     digest = edit.digest()
-    if any(record.get("digest") == digest for record in held):
+    if any(record.get("digest") == digest for record in merged(folder)):
         raise AdapterError(
             f"{folder} holds the edit of {edit.concept!r} already, merged into its weights; use "
             "the folder without the edit, or the edit on the model that it was made on"
         )
-    if edit.base is not None and edit.base != (found := base()):
-        names = ", ".join(repr(record.get("concept")) for record in held)
-        besides = f" (with {names} merged into it)" if held else ""
-        _log.warning(
-            "the edit of %r was made on weights with hash %s, and those of %s%s have %s: see "
-            "whether it still does what it should",
-            edit.concept,
-            edit.base,
-            folder,
-            besides,
-            found,
-        )
+
+
+def warn_of_another_base(edit: Edit, folder: str | Path, base: Callable[[], str]) -> None:
+    """Logs a warning where an edit is used on another model than the one that it was made on.
+
+    It is no error: an edit may well work on a model's relatives.
+
+    Args:
+      edit: to be used.
+      folder: of the pipeline.
+      base: gives the `base_hash` of its transformer; not called where the edit names none.
+    """
+    if edit.base is None or edit.base == (found := base()):
+        return
+    names = ", ".join(repr(record.get("concept")) for record in merged(folder))
+    besides = f" (with {names} merged into it)" if names else ""
+    _log.warning(
+        "the edit of %r was made on weights with hash %s, and those of %s%s have %s: see whether "
+        "it still does what it should",
+        edit.concept,
+        edit.base,
+        folder,
+        besides,
+        found,
+    )
 
 
 def merged(folder: str | Path) -> list[Tree]:

@@ -47,6 +47,7 @@ def paint(given: argparse.Namespace) -> Path:
     pipeline = Pipeline(given.model)
     if edit is not None:
         edit.check(pipeline.template("transformer"))
+        edits.require_unmerged(edit, pipeline.folder)
     if given.guidance is not None:
         pipeline.check_guidance(given.guidance)
     if given.size is not None:
@@ -77,7 +78,7 @@ def paint(given: argparse.Namespace) -> Path:
 
 def _edited(pipeline: Pipeline, edit: Edit, strength: float | None) -> dict[str, Any]:
     weights = pipeline.weights["transformer"]
-    edits.check_base(edit, pipeline.folder, lambda: base_hash(weights))
+    edits.warn_of_another_base(edit, pipeline.folder, lambda: base_hash(weights))
     if edit.deltas:
         return {"weights": edit.apply(weights, strength)}
     return {"lora": edit.lora(strength)}
@@ -86,8 +87,12 @@ def _edited(pipeline: Pipeline, edit: Edit, strength: float | None) -> dict[str,
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The command's arguments; wrong ones end the program."""
     parser = Parser("ea_jax.sample", "Paints prompts, with or without a LoRA, into one PNG.")
-    parser.add_argument(
-        "--prompt", action="append", required=True, help="what to paint; may be given several times"
+    parser.add(
+        "--prompt",
+        rule=str,
+        often=True,
+        required=True,
+        help="what to paint; may be given several times",
     )
     parser.add("--model", rule=text, default="flux-tiny", help="flux-tiny, a folder, or a hub id")
     parser.add("--lora", rule=text, help="a run's folder, or a LoRA file")

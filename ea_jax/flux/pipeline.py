@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -208,7 +207,7 @@ class Pipeline:
                 f"guidance={guidance}, but this model has no guidance embedding (schnell); "
                 "leave it None"
             )
-        if not 0 <= guidance < math.inf:
+        if not 0 <= guidance <= jnp.finfo(jnp.float32).max:
             raise ValueError(
                 f"guidance={guidance} is out of range; it has to be a finite number from 0 on"
             )
