@@ -84,7 +84,7 @@ class Edit:
         """A strength, or for None the recommended one, or 1; ValueError for NaN or Inf."""
         if strength is None:
             strength = 1.0 if self.strength is None else self.strength
-        if not abs(strength) <= jnp.finfo(jnp.float32).max:
+        if not abs(strength) <= float(jnp.finfo(jnp.float32).max):
             raise ValueError(f"strength {strength} is NaN or Inf in float32; 1 is the edit as made")
         return strength
 

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 from convert import WeightsError
+from ea_jax import lora
 from ea_jax.flux import sampler, tokens
 from ea_jax.flux.pipeline import Pipeline
+from ea_jax.runtime.metrics import NonFiniteError
 
 SIDE = {"height": 32, "width": 32, "steps": 2}
 
@@ -157,6 +159,19 @@ def test_schnell_takes_no_guidance_and_four_steps(schnell_folder):
 def test_arguments_that_do_not_fit_are_named(pipeline, text, options, said):
     with pytest.raises(ValueError, match=said):
         pipeline.sample(text, **{"height": 32, "width": 32, "steps": 2, **options})
+
+
+@pytest.mark.parametrize("guidance", [-1.0, float("nan"), float("inf"), 1e39])
+def test_a_guidance_out_of_range_is_named(pipeline, text, guidance):
+    with pytest.raises(ValueError, match=f"guidance={guidance} is out of range"):
+        pipeline.sample(text, seeds=[0], guidance=guidance)
+
+
+def test_a_picture_with_nan_is_an_error_never_black(pipeline, text):
+    adapters = lora.init(jax.random.key(0), pipeline.template("transformer"), scope="embed", rank=1)
+    broken = jax.tree.map(lambda leaf: leaf + jnp.nan, adapters)
+    with pytest.raises(NonFiniteError, match="1 of 1 pictures hold NaN or Inf; lower the LoRA's"):
+        pipeline.paint(["a cat"], seeds=[0], steps=1, height=16, width=16, lora=broken)
 
 
 def test_pictures_of_a_wrong_size_are_not_encoded(pipeline):

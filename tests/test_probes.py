@@ -8,6 +8,7 @@ import pytest
 from ea_jax.evaluate import probes
 from ea_jax.evaluate.metrics import Rate
 from ea_jax.evaluate.probes import Probe, Reading
+from ea_jax.runtime.metrics import NonFiniteError
 
 BALL, BLUE = ("object", "ball"), ("background", "blue")
 
@@ -62,6 +63,23 @@ def test_pictures_are_painted_in_batches_of_one_size_with_their_own_seeds():
     readings = probes.read(asked, paint, Detector(), batch=2)
     assert [len(prompts) for prompts, _ in calls] == [2, 2, 2]
     assert [reading.seen for reading in readings] == [{("seed", str(n))} for n in range(5)]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_no_number_is_made_of_a_picture_with_nan_or_inf(value):
+    def paint(prompts, seeds):
+        images = np.zeros((2, 2, 2, 3), np.float32)
+        images[1, 0, 1, 2] = value
+        return images
+
+    class Detector:
+        name = "never asked"
+
+        def __call__(self, images):
+            raise AssertionError(self.name)
+
+    with pytest.raises(NonFiniteError, match="1 of 2 pictures to be measured hold NaN or Inf"):
+        probes.read([probe(), probe()], paint, Detector(), batch=2)
 
 
 def test_a_trained_prompt_cannot_be_evaluated():

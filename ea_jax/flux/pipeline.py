@@ -207,7 +207,7 @@ class Pipeline:
                 f"guidance={guidance}, but this model has no guidance embedding (schnell); "
                 "leave it None"
             )
-        if not 0 <= guidance <= jnp.finfo(jnp.float32).max:
+        if not 0 <= guidance <= float(jnp.finfo(jnp.float32).max):
             raise ValueError(
                 f"guidance={guidance} is out of range; it has to be a finite number from 0 on"
             )
