@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import shutil
 
 import jax
@@ -163,7 +164,7 @@ def test_arguments_that_do_not_fit_are_named(pipeline, text, options, said):
 
 @pytest.mark.parametrize("guidance", [-1.0, float("nan"), float("inf"), 1e39])
 def test_a_guidance_out_of_range_is_named(pipeline, text, guidance):
-    with pytest.raises(ValueError, match=f"guidance={guidance} is out of range"):
+    with pytest.raises(ValueError, match=re.escape(f"guidance={guidance} is out of")):
         pipeline.sample(text, seeds=[0], guidance=guidance)
 
 
