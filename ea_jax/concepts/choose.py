@@ -31,10 +31,14 @@ def concept(settings: Settings, *, tested: Sequence[str] = ()) -> tuple[rows.Con
     Returns:
       The concept, and for the run's folder: words, scores and sources.
     Raises:
-      ValueError: words that can't be used, an absent WordNet, an endpoint that fails.
+      ValueError: words that can't be used, an absent WordNet, an endpoint that fails, or a text to
+        keep that holds the concept or a synonym of it.
     """
     chosen = settings.concept
     record: Record = {"word": chosen.word}
+    for word in (chosen.word, *chosen.synonyms):
+        for setting, texts in _kept(settings).items():
+            rows.require_absent(word, texts, setting=setting)
     if not settings.loss.rsc:
         return rows.Concept(chosen.word, chosen.sentences), record
     kept = _kept_path(settings, tested)
@@ -66,6 +70,17 @@ def concept(settings: Settings, *, tested: Sequence[str] = ()) -> tuple[rows.Con
         kept.parent.mkdir(parents=True, exist_ok=True)
         write_json(kept, {"words": [made.synonyms, *made.irrelevant], "record": record})
     return made, record
+
+
+def _kept(settings: Settings) -> dict[str, Sequence[str]]:
+    """The texts that erasing goes towards, or leaves alone, by the setting that gives them."""
+    chosen = settings.concept
+    kept = {"concept.preserve_prompts": chosen.preserve_prompts}
+    if chosen.anchor == "replaced":
+        kept["concept.neutral"] = (chosen.neutral or "",)
+    if chosen.anchor == "sentence":
+        kept["concept.anchor_sentence"] = (chosen.anchor_sentence or "",)
+    return kept
 
 
 def _kept_path(settings: Settings, tested: Sequence[str]) -> Path | None:
