@@ -93,12 +93,12 @@ def test_a_synonym_may_not_be_kept_nor_be_the_anchor() -> None:
     with pytest.raises(ValueError, match=r"concept\.neutral 'nudes' holds the concept 'nude'"):
         choose.concept(settings(config, anchor="replaced", neutral="nudes"))
     with pytest.raises(ValueError, match=r"concept\.anchor_sentence 'a naked.*' holds .* 'naked'"):
-        choose.concept(settings(config, anchor="sentence", anchor_sentence="a naked's"))
+        choose.concept(settings(config, anchor="sentence", anchor_sentence="a naked_man"))
 
 
 def test_an_anchor_may_not_keep_another_form_of_the_concept() -> None:
-    concept = rows.Concept("nude", ("a tree", "a nude among nudes")[1:])
-    with pytest.raises(ValueError, match=r"'a nude among nudes' the anchor 'among nudes' holds"):
+    concept = rows.Concept("nude", ("a nude among nudes",))
+    with pytest.raises(ValueError, match=r"'a nude among nudes' the anchor 'an among nudes' holds"):
         rows.rows([concept], rows.Recipe(shuffles=1))
 
 
@@ -115,8 +115,8 @@ def test_a_source_gives_neither_forms_of_the_concept_nor_of_what_is_held_out() -
     lists = {"no_relation": ["cloud"], "far": ["hot"], "mid": ["nudes"]}
     with pytest.raises(ValueError, match="irrelevant word 'nudes' is the concept 'nude'"):
         irrelevant.from_lists(lists, "nude")
-    with pytest.raises(ValueError, match=r"irrelevant word 'clouds' is the concept"):
-        irrelevant.from_lists({**lists, "mid": ["clouds"]}, "nude", avoid=("cloud",))
+    with pytest.raises(ValueError, match=r"'clouds' is the concept 'nude', a synonym of it, or"):
+        irrelevant.from_lists({**lists, "no_relation": ["clouds"]}, "nude", avoid=("cloud",))
 
 
 def test_a_prompt_of_an_exam_is_known_again_in_another_form() -> None:

@@ -36,9 +36,7 @@ def concept(settings: Settings, *, tested: Sequence[str] = ()) -> tuple[rows.Con
     """
     chosen = settings.concept
     record: Record = {"word": chosen.word}
-    for word in (chosen.word, *chosen.synonyms):
-        for setting, texts in _kept(settings).items():
-            rows.require_absent(word, texts, setting=setting)
+    _require_kept_apart(chosen)
     if not settings.loss.rsc:
         return rows.Concept(chosen.word, chosen.sentences), record
     kept = _kept_path(settings, tested)
@@ -72,15 +70,16 @@ def concept(settings: Settings, *, tested: Sequence[str] = ()) -> tuple[rows.Con
     return made, record
 
 
-def _kept(settings: Settings) -> dict[str, Sequence[str]]:
-    """The texts that erasing goes towards, or leaves alone, by the setting that gives them."""
-    chosen = settings.concept
-    kept = {"concept.preserve_prompts": chosen.preserve_prompts}
+def _require_kept_apart(chosen: ConceptSettings) -> None:
+    """What erasing goes towards, or leaves alone, holds neither the concept nor a synonym."""
+    kept = {"preserve_prompts": chosen.preserve_prompts}
     if chosen.anchor == "replaced":
-        kept["concept.neutral"] = (chosen.neutral or "",)
+        kept["neutral"] = (chosen.neutral or "",)
     if chosen.anchor == "sentence":
-        kept["concept.anchor_sentence"] = (chosen.anchor_sentence or "",)
-    return kept
+        kept["anchor_sentence"] = (chosen.anchor_sentence or "",)
+    for name, texts in kept.items():
+        for word in (chosen.word, *chosen.synonyms):
+            rows.require_absent(word, texts, setting=f"concept.{name}")
 
 
 def _kept_path(settings: Settings, tested: Sequence[str]) -> Path | None:

@@ -144,19 +144,16 @@ def require_known(tokenizer: Any, phrase: str) -> None:
       ValueError: every token is `<unk>`, which all words have that T5 doesn't know.
     """
     made = tokenizer(phrase, add_special_tokens=False, return_offsets_mapping=True)
+    nothing = tokenizer.unk_token_id
     # The mark of a word's start says nothing about which word it is.
-    blank = tokenizer.convert_tokens_to_ids("▁")
-    ids = [token for token in made["input_ids"] if token != blank]
-    unknown = [
-        phrase[start:end]
-        for token, (start, end) in zip(made["input_ids"], made["offset_mapping"], strict=True)
-        if token == tokenizer.unk_token_id
-    ]
-    if len(unknown) == len(ids):
+    start = tokenizer.convert_tokens_to_ids("▁")
+    if {*made["input_ids"]} <= {start, nothing}:
         raise ValueError(
             f"T5 has no token for {phrase!r}: it reads <unk>, as for every word that it doesn't "
             "know, so all of them would be erased; use a word or description that T5 knows"
         )
+    pairs = zip(made["input_ids"], made["offset_mapping"], strict=True)
+    unknown = [phrase[slice(*where)] for token, where in pairs if token == nothing]
     if unknown:
         _log.warning(
             "T5 has no token for %s in %r and reads <unk> there",
