@@ -63,7 +63,7 @@ def number(
         if not low <= value <= nearest or (above and value == low):
             begin = f"above {low:g}" if above else f"at least {low:g}"
             stated = f"{limit:.12g}" if kind is int else f"{limit:g}"
-            end = f"below {stated}" if below else f"at most {stated}"
+            end = f"below {stated} in float32" if below else f"at most {stated}"
             raise SettingsError(
                 f"{key} = {shown(value)} is out of range; it has to be {begin} and {end}"
             )

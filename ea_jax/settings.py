@@ -26,8 +26,7 @@ from ea_jax.fields import (
     texts,
 )
 
-# Pictures, rows or steps; no host holds more.
-_MANY = 10**6
+_MANY = 10**6  # pictures, rows or steps: no host holds more
 
 
 @dataclasses.dataclass(frozen=True)
@@ -248,10 +247,8 @@ class LogSettings:
             return range(0)
         match = re.fullmatch(r"(\d{1,9}):(\d{1,9})", self.profile_steps)
         if match is None or int(match[1]) >= int(match[2]):
-            raise SettingsError(
-                f"log.profile_steps = {shown(self.profile_steps)} is no range; write first:last, "
-                "10:12"
-            )
+            said = shown(self.profile_steps)
+            raise SettingsError(f"log.profile_steps = {said} is no range; write first:last, 10:12")
         return range(int(match[1]), int(match[2]))
 
 
@@ -293,9 +290,9 @@ class Settings:
             raise SettingsError(f"preset = {shown(self.preset)} is no name; it has to be a str")
         traced = self.log.profiled()
         if traced and traced.start >= self.optim.pairs:
+            steps, pairs = self.log.profile_steps, self.optim.pairs
             raise SettingsError(
-                f"log.profile_steps = {self.log.profile_steps!r} begins after the last of "
-                f"optim.pairs = {self.optim.pairs}; choose earlier pairs"
+                f"log.profile_steps = {steps!r} begins after the last of optim.pairs = {pairs}"
             )
         if self.data.pool % self.optim.batch:
             raise SettingsError(
