@@ -6,7 +6,7 @@ import dataclasses
 import logging
 from collections.abc import Sequence
 
-from ea_jax.concepts.spans import occurrences
+from ea_jax.concepts.forms import mentions
 from ea_jax.evaluate.probes import Detector, Probe
 from ea_jax.flux import hub
 from ea_jax.settings import Settings
@@ -79,4 +79,4 @@ def _texts(settings: Settings) -> list[str]:
 
 
 def _in_any(name: str, texts: Sequence[str]) -> bool:
-    return any(occurrences(text, name) for text in texts)
+    return any(mentions(text, name) for text in texts)

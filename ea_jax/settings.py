@@ -1,16 +1,18 @@
 """What an experiment can set: one frozen section each, checked as it is made.
 
 A config of `configs/` becomes `Settings` by `from_config`, which wants every key once and no
-other. The library takes these sections, never a ConfigDict. A value that can't be is an error
-that names key, value and what is allowed.
+other. The library takes these sections, never a ConfigDict. An invalid value is an error that names
+key, value and what is allowed; an upper bound is where nothing works beyond it.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from typing import Any
 
+from ea_jax.concept_settings import ConceptSettings
 from ea_jax.fields import (
     SettingsError,
     check,
@@ -19,9 +21,12 @@ from ea_jax.fields import (
     number,
     optional,
     require_keys,
+    shown,
     text,
     texts,
 )
+
+_MANY = 10**6  # pictures, rows or steps: no host holds more
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +49,7 @@ class ModelSettings:
     path: str = text()
     revision: str | None = optional(text())
     dtype: str = choice("float32", "bfloat16")
-    resolution: int = number(int, low=16)
+    resolution: int = number(int, low=16, high=2**16)
     text_length: int = number(int, low=2, high=512)
     guidance: float | None = optional(number(float, low=0))
     attention: str = choice("chunked", "full", "splash", "cudnn")
@@ -53,57 +58,6 @@ class ModelSettings:
 
     def __post_init__(self) -> None:
         check(self, "model")
-
-
-@dataclasses.dataclass(frozen=True)
-class ConceptSettings:
-    """What is erased, and the words around it.
-
-    Attributes:
-      word: the concept, one word or several.
-      sentences: prompts that hold it.
-      erase: the `word` alone, or `word_and_synonyms`: each synonym takes its place in as many rows.
-      anchor: L_esd's prompt without it: the sentence with the concept `removed`, or `replaced` by
-        `neutral`; the `empty` prompt; or `anchor_sentence`.
-      neutral: what takes the concept's place.
-      anchor_sentence: a prompt without the concept.
-      synonyms: seen in training; those that evaluate an erasure are never here.
-      synonym_source: this list (`config`), WordNet, or a language model's endpoint.
-      sense: WordNet's sense: `first` noun, `all`, or a name like `nude.n.01`.
-      no_relation, far, mid: irrelevant words by how near they are, one of each drawn at a time.
-      irrelevant_source: these lists (`config`), WordNet's similarities, or an endpoint.
-      endpoint, endpoint_model: URL of an OpenAI-compatible endpoint, and its model's name.
-      endpoint_key: environment variable with its API key; None for an endpoint without keys.
-      preserve_prompts: prompts without the concept whose pictures L_keep holds in place.
-      max_tokens: columns kept for the concept's tokens in a prompt, all occurrences together.
-    """
-
-    word: str = text()
-    sentences: tuple[str, ...] = texts(least=1)
-    erase: str = choice("word", "word_and_synonyms")
-    anchor: str = choice("removed", "replaced", "empty", "sentence")
-    neutral: str | None = optional(text())
-    anchor_sentence: str | None = optional(text())
-    synonyms: tuple[str, ...] = texts()
-    synonym_source: str = choice("config", "wordnet", "endpoint")
-    sense: str = text()
-    no_relation: tuple[str, ...] = texts()
-    far: tuple[str, ...] = texts()
-    mid: tuple[str, ...] = texts()
-    irrelevant_source: str = choice("config", "wordnet", "endpoint")
-    endpoint: str | None = optional(text())
-    endpoint_model: str | None = optional(text())
-    endpoint_key: str | None = optional(text())
-    preserve_prompts: tuple[str, ...] = texts()
-    max_tokens: int = number(int, low=1)
-
-    def __post_init__(self) -> None:
-        check(self, "concept")
-        _require(self, "concept.anchor", "replaced", "neutral")
-        _require(self, "concept.anchor", "sentence", "anchor_sentence")
-        for source in ("synonym_source", "irrelevant_source"):
-            _require(self, f"concept.{source}", "endpoint", "endpoint")
-            _require(self, f"concept.{source}", "endpoint", "endpoint_model")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,12 +134,12 @@ class OptimSettings:
     lr_lower: float = number(float, low=0, above=True)
     lr_upper: float = number(float, low=0, above=True)
     lr_decay: float = number(float, low=0, high=1)
-    batch: int = number(int, low=1)
-    lora_batch: int = number(int, low=1)
-    keep_batch: int = number(int, low=1)
-    rsc_batch: int = number(int, low=1)
-    b1: float = number(float, low=0, high=1)
-    b2: float = number(float, low=0, high=1)
+    batch: int = number(int, low=1, high=_MANY)
+    lora_batch: int = number(int, low=1, high=_MANY)
+    keep_batch: int = number(int, low=1, high=_MANY)
+    rsc_batch: int = number(int, low=1, high=_MANY)
+    b1: float = number(float, low=0, high=1, below=True)
+    b2: float = number(float, low=0, high=1, below=True)
     eps: float = number(float, low=0, above=True)
     weight_decay: float = number(float, low=0)
     seed: int = number(int, low=0)
@@ -221,16 +175,16 @@ class DataSettings:
         run; None keeps nothing.
     """
 
-    pool: int = number(int, low=1)
+    pool: int = number(int, low=1, high=_MANY)
     x_t: str = choice("pool", "resample")
     shuffle: str = choice("phrase", "word")
     shuffle_probability: float = number(float, low=0, high=1)
-    shuffles: int = number(int, low=1)
-    irrelevant: int = number(int, low=1)
-    pictures: int = number(int, low=1)
-    keep_pictures: int = number(int, low=1)
-    inversions: int = number(int, low=0)
-    inversion_rounds: int = number(int, low=1)
+    shuffles: int = number(int, low=1, high=_MANY)
+    irrelevant: int = number(int, low=1, high=_MANY)
+    pictures: int = number(int, low=1, high=_MANY)
+    keep_pictures: int = number(int, low=1, high=_MANY)
+    inversions: int = number(int, low=0, high=_MANY)
+    inversion_rounds: int = number(int, low=1, high=_MANY)
     inversion_steps: int = number(int, low=1)
     inversion_rate: float = number(float, low=0, above=True)
     cache: str | None = optional(text())
@@ -251,11 +205,11 @@ class SampleSettings:
       eval_pictures: pictures a number of the final table rests on; 0 leaves the table out.
     """
 
-    steps: int = number(int, low=1)
-    prompts: tuple[str, ...] = texts(least=1)
-    seeds: tuple[int, ...] = integers(least=1, below=2**31)
-    batch: int = number(int, low=1)
-    eval_pictures: int = number(int, low=0)
+    steps: int = number(int, low=1, high=_MANY)
+    prompts: tuple[str, ...] = texts(least=1, distinct=True)
+    seeds: tuple[int, ...] = integers(least=1)
+    batch: int = number(int, low=1, high=_MANY)
+    eval_pictures: int = number(int, low=0, high=_MANY)
 
     def __post_init__(self) -> None:
         check(self, "sample")
@@ -291,12 +245,11 @@ class LogSettings:
         """The pairs to trace; none by default."""
         if self.profile_steps is None:
             return range(0)
-        first, colon, last = self.profile_steps.partition(":")
-        if not (colon and first.isdecimal() and last.isdecimal() and int(first) < int(last)):
-            raise SettingsError(
-                f"log.profile_steps = {self.profile_steps!r} is no range; write first:last, 10:12"
-            )
-        return range(int(first), int(last))
+        match = re.fullmatch(r"(\d{1,9}):(\d{1,9})", self.profile_steps)
+        if match is None or int(match[1]) >= int(match[2]):
+            said = shown(self.profile_steps)
+            raise SettingsError(f"log.profile_steps = {said} is no range; write first:last, 10:12")
+        return range(int(match[1]), int(match[2]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -309,6 +262,12 @@ class MeshSettings:
 
     def __post_init__(self) -> None:
         check(self, "mesh")
+        sizes = dataclasses.asdict(self)
+        for name, size in sizes.items():
+            if size == 0 or (size == -1 and list(sizes.values()).count(-1) > 1):
+                raise SettingsError(
+                    f"mesh.{name} = {size} is no size; each has to be at least 1, one may be -1"
+                )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -327,6 +286,14 @@ class Settings:
     mesh: MeshSettings
 
     def __post_init__(self) -> None:
+        if not isinstance(self.preset, str):
+            raise SettingsError(f"preset = {shown(self.preset)} is no name; it has to be a str")
+        traced = self.log.profiled()
+        if traced and traced.start >= self.optim.pairs:
+            steps, pairs = self.log.profile_steps, self.optim.pairs
+            raise SettingsError(
+                f"log.profile_steps = {steps!r} begins after the last of optim.pairs = {pairs}"
+            )
         if self.data.pool % self.optim.batch:
             raise SettingsError(
                 f"optim.batch = {self.optim.batch} doesn't divide data.pool = {self.data.pool}"
@@ -367,7 +334,7 @@ def from_config(config: Mapping[str, Any]) -> Settings:
     """Settings of a config: `get_config()`'s ConfigDict, or plain nested dicts.
 
     Raises:
-      SettingsError: a key too many, a key missing, or a value that can't be; with its full name.
+      SettingsError: a key too many, a key missing, or an invalid value; with its full name.
     """
     require_keys("", config, ["preset", *SECTIONS])
     sections = {}
@@ -376,14 +343,6 @@ def from_config(config: Mapping[str, Any]) -> Settings:
         require_keys(f"{name}.", config[name], fields)
         sections[name] = kind(**{key: _frozen(config[name][key]) for key in fields})
     return Settings(preset=config["preset"], **sections)
-
-
-def _require(section: Any, key: str, value: str, needed: str) -> None:
-    name, field = key.split(".")
-    if getattr(section, field) == value and getattr(section, needed) is None:
-        raise SettingsError(
-            f"{key} = {value!r} needs {name}.{needed}; set --config.{name}.{needed}"
-        )
 
 
 def _frozen(value: Any) -> Any:

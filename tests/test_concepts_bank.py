@@ -355,3 +355,10 @@ def test_a_bank_holds_what_the_pipeline_encodes(dev_folder):
     np.testing.assert_array_equal(
         made.text("empty", [0]).pooled_BD[0], np.asarray(pooled_BD)[1].astype(ml_dtypes.bfloat16)
     )
+
+
+def test_a_bank_takes_no_word_that_is_unknown_to_t5(t5):
+    contrasted = Concept("cat", ("a cat on grass",), ("猫",), (("cloud",),))
+    for concept in (contrasted, Concept("猫", ("a 猫 on grass",))):
+        with pytest.raises(ValueError, match="T5 has no token for '猫'"):
+            build(t5, [concept])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,70 @@ def test_a_phrase_may_be_spread_over_spaces_and_lines():
 )
 def test_letters_are_compared_as_unicode_means_them(text, phrase, there):
     assert found(text, phrase)[0] == there
+
+
+@pytest.mark.parametrize(
+    ("text", "phrase", "there"),
+    [
+        ("一只猫在草地上", "猫", ["猫"]),
+        ("ネコと犬", "ネコ", ["ネコ"]),
+        ("ﾈｺと犬", "ネコ", ["ﾈｺ"]),
+        ("ネコバス", "ネコ", []),
+        ("コーヒーを", "コーヒ", []),
+        ("แมวนั่งอยู่", "แมว", ["แมว"]),
+        ("一只cat在", "cat", ["cat"]),
+        ("कीड़ा", "क", []),
+        ("कीड़ा", "ड़ा", []),
+    ],
+)
+def test_words_of_scripts_without_spaces_have_unicode_s_borders(text, phrase, there):
+    assert found(text, phrase) == there
+
+
+@pytest.mark.parametrize(
+    ("text", "phrase", "there"),
+    [
+        ("a \u2764\ufe0f b", "\u2764", ["\u2764\ufe0f"]),
+        ("a \u2764 b", "\u2764\ufe0f", ["\u2764"]),
+        ("a 👩\u200d🚀", "👩", []),
+        ("a 👩\u200d🚀", "🚀", []),
+        ("a 👩🚀", "👩\u200d🚀", []),
+        ("a 👩\u200d🚀 b", "👩\u200d🚀", ["👩\u200d🚀"]),
+        ("👩🏽", "👩", []),
+        ("🇩🇪🇫🇷", "🇫🇷", ["🇫🇷"]),
+        ("🇩🇪🇫🇷", "🇪🇫", []),
+        ("1\ufe0f\u20e3", "1", []),
+    ],
+)
+def test_a_part_of_an_emoji_is_not_the_emoji(text, phrase, there):
+    assert found(text, phrase) == there
+
+
+@pytest.mark.parametrize("unseen", ["\u00ad", "\u200b", "\u200d", "\u2060", "\ufeff", "\ufe0f"])
+def test_what_nobody_sees_does_not_hide_a_word_nor_shift_it(unseen):
+    assert spans.occurrences(f"a n{unseen}ude man, nude", "nude") == [(2, 7), (13, 17)]
+
+
+def test_a_concept_of_several_words_is_searched_from_every_start():
+    assert spans.occurrences("xa a a", "a a") == [(3, 6)]
+    assert found("cat-like, can't", "cat") == ["cat"]
+
+
+@pytest.mark.parametrize("tokenizer", ["t5", "flux_t5"])
+@pytest.mark.parametrize("word", ["猫", "❤\ufe0f", "👩\u200d🚀", "裸体 猫"])
+def test_a_word_without_a_token_of_its_own_is_an_error(tokenizer, word, request):
+    said = f"T5 has no token for {word!r}: it reads <unk>"
+    with pytest.raises(ValueError, match=re.escape(said)):
+        spans.require_known(request.getfixturevalue(tokenizer), word)
+
+
+@pytest.mark.parametrize("tokenizer", ["t5", "flux_t5"])
+def test_a_part_without_a_token_is_named(tokenizer, request, caplog):
+    t5 = request.getfixturevalue(tokenizer)
+    spans.require_known(t5, "nude cat")
+    assert not caplog.records
+    spans.require_known(t5, "nude猫")
+    assert caplog.messages == ["T5 has no token for '猫' in 'nude猫' and reads <unk> there"]
 
 
 def test_punctuation_in_a_concept_is_no_pattern():

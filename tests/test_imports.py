@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 
 # A module may import its own row and the rows above it. `tiny` is apart: see `SIDE`.
 LAYERS = (
-    ("ea_jax.runtime", "ea_jax.fields", "ea_jax.settings", "convert"),
+    ("ea_jax.runtime", "ea_jax.fields", "ea_jax.concept_settings", "ea_jax.settings", "convert"),
     ("ea_jax.flux",),
     ("ea_jax.lora", "ea_jax.edits"),
     ("ea_jax.concepts",),

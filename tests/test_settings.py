@@ -96,6 +96,33 @@ def test_a_section_too_many_is_named() -> None:
         ("sample.seeds", (1, -1), "sample.seeds holds -1"),
         ("log.profile_steps", "12", "write first:last"),
         ("log.profile_steps", "12:10", "write first:last"),
+        ("log.profile_steps", "1" * 5000 + ":2", "write first:last"),
+        ("log.profile_steps", "200:201", "begins after the last of optim.pairs = 200"),
+        ("model.resolution", 10**9, "model.resolution = 1000000000 is out of range; it has to be"),
+        ("model.path", "a\0b", "has a character that is no text"),
+        ("concept.word", "?!", "concept.word = '?!' is only punctuation; it has to be a word"),
+        ("concept.word", "nu\x07de", "concept.word = 'nu\\x07de' has a character that is no text"),
+        (
+            "concept.word",
+            "w " * 200,
+            "has 200 words, and at least as many tokens, more than concept.max_",
+        ),
+        ("concept.synonyms", ("NUDE ",), "'NUDE ', which is in concept.word already"),
+        ("concept.synonyms", ("bare", "Bare"), "'Bare', which is in concept.synonyms already"),
+        ("concept.far", ("naked",), "'naked', which is in concept.synonyms already"),
+        ("concept.mid", ("\ud800",), "concept.mid holds '\\ud800', which has a character that is"),
+        ("lora.rank", 10**400, "lora.rank = 10000000000000000000000"),
+        ("lora.alpha", 10**400, "lora.alpha = 10000000000"),
+        ("loss.tau", 1e-50, "loss.tau = 1e-50 is 0 in float32; use at least 1.18e-38"),
+        ("optim.b1", 1.0, "optim.b1 = 1.0 is out of range; it has to be at least 0 and below 1"),
+        ("optim.b2", 1 - 1e-9, "below 1"),
+        ("optim.eps", 1e-46, "optim.eps = 1e-46 is 0 in float32"),
+        ("optim.seed", 2**31, "at least 0 and at most 2147483647"),
+        ("data.shuffles", 10**9, "data.shuffles = 1000000000 is out of range; it has to be at"),
+        ("sample.prompts", ("a cat", "a cat"), "sample.prompts holds 'a cat' twice"),
+        ("sample.seeds", (1, 2, 1), "sample.seeds holds 1 twice"),
+        ("sample.seeds", (True,), "sample.seeds holds True"),
+        ("mesh.data", 0, "mesh.data = 0 is no size"),
     ],
 )
 def test_a_value_that_cannot_be_says_why(key: str, value: Any, said: str) -> None:
@@ -106,6 +133,22 @@ def test_a_value_that_cannot_be_says_why(key: str, value: Any, said: str) -> Non
         wrong["loss"]["attn"] = 0.0
     with pytest.raises(SettingsError, match=re.escape(said)):
         settings.from_config(wrong)
+
+
+def test_a_mesh_leaves_only_one_size_open() -> None:
+    with pytest.raises(SettingsError, match=r"mesh\.data = -1 is no size; .* one may be -1"):
+        settings.from_config(config() | {"mesh": {"data": -1, "fsdp": 1, "tensor": -1}})
+
+
+@pytest.mark.parametrize("section", [None, 3, "loss", [1]])
+def test_a_section_that_is_none_is_named(section: Any) -> None:
+    with pytest.raises(SettingsError, match=r"^loss = .* has to be a section with the keys \['esd"):
+        settings.from_config(config() | {"loss": section})
+
+
+def test_a_preset_is_a_name() -> None:
+    with pytest.raises(SettingsError, match=r"^preset = None is no name"):
+        settings.from_config(config() | {"preset": None})
 
 
 def test_keeping_needs_prompts_to_keep() -> None:
@@ -159,7 +202,7 @@ def test_every_key_of_a_config_is_read() -> None:
     read = {
         node.attr
         for path in files
-        if path.name not in ("settings.py", "fields.py")
+        if path.name not in ("settings.py", "concept_settings.py", "fields.py")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Attribute)
     }

@@ -149,11 +149,16 @@ def build(
       batch: prompts given to `encode`, always this many.
       cache: folder; None keeps nothing on disk.
     Raises:
-      ValueError: concepts, prompts or words that don't do; see `rows.rows` and `spans.columns`.
+      ValueError: concepts, prompts or words that don't do; see `rows.rows`, `spans.columns` and
+        `spans.require_known`.
     """
     made = rows.rows(concepts, recipe)
     for concept in concepts:
         rows.require_absent(concept.word, preserve, setting="concept.preserve_prompts")
+    for word in dict.fromkeys(
+        [*(concept.word for concept in concepts), *(word for row in made for word in row.words)]
+    ):
+        spans.require_known(tokenizer, word)
     contrast = [row for row in made if row.others]
     plain = [
         (number, rows.Variant(text, (concept.word,)))

@@ -31,10 +31,12 @@ def concept(settings: Settings, *, tested: Sequence[str] = ()) -> tuple[rows.Con
     Returns:
       The concept, and for the run's folder: words, scores and sources.
     Raises:
-      ValueError: words that can't be used, an absent WordNet, an endpoint that fails.
+      ValueError: words that can't be used, an absent WordNet, an endpoint that fails, or a text to
+        keep that holds the concept or a synonym of it.
     """
     chosen = settings.concept
     record: Record = {"word": chosen.word}
+    _require_kept_apart(chosen)
     if not settings.loss.rsc:
         return rows.Concept(chosen.word, chosen.sentences), record
     kept = _kept_path(settings, tested)
@@ -66,6 +68,18 @@ def concept(settings: Settings, *, tested: Sequence[str] = ()) -> tuple[rows.Con
         kept.parent.mkdir(parents=True, exist_ok=True)
         write_json(kept, {"words": [made.synonyms, *made.irrelevant], "record": record})
     return made, record
+
+
+def _require_kept_apart(chosen: ConceptSettings) -> None:
+    """What erasing goes towards, or leaves alone, holds neither the concept nor a synonym."""
+    kept = {"preserve_prompts": chosen.preserve_prompts}
+    if chosen.anchor == "replaced":
+        kept["neutral"] = (chosen.neutral or "",)
+    if chosen.anchor == "sentence":
+        kept["anchor_sentence"] = (chosen.anchor_sentence or "",)
+    for name, texts in kept.items():
+        for word in (chosen.word, *chosen.synonyms):
+            rows.require_absent(word, texts, setting=f"concept.{name}")
 
 
 def _kept_path(settings: Settings, tested: Sequence[str]) -> Path | None:

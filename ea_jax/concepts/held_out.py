@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable
 
-from ea_jax.concepts import spans
+from ea_jax.concepts import forms
 
 
 def assert_disjoint(trained: Iterable[str], tested: Iterable[str], *, what: str = "words") -> None:
-    """Two sets of words or prompts that may not meet; case, width and spacing don't matter.
+    """Two sets of words that may not meet, in no form of them.
 
     Raises:
       ValueError: lists every word that is in both.
     """
-    known = {_key(word) for word in trained}
-    overlap = sorted({word for word in tested if _key(word) in known})
+    trained = list(trained)
+    overlap = sorted({word for word in tested if any(forms.same(word, one) for one in trained)})
     if overlap:
         raise ValueError(
             f"{what} used in training and in evaluation: {', '.join(map(repr, overlap))}; "
@@ -24,7 +23,7 @@ def assert_disjoint(trained: Iterable[str], tested: Iterable[str], *, what: str 
 
 
 def assert_absent(tested: Iterable[str], prompts: Iterable[str]) -> None:
-    """No held-out word may stand in a prompt of the bank, alone or in a sentence.
+    """No held-out word may stand in a prompt of the bank, alone or in a sentence, in any form.
 
     Raises:
       ValueError: names a word and the first prompt that holds it.
@@ -32,12 +31,8 @@ def assert_absent(tested: Iterable[str], prompts: Iterable[str]) -> None:
     prompts = list(prompts)
     for word in tested:
         for prompt in prompts:
-            if spans.occurrences(prompt, word):
+            if forms.mentions(prompt, word):
                 raise ValueError(
-                    f"held-out word {word!r} is in training prompt {prompt!r}; "
-                    "hold out another word, or take it out of the prompts"
+                    f"held-out word {word!r} is in training prompt {prompt!r}, in this form or "
+                    "another; hold out another word, or take it out of the prompts"
                 )
-
-
-def _key(word: str) -> str:
-    return " ".join(unicodedata.normalize("NFKC", word).casefold().split())

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ea_jax.concepts import endpoint as endpoints
-from ea_jax.concepts import replies, spans, wordnet
+from ea_jax.concepts import forms, replies, wordnet
 
 CLASSES = ("no_relation", "far", "mid")
 Scored = tuple[str, float | None]
@@ -83,7 +83,7 @@ def from_lists(
     if unknown:
         raise ValueError(f"class {sorted(unknown)[0]!r} is unknown; use {list(CLASSES)}")
     seen: set[str] = set()
-    avoided = {other.casefold() for other in avoid}
+    refused = (word, *avoid)
     classes: dict[str, tuple[Scored, ...]] = {}
     for name in CLASSES:
         entries = lists.get(name, ())
@@ -93,7 +93,7 @@ def from_lists(
         for other, _ in classes[name]:
             if other.casefold() in seen:
                 raise ValueError(f"irrelevant word {other!r} is given twice; name it once")
-            if other.casefold() in avoided or spans.occurrences(other, word):
+            if any(forms.mentions(other, one) for one in refused):
                 raise ValueError(
                     f"irrelevant word {other!r} is the concept {word!r}, a synonym of it, or held "
                     "out; give another"
@@ -156,11 +156,11 @@ def from_wordnet(
         raise ValueError(
             f"WordNet doesn't know {word!r}; give concept.no_relation, far and mid in the config"
         )
-    avoided = {other.casefold() for other in (*avoid, *wordnet.synonyms(reader, word, sense="all"))}
+    refused = (word, *avoid, *wordnet.synonyms(reader, word, sense="all"))
     scored = []
     for other in among if among is not None else common_words():
         there = wordnet.noun_senses(reader, other)
-        if there and other.casefold() not in avoided and not spans.occurrences(other, word):
+        if there and not any(forms.mentions(other, one) for one in refused):
             scored.append((wordnet.similarity(here, there), other))
     scored = sorted(pair for pair in scored if pair[0] < _TOO_NEAR)
     rng = np.random.default_rng(seed)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ea_jax.concepts import sentences, spans
+from ea_jax.concepts import forms, sentences
 from ea_jax.runtime.streams import stream
 
 ANCHORS = ("removed", "replaced", "empty", "sentence")
@@ -137,8 +137,8 @@ def rows(concepts: Sequence[Concept], recipe: Recipe) -> list[Row]:
     """All rows of all concepts, a function of its arguments alone.
 
     Raises:
-      ValueError: no concepts, one without sentences or irrelevant words, or an anchor sentence
-        that holds the concept.
+      ValueError: no concepts, one without sentences or irrelevant words, or an anchor that holds
+        the concept.
     """
     if not concepts:
         raise ValueError("there is no concept to erase; set concept.word")
@@ -148,6 +148,9 @@ def rows(concepts: Sequence[Concept], recipe: Recipe) -> list[Row]:
         if recipe.anchor in ("replaced", "sentence"):
             setting = {"replaced": "concept.neutral", "sentence": "concept.anchor_sentence"}
             require_absent(concept.word, [recipe.neutral or ""], setting=setting[recipe.anchor])
+        for text in texts:
+            left = _anchor(text, concept.word, recipe)
+            require_absent(concept.word, [left], setting=f"of sentence {text!r} the anchor")
         if concept.synonyms and not (concept.irrelevant and all(concept.irrelevant)):
             raise ValueError(
                 f"concept {concept.word!r} has a synonym but no irrelevant words; give words of "
@@ -160,11 +163,12 @@ def rows(concepts: Sequence[Concept], recipe: Recipe) -> list[Row]:
 
 
 def require_absent(word: str, texts: Sequence[str], *, setting: str) -> None:
-    """Raises ValueError, naming the text, if one of `texts` holds the concept."""
+    """Raises ValueError, naming the text, if one of `texts` holds the concept in any form."""
     for text in texts:
-        if spans.occurrences(text, word):
+        if forms.mentions(text, word):
             raise ValueError(
-                f"{setting} {text!r} holds the concept {word!r}; it has to be without it"
+                f"{setting} {text!r} holds the concept {word!r}, or a form of it; it has to be "
+                "without it"
             )
 
 

@@ -6,35 +6,63 @@ several tokens, moves when the sentence is shuffled, and may occur more than onc
 
 from __future__ import annotations
 
+import functools
+import logging
 import re
 import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import regex
 
 from ea_jax.flux.tokens import Tokens, tokenize
 
 WIDTH = 8
 Spans = list[tuple[int, int]]
+_log = logging.getLogger(__name__)
+
+# Scripts whose words have no space between them: Chinese, Japanese; Thai, Lao, Khmer, Burmese.
+_UNSPACED = regex.compile(
+    r"[\p{Han}\p{Bopomofo}\p{Hiragana}\p{Katakana}\u30fc\p{Line_Break=Complex_Context}]"
+)
+_WORD_BORDER = regex.compile(r"\b", regex.WORD)
+_CLUSTER = regex.compile(r"\X")
+# Soft hyphens, zero-width spaces, variation selectors. An emoji keeps what joins it to the next
+# (U+200D) and what makes it a region's flag: those are other emoji.
+_IGNORED = regex.compile(r"\p{Default_Ignorable_Code_Point}")
+_IGNORED_IN_EMOJI = regex.compile(r"[\ufe0e\ufe0f]")
+_EMOJI = regex.compile(r"\p{Extended_Pictographic}")
 
 
 def occurrences(text: str, phrase: str) -> Spans:
     """Start and end, in characters, of every place where `text` has `phrase` as whole words.
 
-    Case, width and composition of letters don't matter (STRASSE is Straße), nor does how much
-    space lies between two words.
+    Case, width and composition of letters don't matter (STRASSE is Straße), nor do characters that
+    nobody sees (soft hyphens), nor how much space lies between two words. Chinese, Japanese, Thai
+    and the like have words without spaces: their borders are Unicode's (UAX 29), which knows no
+    dictionary, so 猫 is in 熊猫. A part of an emoji is not the emoji.
 
     Raises:
       ValueError: an empty phrase.
     """
-    words = _fold(phrase)[0].split()
+    words = fold(phrase)[0].split()
     if not words:
         raise ValueError(f"concept {phrase!r} is empty; set concept.word to one or more words")
-    folded, origin = _fold(text)
-    pattern = r"\s+".join(re.escape(word) for word in words)
-    found = re.finditer(rf"(?<!\w){pattern}(?!\w)", folded)
-    return [(origin[m.start()][0], origin[m.end() - 1][1]) for m in found]
+    folded, origin = fold(text)
+    if not all(word in folded for word in words):
+        return []
+    pattern = re.compile(r"\s+".join(re.escape(word) for word in words))
+    found, at = [], 0
+    while match := pattern.search(folded, at):
+        start, end = match.span()
+        at = start + 1
+        if _is_border(folded, origin, start, outside=start - 1) and _is_border(
+            folded, origin, end, outside=end
+        ):
+            found.append((origin[start][0], origin[end - 1][1]))
+            at = end
+    return found
 
 
 def require(text: str, phrase: str) -> Spans:
@@ -106,16 +134,58 @@ def locate(
     return idx_BN[0], mask_BN[0]
 
 
-def _fold(text: str) -> tuple[str, Spans]:
+def require_known(tokenizer: Any, phrase: str) -> None:
+    """A phrase has tokens of its own; a part of it that has none is logged.
+
+    Args:
+      tokenizer: T5's fast tokenizer.
+      phrase: a concept, or a word in its place.
+    Raises:
+      ValueError: every token is `<unk>`, which all words have that T5 doesn't know.
+    """
+    made = tokenizer(phrase, add_special_tokens=False, return_offsets_mapping=True)
+    nothing = tokenizer.unk_token_id
+    # The mark of a word's start says nothing about which word it is.
+    start = tokenizer.convert_tokens_to_ids("▁")
+    if {*made["input_ids"]} <= {start, nothing}:
+        raise ValueError(
+            f"T5 has no token for {phrase!r}: it reads <unk>, as for every word that it doesn't "
+            "know, so all of them would be erased; use a word or description that T5 knows"
+        )
+    pairs = zip(made["input_ids"], made["offset_mapping"], strict=True)
+    unknown = [phrase[slice(*where)] for token, where in pairs if token == nothing]
+    if unknown:
+        _log.warning(
+            "T5 has no token for %s in %r and reads <unk> there",
+            ", ".join(map(repr, unknown)),
+            phrase,
+        )
+
+
+@functools.lru_cache(maxsize=4096)
+def fold(text: str) -> tuple[str, Sequence[tuple[int, int]]]:
     """Text as it is compared, and which characters of `text` each of its characters stands for."""
-    folded, origin, start = [], [], 0
-    while start < len(text):
-        end = start + 1
-        while end < len(text) and unicodedata.combining(text[end]):
-            end += 1
-        letters = unicodedata.normalize("NFKC", text[start:end]).casefold()
+    if text.isascii():
+        return text.lower(), tuple((at, at + 1) for at in range(len(text)))
+    folded, origin = [], []
+    for cluster in _CLUSTER.finditer(text):
+        letters = unicodedata.normalize("NFKC", cluster[0]).casefold()
         letters = unicodedata.normalize("NFKC", letters)
+        ignored = _IGNORED_IN_EMOJI if _EMOJI.match(letters) else _IGNORED
+        letters = ignored.sub("", letters)
         folded.append(letters)
-        origin += [(start, end)] * len(letters)
-        start = end
-    return "".join(folded), origin
+        origin += [cluster.span()] * len(letters)
+    return "".join(folded), tuple(origin)
+
+
+def _is_border(folded: str, origin: Sequence[tuple[int, int]], at: int, *, outside: int) -> bool:
+    """Whether a phrase may start or end at `at`; `outside` is the character beyond it."""
+    if not 0 <= outside < len(folded):
+        return True
+    if origin[at - 1] == origin[at]:
+        return False
+    letter = folded[outside]
+    if not (letter.isalnum() or letter == "_" or unicodedata.category(letter)[0] == "M"):
+        return True
+    unspaced = _UNSPACED.search(folded, at - 1, at + 1)
+    return bool(unspaced and _WORD_BORDER.match(folded, at))

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ea_jax.concepts import endpoint as endpoints
-from ea_jax.concepts import replies
+from ea_jax.concepts import forms, replies
 
 Source = Callable[[str], Sequence[str]]
 _log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ class Synonyms:
     """What was found.
 
     Attributes:
-      words: synonyms, the word itself never among them.
+      words: synonyms, no form of the word itself among them.
       source: name of the source that gave them; `none` if no source had any.
     """
 
@@ -46,11 +46,14 @@ def find(word: str, sources: Mapping[str, Source], *, avoid: Iterable[str] = ())
       sources: {name: word -> synonyms}.
       avoid: words to leave out, such as those that measure the erasure.
     """
-    same = " ".join(word.split()).casefold()
-    refused = {"", same, *(other.casefold() for other in avoid)}
+    refused = (word, *avoid)
     for name, source in sources.items():
         given = (" ".join(found.replace("_", " ").split()) for found in source(word))
-        words = tuple(dict.fromkeys(found for found in given if found.casefold() not in refused))
+        words = tuple(
+            found
+            for found in dict.fromkeys(given)
+            if found and not any(forms.same(found, one) for one in refused)
+        )
         if words:
             return Synonyms(words, name)
     _log.warning(

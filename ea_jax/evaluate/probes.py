@@ -13,6 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
+from ea_jax.concepts import forms
 from ea_jax.evaluate.metrics import Rate
 from ea_jax.flux.finite import require_finite
 
@@ -116,8 +117,9 @@ def score(probes: Iterable[Probe], readings: Iterable[Reading]) -> dict[str, Rat
 
 
 def check_held_out(probes: Iterable[Probe], trained_prompts: Iterable[str]) -> None:
-    """Raises ValueError, naming the overlap, if a probe's prompt was trained on."""
-    overlap = {probe.prompt for probe in probes} & set(trained_prompts)
+    """Raises ValueError, naming the overlap, if a probe's prompt was trained on in any form."""
+    trained = {forms.key(prompt) for prompt in trained_prompts}
+    overlap = {probe.prompt for probe in probes if forms.key(probe.prompt) in trained}
     if overlap:
         raise ValueError(
             f"{len(overlap)} evaluation prompts were trained on, e.g. {sorted(overlap)[0]!r}; "

@@ -1,0 +1,126 @@
+"""Whether a text holds a word in any of its forms: nudes, soccer-ball, kissing, cat's.
+
+Wherever words are compared it is done here. Where a word stands, exactly as it is, `spans` tells.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Sequence
+
+import regex
+
+from ea_jax.concepts import spans
+
+_WORD = regex.compile(r"(?:[^\W_]|\p{M})+(?:'(?:[^\W_]|\p{M})+)*")
+_JOINT = regex.compile(r"(?<=\w)(?:\p{Pd}|_)(?=\w)")
+# What a phrase may be made of to have other forms; "C++" has none.
+_PLAIN = regex.compile(r"(?:[\w\p{M}\s']|\p{Pd})+")
+Words = tuple[str, ...]
+
+
+def mentions(text: str, word: str) -> bool:
+    """Whether `text` holds `word`, one word or several, in any form.
+
+    English inflections (nudes, kissed, held hands), possessives, and whatever `spans.occurrences`
+    finds count as the word; hyphen, underscore and space are one, and may be missing (soccerball).
+    A word that is itself a participle is taken as it is: dressed isn't dress, nor painting paint.
+    A derived word is another: nudity isn't nude, undressed isn't dressed.
+
+    Raises:
+      ValueError: an empty word.
+    """
+    if spans.occurrences(text, word):
+        return True
+    return any(_holds(read, wanted) for read in _readings(text) for wanted in _wanted(word))
+
+
+def same(one: str, other: str) -> bool:
+    """Whether two words, or phrases, are forms of one.
+
+    Raises:
+      ValueError: an empty one.
+    """
+    return any(
+        spans.occurrences(a, b) == [(0, len(a))]
+        or any(
+            len(read) == len(wanted) and _holds(read, wanted)
+            for read in _readings(a)
+            for wanted in _wanted(b)
+        )
+        for a, b in ((one.strip(), other), (other.strip(), one))
+    )
+
+
+def key(text: str) -> Words:
+    """Equal for prompts that differ only in forms of words, case, width, spacing or punctuation."""
+    first = next(iter(_readings(text)))
+    return tuple(min(_lemmas(word), default=word) for word in first) or (text,)
+
+
+def _holds(read: Sequence[str], wanted: Words) -> bool:
+    starts = range(len(read) - len(wanted) + 1)
+    return any(all(map(_is_form, read[at : at + len(wanted)], wanted)) for at in starts)
+
+
+@functools.lru_cache(maxsize=4096)
+def _readings(text: str) -> Sequence[Words]:
+    """A text's words: hyphens as spaces; then, where there are any, as if they weren't there."""
+    folded = spans.fold(text)[0].replace("\u2019", "'")
+    return tuple(
+        dict.fromkeys(
+            tuple(word.removesuffix("'s") for word in _WORD.findall(_JOINT.sub(joint, folded)))
+            for joint in (" ", "")
+        )
+    )
+
+
+@functools.lru_cache(maxsize=4096)
+def _wanted(word: str) -> Sequence[Words]:
+    """The words to look for one after another: a phrase's own, or all joined to one."""
+    folded = spans.fold(word)[0].replace("\u2019", "'")
+    parts = _readings(word)[0]
+    if not parts or not _PLAIN.fullmatch(folded):
+        return ()
+    return tuple(dict.fromkeys([parts, ("".join(parts),)]))
+
+
+@functools.lru_cache(maxsize=16384)
+def _is_form(found: str, word: str) -> bool:
+    return found == word or not {found, *_lemmas(found)}.isdisjoint(_bases(word))
+
+
+def _bases(word: str) -> Words:
+    """What a wanted word is a form of: itself if a dictionary lists it as a word of its own."""
+    known = _dictionary(word)
+    listed = {lemma for lemmas in known.values() for lemma in lemmas}
+    if not listed or word in listed:
+        return (word,)
+    # A participle that is no noun is mostly an adjective: "dressed", which is far from "dress".
+    of_verb = known.get("VERB", ()) if word.endswith("ing") else ()
+    return (word, *known.get("NOUN", ()), *of_verb)
+
+
+@functools.lru_cache(maxsize=16384)
+def _lemmas(word: str) -> frozenset[str]:
+    """All that an English word may be a form of; itself too, where it is a word of its own."""
+    known = _dictionary(word)
+    # Names and rare words are inflected by rule.
+    found = known or _dictionary(word, listed=False)
+    return frozenset(lemma for lemmas in found.values() for lemma in lemmas)
+
+
+def _dictionary(word: str, *, listed: bool = True) -> dict[str, Words]:
+    """An English word's lemmas by part of speech: those that are listed, or those by rule.
+
+    The library is imported here, since it reads its lists (0.2 s), and spaCy where there is one.
+    """
+    if not re.fullmatch("[a-z']{3,}", word):
+        return {}
+    import lemminflect
+
+    if listed:
+        return lemminflect.getAllLemmas(word)
+    rules = lemminflect.getAllLemmasOOV
+    return rules(word, "NOUN") | rules(word, "VERB")
