@@ -202,7 +202,6 @@ def prepare(
       to_train: False for a run that only paints: no words are chosen, no pictures sampled.
     Raises:
       ValueError: a model, words or prompts that don't do; the message says what to change.
-      OSError: the cache can't be written.
     """
     laps = Laps()
     log = dataclasses.replace(settings.log, folder="anywhere")

@@ -139,8 +139,7 @@ class Search:
         Returns:
           [M, N, D] float32 in the place of T5's outputs at the concept's tokens.
         Raises:
-          NonFiniteError: the search came to no numbers.
-          OSError: the cache can't be written.
+          NonFiniteError: the search gave NaN or Inf; nothing is kept.
         """
         if frozen is None:
             return self._find(base, lora, numbers)
@@ -190,12 +189,13 @@ class Search:
                 padded, _ = pad_rows(self._batch(some, turn), size)
                 batch = put_rows(self._mesh, padded)
                 u_BND, opt_state, error_B = self._step(u_BND, opt_state, base, lora, batch)
-            if not np.isfinite(error_B).all():
+            found.append(self._scale * np.asarray(u_BND)[: len(some)])
+            # The last update shows in no error yet.
+            if not (np.isfinite(error_B).all() and np.isfinite(found[-1]).all()):
                 raise NonFiniteError(
-                    f"the search for inversions came to numbers that are none; lower "
+                    f"the search for inversions gave NaN or Inf; lower "
                     f"data.inversion_rate = {data.inversion_rate:g}, or set data.inversions=0"
                 )
-            found.append(self._scale * np.asarray(u_BND)[: len(some)])
             _log.info("found %d of %d inversions", some.stop, data.inversions)
         return np.concatenate(found)
 
