@@ -27,7 +27,7 @@ from ea_jax.runtime.checkpoints import Checkpoints, RestoreError
 from ea_jax.runtime.command_line import parse_flags
 from ea_jax.runtime.interrupt import Interrupt
 from ea_jax.runtime.metrics import MetricsLog, require_finite
-from ea_jax.runtime.program import one_line_errors, start_logging
+from ea_jax.runtime.program import TRAIN_IN_LESS, one_line_errors, start_logging
 from ea_jax.runtime.progress import Progress
 
 FLAGS = flags.FLAGS
@@ -161,7 +161,7 @@ def _numbers(terms: dict[str, Any]) -> dict[str, float]:
 
 def main(_: list[str]) -> int:
     start_logging()
-    with one_line_errors():
+    with one_line_errors(TRAIN_IN_LESS):
         hosts.join(FLAGS.hosts)
         if not hosts.is_first():
             start_logging(logging.WARNING)
@@ -174,7 +174,7 @@ if __name__ == "__main__":
     config_file.define()
     flags.DEFINE_string(
         "hosts",
-        hosts.ALONE,
+        None,
         f"of several hosts: {hosts.CLUSTER} where JAX finds them (TPU pod, SLURM, GKE, Open MPI), "
         "else ADDRESS:PORT,COUNT,INDEX",
     )

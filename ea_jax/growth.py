@@ -37,7 +37,7 @@ from ea_jax.runtime.command_line import parse_flags
 from ea_jax.runtime.flops import count_flops
 from ea_jax.runtime.hlo import Hlo
 from ea_jax.runtime.mesh import make_mesh
-from ea_jax.runtime.program import one_line_errors, start_logging
+from ea_jax.runtime.program import TRAIN_IN_LESS, one_line_errors, start_logging
 from ea_jax.settings import Settings
 
 FLAGS = flags.FLAGS
@@ -255,7 +255,7 @@ def _write(figure: matplotlib.figure.Figure, path: Path) -> None:
 
 def main(_: list[str]) -> None:
     start_logging()
-    with one_line_errors():
+    with one_line_errors(TRAIN_IN_LESS):
         out = Path(FLAGS.out)
         if out.suffix.lower() != ".png":
             raise ValueError(f"--out={out} is no PNG; give a name that ends in .png")

@@ -106,9 +106,7 @@ def test_where_there_are_no_locks_is_one_warning(
     assert "has no locks (No locks available); start no second process" in said
 
 
-def test_hosts_after_the_first_end_with_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_hosts_after_the_first_end_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     monkeypatch.setattr(lock, "is_first", lambda: False)
     monkeypatch.setattr(lock, "all_agree", lambda mine: bool(asked.append(mine)))

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from convert import WeightsError, files
-from ea_jax.runtime.cache import cache_file, keeping
+from ea_jax.runtime.cache import cache_file, keep
 from ea_jax.runtime.fingerprint import checksum
 from ea_jax.runtime.hosts import all_agree
+from ea_jax.runtime.metrics import NonFiniteError
 
 Arrays = tuple[np.ndarray, ...]
 _log = logging.getLogger(__name__)
@@ -38,9 +39,11 @@ def cached(
       names: theirs, in the file.
       kind: begins the file's name.
       what: the arrays are, for the log.
+    Raises:
+      NonFiniteError: `make` came to NaN or Inf.
     """
     if cache is None:
-        return make()
+        return _finite(make(), what)
     path = cache_file(cache, kind, inputs, ".safetensors")
     stored = None
     try:
@@ -54,10 +57,19 @@ def cached(
         assert stored is not None
         _log.info("read %s from %s", what, path)
         return stored
-    arrays = make()
+    arrays = _finite(make(), what)
     metadata = {"inputs": json.dumps(inputs), "checksum": checksum(*arrays)}
-    with keeping(path):
-        files.write_arrays(path, dict(zip(names, arrays, strict=True)), metadata)
+    named = dict(zip(names, arrays, strict=True))
+    keep(path, lambda path: files.write_arrays(path, named, metadata))
+    return arrays
+
+
+def _finite(arrays: Arrays, what: str) -> Arrays:
+    if not all(np.isfinite(array).all() for array in arrays):
+        raise NonFiniteError(
+            f"there is NaN or Inf among {what}; check the model's weights, or set another "
+            "model.dtype"
+        )
     return arrays
 
 

@@ -7,11 +7,13 @@ import functools
 import hashlib
 import json
 import logging
-from collections.abc import Iterator
+import secrets
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from convert.disk import FileError, draft, reported
+from convert.disk import FileError
+from ea_jax.runtime.run_folder import write_json
 
 _log = logging.getLogger(__name__)
 
@@ -22,29 +24,31 @@ def cache_file(cache: str | Path, kind: str, inputs: Any, suffix: str) -> Path:
     return Path(cache) / f"{kind}-{digest[:24]}{suffix}"
 
 
-@contextlib.contextmanager
-def keeping(path: Path) -> Iterator[None]:
-    """Makes the folder of a cache's file, which the block writes.
+def keep(path: Path, write: Callable[[Path], Any]) -> bool:
+    """Writes a cache's file, and makes its folder if need be.
 
-    An OSError, here or in the block, is a warning: one for each folder and cause.
+    Args:
+      path: the file.
+      write: given the path, writes it as a whole or not at all.
+    Returns:
+      Whether it was written. If not there is a warning, one for each folder and cause.
     """
     try:
-        with reported(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        yield
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(path)
     except OSError as error:
+        # The writer's own words are about one file.
         cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
-        _warn(path.parent, cause.strerror or str(cause))
+        reason = "it is a file" if path.parent.is_file() else cause.strerror or str(cause)
+        _warn(path.parent, reason)
+        return False
+    return True
 
 
 def is_writable(folder: Path) -> bool:
     """Whether a folder of a cache can be made and written to; if not, there is a warning."""
-    written = False
-    probe = folder / "probe"
-    with keeping(probe):
-        with draft(probe) as unfinished:
-            unfinished.write_bytes(b"0")
-        written = True
+    probe = folder / f".probe-{secrets.token_hex(8)}"
+    written = keep(probe, lambda path: path.write_bytes(b"0"))
     with contextlib.suppress(OSError):
         probe.unlink()
     return written
@@ -52,9 +56,7 @@ def is_writable(folder: Path) -> bool:
 
 def keep_json(path: Path, value: Any) -> None:
     """Writes a value of what JSON can hold to a cache's file, with a checksum."""
-    with keeping(path), draft(path) as unfinished:
-        text = json.dumps({"checksum": _checksum(value), "value": value}, indent=2)
-        unfinished.write_text(text + "\n", encoding="utf-8")
+    keep(path, lambda path: write_json(path, {"checksum": _checksum(value), "value": value}))
 
 
 def kept_json(path: Path) -> Any:

@@ -85,4 +85,5 @@ def _said(error: Exception, file: Path) -> str:
     line = f", line {own[-1].lineno}" if own else ""
     if isinstance(error, ImportError):
         return f"{file}{line}: {text}; install it, or take that import out"
-    return f"{file}{line}: {type(error).__name__}: {text}; mend that line"
+    what = "that line" if own else "the file"
+    return f"{file}{line}: {type(error).__name__}: {text}; mend {what}"

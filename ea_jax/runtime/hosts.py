@@ -14,12 +14,11 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-ALONE = None
 CLUSTER = "cluster"
 _ADDRESS = "--hosts=ADDRESS:PORT,COUNT,INDEX"
 
 
-def join(hosts: str | None = ALONE) -> None:
+def join(hosts: str | None = None) -> None:
     """Makes this process one of several; to be called before any device is used.
 
     Args:
@@ -29,7 +28,7 @@ def join(hosts: str | None = ALONE) -> None:
     Raises:
       ValueError: `hosts` is none of these, or the others aren't found.
     """
-    if hosts is ALONE:
+    if hosts is None:
         return
     if "cpu" in os.environ.get("JAX_PLATFORMS", ""):
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
