@@ -240,16 +240,25 @@ def _word_scale(bank: PromptBank) -> float:
     return float(np.sqrt(np.square(own_ND).mean()))
 
 
-def _other_words(bank: PromptBank) -> np.ndarray:
-    """T5's outputs at the words of prompts without the concept, [words, D] float32."""
-    prompts = np.union1d(bank.groups["preserve"].prompt_G, bank.groups["anchor"].prompt_G)
-    words_ND = bank.t5_UTD[prompts][bank.said_UT[prompts]].astype(np.float32)
-    if not len(words_ND):
+def require_words(bank: PromptBank) -> None:
+    """Raises ValueError if no prompt without the concept has a word to start from."""
+    if not bank.said_UT[_without(bank)].any():
         raise ValueError(
             "the search for inversions starts from other words, and no prompt without the concept "
             "has any; give concept.preserve_prompts, or set data.inversions=0"
         )
-    return words_ND
+
+
+def _without(bank: PromptBank) -> np.ndarray:
+    """Numbers of the prompts without the concept."""
+    return np.union1d(bank.groups["preserve"].prompt_G, bank.groups["anchor"].prompt_G)
+
+
+def _other_words(bank: PromptBank) -> np.ndarray:
+    """T5's outputs at the words of prompts without the concept, [words, D] float32."""
+    require_words(bank)
+    prompts = _without(bank)
+    return bank.t5_UTD[prompts][bank.said_UT[prompts]].astype(np.float32)
 
 
 def _unit(u_BND: jax.Array) -> jax.Array:
