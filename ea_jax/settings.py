@@ -11,6 +11,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from ea_jax.fields import (
     SettingsError,
     check,
@@ -373,6 +375,8 @@ def from_config(config: Mapping[str, Any]) -> Settings:
     sections = {}
     for name, kind in SECTIONS.items():
         fields = [field.name for field in dataclasses.fields(kind)]
+        if not isinstance(config[name], Mapping | ConfigDict):
+            raise SettingsError(f"{name} = {config[name]!r} is no section with keys {fields}")
         require_keys(f"{name}.", config[name], fields)
         sections[name] = kind(**{key: _frozen(config[name][key]) for key in fields})
     return Settings(preset=config["preset"], **sections)

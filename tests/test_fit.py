@@ -46,7 +46,11 @@ UNGUIDED = dataclasses.replace(
         (changed("model", resolution=60), "60 is not a multiple of"),
         (UNGUIDED, "model.guidance is None, but flux-tiny is a model with guidance"),
         (changed("model", attention="splash"), "'splash' runs on TPUs, not on cpu; set model.att"),
-        (changed("model", attention="cudnn"), "'cudnn' asks an NVIDIA GPU .* has cpu; set model"),
+        (changed("model", attention="cudnn"), "'cudnn' takes half precision, not float32"),
+        (
+            changed("model", attention="cudnn", dtype="bfloat16"),
+            "'cudnn' asks an NVIDIA GPU .* has cpu; set model",
+        ),
     ],
 )
 def test_settings_that_do_not_fit_the_model_load_nothing(

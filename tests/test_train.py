@@ -248,6 +248,8 @@ def test_what_is_no_number_is_named_with_its_step_and_never_saved(
         ("--config.lora.scope=dual_qkk", "dual_qkk"),
         ("--config.model.attention=chunkd", "chunkd"),
         ("--config.concept.word=banana", "banana"),
+        ("--config.lora.rank=500", "lora.rank = 500 is more than layer"),
+        ("--hosts=", "--hosts= is neither"),
     ],
 )
 def test_a_wrong_value_ends_in_words_that_name_it(finished, tmp_path, dev_folder, flag, words):

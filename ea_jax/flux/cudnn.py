@@ -78,8 +78,8 @@ def require_kernel(dtype: jnp.dtype, platform: str, width: int, tokens: int) -> 
       width: of the kernel's heads, see `lanes`.
       tokens: of text and image.
     """
-    _check_device(platform, width)
     _check_dtype(dtype)
+    _check_device(platform, width)
     _check_length(tokens)
 
 
