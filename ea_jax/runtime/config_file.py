@@ -76,7 +76,9 @@ class _ConfigFile(flags.ArgumentParser):
 def _said(error: Exception, file: Path) -> str:
     text = " ".join(str(error).split()) or "no reason given"
     if isinstance(error, SyntaxError):
-        return f"{error.filename}, line {error.lineno}: {error.msg}; mend that line"
+        # A null byte has no line.
+        where = f"{error.filename}, line {error.lineno}" if error.lineno else str(file)
+        return f"{where}: {error.msg}; mend it"
     # Raised on purpose: an unknown variant.
     if isinstance(error, ValueError):
         return text if text.startswith(str(file)) else f"{file}: {text}"
