@@ -15,7 +15,6 @@ from typing import Any
 import jax
 import optax
 from absl import app, flags
-from ml_collections import config_flags
 
 from ea_jax import edits, settings
 from ea_jax.concepts import held_out
@@ -23,25 +22,40 @@ from ea_jax.evaluate import outputs
 from ea_jax.evaluate.probes import check_held_out
 from ea_jax.exam import exam_for
 from ea_jax.methods import erasure
-from ea_jax.runtime import compiler, hosts, memory, run_folder
+from ea_jax.runtime import compiler, config_file, hosts, lock, memory, run_folder
 from ea_jax.runtime.checkpoints import Checkpoints, RestoreError
 from ea_jax.runtime.command_line import parse_flags
 from ea_jax.runtime.interrupt import Interrupt
 from ea_jax.runtime.metrics import MetricsLog, require_finite
-from ea_jax.runtime.program import one_line_errors, start_logging
+from ea_jax.runtime.program import TRAIN_IN_LESS, one_line_errors, start_logging
 from ea_jax.runtime.progress import Progress
 
 FLAGS = flags.FLAGS
 log = logging.getLogger("ea_jax")
+# What a run writes beside config.json.
+_FILES = (
+    edits.LORA_FILE,
+    "metrics.jsonl",
+    "grid.png",
+    "attention.png",
+    "results.json",
+    "results.md",
+    "run.json",
+)
+_FOLDERS = ("checkpoints", "tensorboard", "grids", "trace")
 
 
 def train(config: dict[str, Any]) -> int:
     """Runs an experiment to its end; returns what the shell should see."""
     run = settings.from_config(config)
+    with lock.held(run.log.folder):
+        return _train(run, config, Path(run.log.folder))
+
+
+def _train(run: settings.Settings, config: dict[str, Any], folder: Path) -> int:
+    run_folder.check(folder, config, may_differ=("log",))
+    run_folder.require_kinds(folder, files=_FILES, folders=_FOLDERS)
     compiler.keep_programs(run.data.cache)
-    folder = Path(run.log.folder)
-    if (folder / run_folder.CONFIG).exists():
-        run_folder.claim(folder, config, may_differ=("log",))
     exam = exam_for(run)
 
     def apart(trained: Sequence[str]) -> None:
@@ -147,7 +161,7 @@ def _numbers(terms: dict[str, Any]) -> dict[str, float]:
 
 def main(_: list[str]) -> int:
     start_logging()
-    with one_line_errors():
+    with one_line_errors(TRAIN_IN_LESS):
         hosts.join(FLAGS.hosts)
         if not hosts.is_first():
             start_logging(logging.WARNING)
@@ -157,12 +171,11 @@ def main(_: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    config_flags.DEFINE_config_file("config", lock_config=True)
+    config_file.define()
     flags.DEFINE_string(
         "hosts",
-        hosts.ALONE,
+        None,
         f"of several hosts: {hosts.CLUSTER} where JAX finds them (TPU pod, SLURM, GKE, Open MPI), "
         "else ADDRESS:PORT,COUNT,INDEX",
     )
-    flags.mark_flag_as_required("config")
     app.run(main, flags_parser=parse_flags)

@@ -26,7 +26,6 @@ import numpy as np
 from absl import app, flags
 from jax.experimental import topologies
 from jax.sharding import Mesh
-from ml_collections import config_flags
 
 from ea_jax import settings as sections
 from ea_jax.flux import sampler
@@ -34,6 +33,7 @@ from ea_jax.flux.pipeline import Pipeline
 from ea_jax.flux.transformer import TransformerConfig
 from ea_jax.methods import erasure
 from ea_jax.methods.shapes import Shapes, shapes
+from ea_jax.runtime import config_file
 from ea_jax.runtime.command_line import parse_flags
 from ea_jax.runtime.flops import count_flops
 from ea_jax.runtime.memory import peak_host_bytes
@@ -385,9 +385,8 @@ if __name__ == "__main__":
     os.environ.setdefault("TPU_LOG_DIR", "disabled")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     jax.config.update("jax_platforms", "cpu")
-    config_flags.DEFINE_config_file("config", lock_config=True)
+    config_file.define()
     flags.DEFINE_string("topology", "v5e-8", f"one of {list(TARGETS)}")
     flags.DEFINE_bool("sweep", False, "all of them, as the docs have them")
     flags.DEFINE_string("out", None, "file for the table")
-    flags.mark_flag_as_required("config")
     app.run(main, flags_parser=parse_flags)

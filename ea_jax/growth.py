@@ -24,7 +24,6 @@ import matplotlib.figure
 import numpy as np
 from absl import app, flags
 from jax.sharding import Mesh
-from ml_collections import config_flags
 
 from convert.disk import draft
 from ea_jax import settings as sections
@@ -33,12 +32,12 @@ from ea_jax.methods import erasure
 from ea_jax.methods.erase_anything import lower_step
 from ea_jax.methods.shapes import Shapes
 from ea_jax.profile import filled, filled_state
-from ea_jax.runtime import compiler, memory
+from ea_jax.runtime import compiler, config_file, memory
 from ea_jax.runtime.command_line import parse_flags
 from ea_jax.runtime.flops import count_flops
 from ea_jax.runtime.hlo import Hlo
 from ea_jax.runtime.mesh import make_mesh
-from ea_jax.runtime.program import one_line_errors, start_logging
+from ea_jax.runtime.program import TRAIN_IN_LESS, one_line_errors, start_logging
 from ea_jax.settings import Settings
 
 FLAGS = flags.FLAGS
@@ -256,7 +255,7 @@ def _write(figure: matplotlib.figure.Figure, path: Path) -> None:
 
 def main(_: list[str]) -> None:
     start_logging()
-    with one_line_errors():
+    with one_line_errors(TRAIN_IN_LESS):
         out = Path(FLAGS.out)
         if out.suffix.lower() != ".png":
             raise ValueError(f"--out={out} is no PNG; give a name that ends in .png")
@@ -275,9 +274,8 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    config_flags.DEFINE_config_file("config", lock_config=True)
+    config_file.define()
     flags.DEFINE_bool("measured", False, "run the step here, in place of counting")
     flags.DEFINE_integer("rounds", 5, "runs of each size, of which the median counts", 1)
     flags.DEFINE_string("out", "growth.png", "PNG to draw")
-    flags.mark_flag_as_required("config")
     app.run(main, flags_parser=parse_flags)

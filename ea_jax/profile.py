@@ -23,7 +23,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
-from ml_collections import config_flags
 
 from ea_jax import settings as sections
 from ea_jax.flux.pipeline import Pipeline
@@ -31,11 +30,11 @@ from ea_jax.flux.transformer import TransformerConfig, velocity
 from ea_jax.methods import erasure
 from ea_jax.methods.erase_anything import State, lower_step, upper_step
 from ea_jax.methods.shapes import Shapes, shapes
-from ea_jax.runtime import compiler, memory
+from ea_jax.runtime import compiler, config_file, memory
 from ea_jax.runtime.command_line import parse_flags
 from ea_jax.runtime.flops import count_flops
 from ea_jax.runtime.mesh import make_mesh
-from ea_jax.runtime.program import one_line_errors, start_logging
+from ea_jax.runtime.program import TRAIN_IN_LESS, one_line_errors, start_logging
 from ea_jax.settings import Settings
 
 FLAGS = flags.FLAGS
@@ -205,7 +204,7 @@ def _latent(given: Shapes) -> tuple[int, int, int]:
 
 def main(_: list[str]) -> None:
     start_logging()
-    with one_line_errors():
+    with one_line_errors(TRAIN_IN_LESS):
         memory.keep_freed()  # as every run does
         settings = sections.from_config(FLAGS.config.to_dict())
         side = settings.model.resolution
@@ -226,9 +225,8 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    config_flags.DEFINE_config_file("config", lock_config=True)
+    config_file.define()
     flags.DEFINE_integer("rounds", 9, "runs of each part, of which the median counts", 1)
     flags.DEFINE_string("trace", None, "folder for a trace that Perfetto or XProf opens")
     flags.DEFINE_string("out", None, "file for the table")
-    flags.mark_flag_as_required("config")
     app.run(main, flags_parser=parse_flags)

@@ -12,6 +12,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from ea_jax.concept_settings import ConceptSettings
 from ea_jax.fields import (
     SettingsError,
@@ -142,7 +144,7 @@ class OptimSettings:
     b2: float = number(float, low=0, high=1, below=True)
     eps: float = number(float, low=0, above=True)
     weight_decay: float = number(float, low=0)
-    seed: int = number(int, low=0)
+    seed: int = number(int, low=0, high=2**32 - 1)  # JAX's keys take no more
 
     def __post_init__(self) -> None:
         check(self, "optim")
@@ -340,6 +342,8 @@ def from_config(config: Mapping[str, Any]) -> Settings:
     sections = {}
     for name, kind in SECTIONS.items():
         fields = [field.name for field in dataclasses.fields(kind)]
+        if not isinstance(config[name], Mapping | ConfigDict):
+            raise SettingsError(f"{name} = {config[name]!r} is no section with keys {fields}")
         require_keys(f"{name}.", config[name], fields)
         sections[name] = kind(**{key: _frozen(config[name][key]) for key in fields})
     return Settings(preset=config["preset"], **sections)

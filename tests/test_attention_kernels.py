@@ -172,14 +172,13 @@ def test_cudnn_takes_wide_heads_on_hopper_alone(monkeypatch, capability, fits):
     class Gpu:
         compute_capability = capability
 
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(jax, "local_devices", lambda: [Gpu()])
-    cudnn._check_device(128)
+    cudnn._check_device("gpu", 128)
     if fits:
-        cudnn._check_device(136)
+        cudnn._check_device("gpu", 136)
         return
     with pytest.raises(ValueError, match=rf"heads of 136 .* this one is {capability}; set"):
-        cudnn._check_device(136)
+        cudnn._check_device("gpu", 136)
 
 
 def test_cudnn_refuses_an_odd_number_of_tokens():

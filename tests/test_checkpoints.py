@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -280,6 +281,16 @@ print(saved.steps())
         found = saved.restore({"x": np.zeros(10)})
     assert found is not None
     assert found.state["x"].sum() == 10
+
+
+def test_only_a_full_disk_is_told_to_be_full(tmp_path: Path) -> None:
+    with Checkpoints(tmp_path / "saved") as saved:
+        saved.save(1, {"x": np.ones(2)}, {})
+        shutil.rmtree(tmp_path / "saved")
+        (tmp_path / "saved").touch()
+        with pytest.raises(SaveError, match="not a directory; move away the file") as caught:
+            saved.save(2, {"x": np.ones(2)}, {})
+    assert "space" not in str(caught.value)
 
 
 def test_a_run_killed_at_random_moments_ends_with_the_same_bits(tmp_path: Path) -> None:

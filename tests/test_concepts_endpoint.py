@@ -214,7 +214,27 @@ def test_a_refused_connection_is_asked_again_with_growing_pauses():
     assert pauses == [0.5, 1.0]
 
 
-@pytest.mark.parametrize("url", ["localhost:8000", "file:///etc/hosts", ""])
+def test_a_key_that_can_not_be_one_is_refused_and_not_shown(server, monkeypatch):
+    for key in ("secret\nsecret", "secr\u00e9t"):
+        monkeypatch.setenv("TOY_KEY", key)
+        with pytest.raises(EndpointError, match="TOY_KEY holds a line break") as caught:
+            ask(server.endpoint(key_variable="TOY_KEY"), "well?", str)
+        assert "secr" not in str(caught.value)
+    assert not server.requests
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "localhost:8000",
+        "file:///etc/hosts",
+        "",
+        "http://",
+        "http://a:b/",
+        "http://a b/",
+        "http://[/",
+    ],
+)
 def test_an_address_that_is_no_http_is_an_error(url):
     with pytest.raises(EndpointError, match="is no http"):
         Endpoint(url, "toy")

@@ -10,7 +10,7 @@ from ea_jax.runtime import hosts
 
 
 @pytest.mark.parametrize(
-    "wrong", ["localhost", "localhost:1", "a:1,2", "a:1,2,2", "a,2,0", "a:1,x,0"]
+    "wrong", ["", "localhost", "localhost:1", "a:1,2", "a:1,2,2", "a,2,0", "a:1,x,0"]
 )
 def test_hosts_that_can_not_be_are_named(wrong):
     with pytest.raises(ValueError, match=f"--hosts={wrong} is neither 'cluster' nor like"):

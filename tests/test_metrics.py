@@ -44,6 +44,26 @@ def test_scalars_reach_the_lines_and_tensorboard(tmp_path: Path) -> None:
     assert logged == {(3, "lower/esd"): 0.25, (3, "upper/keep"): 2.0}
 
 
+@pytest.mark.parametrize(
+    "spoiled",
+    ['{"step": 2, "x"', "[]", "null", '{"x": 1}', '{"step": null}', "\xff", "", "[" * 9999],
+)
+def test_a_spoiled_line_is_dropped_with_what_follows_and_stops_no_run(
+    tmp_path: Path, spoiled: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(
+        b'{"step": 1, "x": 1}\n' + spoiled.encode("latin-1") + b'\n{"step": 3, "x": 3}\n'
+    )
+    with MetricsLog(tmp_path, start=3) as log:
+        log.scalars(4, {"x": 4})
+    assert [line["step"] for line in lines(tmp_path)] == [1, 4]
+    [said] = caplog.messages
+    assert said.endswith(
+        "metrics.jsonl: line 2 can't be read; it is dropped, and the 1 lines after it"
+    )
+
+
 def test_a_picture_reaches_tensorboard(tmp_path: Path) -> None:
     with MetricsLog(tmp_path) as log:
         log.image(5, "grid", np.full((4, 6, 3), 0.5, np.float32))

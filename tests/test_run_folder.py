@@ -9,7 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from ea_jax.runtime.run_folder import ForeignRunError, claim, write_json
+from ea_jax.runtime.run_folder import (
+    ForeignRunError,
+    check,
+    claim,
+    read_config,
+    require_kinds,
+    write_json,
+)
 
 CONFIG = {"lora": {"rank": 4, "scope": "dual_qk"}, "words": ("nude", "bare"), "log": {"every": 10}}
 
@@ -71,6 +78,50 @@ def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path: Path, na
 def test_what_a_kill_left_of_the_first_claim_is_no_other_run(tmp_path: Path) -> None:
     (tmp_path / ".config.json-x1.json").write_text("{")
     assert not claim(tmp_path, CONFIG)
+
+
+def test_a_check_takes_nothing(tmp_path: Path) -> None:
+    assert not check(tmp_path / "run", CONFIG)
+    assert not list(tmp_path.iterdir())
+    claim(tmp_path, CONFIG)
+    assert check(tmp_path, CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "is not JSON"),
+        ('{"lora"', "is not JSON"),
+        ("[1]", r"holds a list \(\[1\]\), not an object"),
+        ("null", "holds null, not an object"),
+    ],
+)
+def test_a_damaged_config_names_its_file(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    for read in (read_config, lambda folder: claim(folder, CONFIG)):
+        with pytest.raises(ValueError, match=f"config.json {said}.*; give the folder of a run"):
+            read(tmp_path)
+    assert (tmp_path / "config.json").read_text() == text
+
+
+def test_a_folder_without_a_config_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"config\.json does not exist; give the folder of a run"):
+        read_config(tmp_path)
+
+
+def test_a_file_in_the_place_of_a_folder_is_seen_before_the_run(tmp_path: Path) -> None:
+    names = {"files": ["metrics.jsonl"], "folders": ["checkpoints", "grids"]}
+    require_kinds(tmp_path / "absent", **names)
+    (tmp_path / "metrics.jsonl").touch()
+    (tmp_path / "checkpoints").mkdir()
+    require_kinds(tmp_path, **names)
+    (tmp_path / "grids").touch()
+    with pytest.raises(OSError, match="grids is a file, and the run needs a folder there; move"):
+        require_kinds(tmp_path, **names)
+    (tmp_path / "metrics.jsonl").unlink()
+    (tmp_path / "metrics.jsonl").mkdir()
+    with pytest.raises(OSError, match="jsonl is a folder, and the run writes a file there; move"):
+        require_kinds(tmp_path, **names)
 
 
 def test_a_cache_that_the_config_puts_into_the_folder_is_no_other_run(tmp_path: Path) -> None:

@@ -210,3 +210,9 @@ def test_every_key_of_a_config_is_read() -> None:
     through = {"profile_steps": "profiled", **dict.fromkeys(("data", "fsdp", "tensor"), "mesh")}
     unread = [f"{section}.{key}" for section, key in KEYS if through.get(key, key) not in read]
     assert not unread
+
+
+@pytest.mark.parametrize("value", [None, [], 3, "text"])
+def test_a_section_that_is_none_is_named(value):
+    with pytest.raises(settings.SettingsError, match=r"loss = .* is no section with keys \['esd'"):
+        settings.from_config({**nudity.get_config().to_dict(), "loss": value})

@@ -243,11 +243,13 @@ def test_what_is_no_number_is_named_with_its_step_and_never_saved(
     ("flag", "words"),
     [
         ("--config.loss.etaa=1", "has no key 'etaa'; did you mean"),
-        ("--config.loss.eta=much", "could not convert string to float: 'much'"),
+        ("--config.loss.eta=much", "'much' is no number"),
         ("loss.eta=1", "'loss.eta=1' belongs to no flag"),
         ("--config.lora.scope=dual_qkk", "dual_qkk"),
         ("--config.model.attention=chunkd", "chunkd"),
         ("--config.concept.word=banana", "banana"),
+        ("--config.lora.rank=500", "lora.rank = 500 is more than layer"),
+        ("--hosts=", "--hosts= is neither"),
     ],
 )
 def test_a_wrong_value_ends_in_words_that_name_it(finished, tmp_path, dev_folder, flag, words):

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 
 from convert import WeightsError, files
-from ea_jax.runtime.fingerprint import cache_file, checksum
+from ea_jax.runtime.cache import cache_file, keep
+from ea_jax.runtime.fingerprint import checksum
 from ea_jax.runtime.hosts import all_agree
+from ea_jax.runtime.metrics import NonFiniteError
 
 Arrays = tuple[np.ndarray, ...]
 _log = logging.getLogger(__name__)
@@ -30,34 +32,44 @@ def cached(
     """What `make` returns, or what it returned before for the same inputs.
 
     Args:
-      cache: folder; None keeps nothing. A file there that is damaged is logged and made anew.
+      cache: folder; None keeps nothing. A file there that is damaged is logged and made anew, and
+        a folder that can't be written is logged once.
       inputs: all that the arrays are made from, of what JSON can hold.
       make: makes the arrays.
       names: theirs, in the file.
       kind: begins the file's name.
       what: the arrays are, for the log.
     Raises:
-      OSError: the cache can't be written.
+      NonFiniteError: `make` came to NaN or Inf.
     """
     if cache is None:
-        return make()
+        return _finite(make(), what)
     path = cache_file(cache, kind, inputs, ".safetensors")
     stored = None
-    if path.exists():
-        try:
+    try:
+        if path.exists():
             stored = _read(path, inputs, names)
-        # The others: a header whose JSON is whole but not what a header holds.
-        except (WeightsError, KeyError, TypeError, AttributeError) as error:
-            _log.warning("%s: %s; making %s again", path, error, what)
+    # Beside the reader's own errors: a header whose JSON is whole but not what a header holds.
+    except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
+        _log.warning("%s: %s; making %s again", path, error, what)
     # Making them may take all hosts.
     if all_agree(stored is not None):
         assert stored is not None
         _log.info("read %s from %s", what, path)
         return stored
-    arrays = make()
-    path.parent.mkdir(parents=True, exist_ok=True)
+    arrays = _finite(make(), what)
     metadata = {"inputs": json.dumps(inputs), "checksum": checksum(*arrays)}
-    files.write_arrays(path, dict(zip(names, arrays, strict=True)), metadata)
+    named = dict(zip(names, arrays, strict=True))
+    keep(path, lambda path: files.write_arrays(path, named, metadata))
+    return arrays
+
+
+def _finite(arrays: Arrays, what: str) -> Arrays:
+    if not all(np.isfinite(array).all() for array in arrays):
+        raise NonFiniteError(
+            f"there is NaN or Inf among {what}; check the model's weights, or set another "
+            "model.dtype"
+        )
     return arrays
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +134,7 @@ def build(
     width: int = spans.WIDTH,
     batch: int = 8,
     cache: str | Path | None = None,
+    check: Callable[[Sequence[str]], None] = lambda prompts: None,
 ) -> PromptBank:
     """Makes the texts, finds the concept in each, and encodes every distinct one once.
 
@@ -148,6 +149,7 @@ def build(
       width: token positions of a concept.
       batch: prompts given to `encode`, always this many.
       cache: folder; None keeps nothing on disk.
+      check: given all prompts before any is encoded; raises if one won't do.
     Raises:
       ValueError: concepts, prompts or words that don't do; see `rows.rows`, `spans.columns` and
         `spans.require_known`.
@@ -174,6 +176,7 @@ def build(
         "empty": [rows.Variant("")],
     }
     prompts = tuple(dict.fromkeys(v.text for group in wanted.values() for v in group))
+    check(prompts)
     number = {prompt: n for n, prompt in enumerate(prompts)}
     tokens = tokenize(tokenizer, prompts, max_length)
     locate = functools.partial(_group, tokens=tokens, prompts=prompts, number=number, width=width)

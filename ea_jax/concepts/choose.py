@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,8 +10,7 @@ from typing import Any
 
 from ea_jax.concepts import endpoint as endpoints
 from ea_jax.concepts import held_out, irrelevant, rows, synonyms, wordnet
-from ea_jax.runtime.fingerprint import cache_file
-from ea_jax.runtime.run_folder import write_json
+from ea_jax.runtime.cache import cache_file, keep_json, kept_json
 from ea_jax.settings import ConceptSettings, Settings
 
 Record = dict[str, Any]
@@ -40,17 +38,8 @@ def concept(settings: Settings, *, tested: Sequence[str] = ()) -> tuple[rows.Con
     if not settings.loss.rsc:
         return rows.Concept(chosen.word, chosen.sentences), record
     kept = _kept_path(settings, tested)
-    if kept and kept.exists():
-        try:
-            stored = json.loads(kept.read_text(encoding="utf-8"))
-            told, *classes = (tuple(words) for words in stored["words"])
-            made = rows.Concept(chosen.word, chosen.sentences, told, tuple(classes))
-            record = stored["record"]
-        except (ValueError, TypeError, KeyError) as error:
-            _log.warning("%s: %s; asking %s again", kept, error, chosen.endpoint)
-        else:
-            _log.info("read the words of %s from %s", chosen.endpoint, kept)
-            return made, record
+    if found := kept and _kept(kept, chosen):
+        return found
     listed = [*chosen.synonyms, *chosen.no_relation, *chosen.far, *chosen.mid]
     held_out.assert_disjoint(listed, tested, what="words of concept")
     reader = None
@@ -65,8 +54,7 @@ def concept(settings: Settings, *, tested: Sequence[str] = ()) -> tuple[rows.Con
     record["irrelevant_source"] = words.source
     made = rows.Concept(chosen.word, chosen.sentences, found.words, words.classes)
     if kept:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        write_json(kept, {"words": [made.synonyms, *made.irrelevant], "record": record})
+        keep_json(kept, {"words": [made.synonyms, *made.irrelevant], "record": record})
     return made, record
 
 
@@ -92,6 +80,22 @@ def _kept_path(settings: Settings, tested: Sequence[str]) -> Path | None:
         return None
     inputs = [dataclasses.asdict(chosen), sorted(tested), settings.optim.seed]
     return cache_file(settings.data.cache, "words", inputs, ".json")
+
+
+def _kept(path: Path, chosen: ConceptSettings) -> tuple[rows.Concept, Record] | None:
+    """What an endpoint said before; None if that isn't there, or can't be read."""
+    try:
+        if not path.exists():
+            return None
+        stored = kept_json(path)
+        told, *classes = (tuple(words) for words in stored["words"])
+        made = rows.Concept(chosen.word, chosen.sentences, told, tuple(classes))
+        record = stored["record"]
+    except (ValueError, OSError, TypeError, KeyError) as error:
+        _log.warning("%s: %s; asking %s again", path, error, chosen.endpoint)
+        return None
+    _log.info("read the words of %s from %s", chosen.endpoint, path)
+    return made, record
 
 
 def recipe(settings: Settings) -> rows.Recipe:

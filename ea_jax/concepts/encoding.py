@@ -69,7 +69,6 @@ def encode_once(
       bfloat16 [U, T, D] and [U, D].
     Raises:
       ValueError: `encode` returns another number of rows or tokens than it should.
-      OSError: the cache can't be written.
     """
     inputs = {
         "version": _VERSION,

@@ -12,6 +12,7 @@ import logging
 import os
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -49,7 +50,7 @@ class Endpoint:
     pause: float = 1.0
 
     def __post_init__(self) -> None:
-        if not self.url.startswith(("http://", "https://")):
+        if not _is_address(self.url):
             raise EndpointError(
                 f"concept.endpoint = {self.url!r} is no http(s) address; write it like "
                 "http://localhost:8000/v1"
@@ -102,6 +103,16 @@ def ask(
     raise AssertionError("unreachable")
 
 
+def _is_address(url: str) -> bool:
+    try:
+        parts = urllib.parse.urlsplit(url)
+        whole = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+    # Without spaces and control characters, which a request can't have.
+    return whole and parts.scheme in ("http", "https") and url.isprintable() and " " not in url
+
+
 def _failed(endpoint: Endpoint, problem: str) -> EndpointError:
     problem = " ".join(problem.split())
     return EndpointError(
@@ -118,6 +129,12 @@ def _request(endpoint: Endpoint, prompt: str) -> urllib.request.Request:
             raise EndpointError(
                 f"environment variable {endpoint.key_variable} is not set; put the API key there, "
                 "or set concept.endpoint_key=None for an endpoint without keys"
+            )
+        # Python's own error would show the key.
+        if not (key.isascii() and key.isprintable()):
+            raise EndpointError(
+                f"environment variable {endpoint.key_variable} holds a line break or a character "
+                "that no API key has; put the key alone there"
             )
         headers["Authorization"] = f"Bearer {key}"
     body = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import logging
 import platform
 from collections.abc import Sequence
@@ -23,14 +22,15 @@ from ea_jax.flux.finite import require_finite
 from ea_jax.flux.transformer import Text, dual_columns
 from ea_jax.methods import pictures
 from ea_jax.methods.erasure import Erasure
-from ea_jax.runtime.fingerprint import cache_file, checksum, fingerprint, fingerprint_files
+from ea_jax.runtime.cache import cache_file, keep_json, kept_json
+from ea_jax.runtime.fingerprint import checksum, fingerprint, fingerprint_files
 from ea_jax.runtime.hosts import all_agree, on_host
 from ea_jax.runtime.memory import peak_host_bytes
 from ea_jax.runtime.run_folder import write_json, write_text
 
 _log = logging.getLogger(__name__)
-# Changes when the same pictures would give other readings.
-_VERSION = 1
+# Changes when the same pictures would give other readings, or these are kept in another form.
+_VERSION = 2
 MAP_T = 0.7  # noise level at which attention is shown: the layout is being decided
 PACKAGES = ("ea-jax", "jax", "flax", "optax", "orbax-checkpoint", "transformers", "diffusers")
 
@@ -246,19 +246,18 @@ def _base_readings(
     }
     path = cache_file(settings.data.cache, "readings", inputs, ".json")
     kept = None
-    if path.exists():
-        try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        if path.exists():
+            stored = kept_json(path)
             kept = [Reading(frozenset((h, label) for h, label in seen), ok) for seen, ok in stored]
-        except (ValueError, TypeError) as error:
-            _log.warning("%s: %s; painting the base again", path, error)
+    except (ValueError, OSError, TypeError) as error:
+        _log.warning("%s: %s; painting the base again", path, error)
     if all_agree(kept is not None):
         assert kept is not None
         _log.info("read what the base shows from %s", path)
         return kept
     readings = _readings("base", painter, erasure, None, probes, detector)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, [[sorted(reading.seen), reading.valid] for reading in readings])
+    keep_json(path, [[sorted(reading.seen), reading.valid] for reading in readings])
     return readings
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -85,6 +86,30 @@ def check_backend(name: str) -> None:
         close = difflib.get_close_matches(name, _BACKENDS, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"choose from {sorted(_BACKENDS)}"
         raise ValueError(f"attention backend {name!r} is unknown; {hint}")
+
+
+def require_backend(
+    name: str, platform: str, *, dtype: Any, head: int, columns: int, tokens: int
+) -> None:
+    """Raises ValueError, with what to use, if a backend can't serve a run on these devices.
+
+    Args:
+      name: of the backend.
+      platform: of the devices: "cpu", "gpu" or "tpu".
+      dtype: of queries, keys and values.
+      head: width E of a head.
+      columns: the most keys whose columns will be wanted.
+      tokens: of text and image together.
+    """
+    check_backend(name)
+    if name == "splash":
+        from ea_jax.flux import splash
+
+        splash.require_tpu(platform)
+    if name == "cudnn":
+        from ea_jax.flux import cudnn
+
+        cudnn.require_kernel(jnp.dtype(dtype), platform, cudnn.lanes(head, columns), tokens)
 
 
 def _full(q, k, v, columns):

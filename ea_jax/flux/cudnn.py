@@ -47,11 +47,9 @@ def attention_and_columns(
     """
     E = q_BSHE.shape[-1]
     wanted = 0 if columns is None else columns.idx_BN.shape[1]
-    width = E + wanted + -(E + wanted) % LANES
+    width = lanes(E, wanted)
     if implementation == "cudnn":
-        _check_dtype(q_BSHE.dtype)
-        _check_device(width)
-        _check_length(q_BSHE.shape[1])
+        require_kernel(q_BSHE.dtype, jax.default_backend(), width, q_BSHE.shape[1])
     v_BSHW = v_BSHE
     if columns is not None:
         v_BSHW = jnp.concatenate([v_BSHE, _lanes(columns, v_BSHE)], axis=-1)
@@ -66,6 +64,25 @@ def attention_and_columns(
     return out_BSHE, jnp.moveaxis(cols_BQHN, 1, 2).astype(jnp.float32)
 
 
+def lanes(head: int, columns: int) -> int:
+    """Width of the kernel's heads, for heads of the model and so many columns."""
+    return head + columns + -(head + columns) % LANES
+
+
+def require_kernel(dtype: jnp.dtype, platform: str, width: int, tokens: int) -> None:
+    """Raises ValueError, with what to set, if the kernel can't take what a run will give it.
+
+    Args:
+      dtype: of queries, keys and values.
+      platform: of the devices: "cpu", "gpu" or "tpu".
+      width: of the kernel's heads, see `lanes`.
+      tokens: of text and image.
+    """
+    _check_dtype(dtype)
+    _check_device(platform, width)
+    _check_length(tokens)
+
+
 def _check_dtype(dtype: jnp.dtype) -> None:
     if dtype not in (jnp.bfloat16, jnp.float16):
         raise ValueError(
@@ -74,8 +91,7 @@ def _check_dtype(dtype: jnp.dtype) -> None:
         )
 
 
-def _check_device(width: int) -> None:
-    platform = jax.default_backend()
+def _check_device(platform: str, width: int) -> None:
     if platform != "gpu":
         raise ValueError(
             f"attention backend 'cudnn' asks an NVIDIA GPU of this process for its kernel, and "

@@ -73,7 +73,11 @@ def attention_and_lse(
 def _check_devices() -> None:
     # A program compiled ahead of time is for the mesh's devices, not for this process's.
     device = jax.sharding.get_abstract_mesh().abstract_device
-    platform = jax.default_backend() if device is None else device.platform
+    require_tpu(jax.default_backend() if device is None else device.platform)
+
+
+def require_tpu(platform: str) -> None:
+    """Raises ValueError unless the devices, "cpu", "gpu" or "tpu", are TPUs."""
     if platform != "tpu":
         raise ValueError(
             f"attention backend 'splash' runs on TPUs, not on {platform}; "

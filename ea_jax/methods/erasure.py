@@ -29,7 +29,7 @@ from ea_jax.concepts import bank as banks
 from ea_jax.concepts import choose, rows
 from ea_jax.concepts.encoding import Encoded
 from ea_jax.flux.pipeline import Pipeline
-from ea_jax.flux.sharded import apart_on, on_mesh
+from ea_jax.flux.sharded import apart_on
 from ea_jax.flux.transformer import TransformerConfig
 from ea_jax.methods import inversions, pictures
 from ea_jax.methods.batches import Batches
@@ -41,6 +41,7 @@ from ea_jax.methods.erase_anything import (
     upper_step,
     velocity_of,
 )
+from ea_jax.methods.fit import opened
 from ea_jax.methods.trajectories import Rota, staggered
 from ea_jax.runtime import compiler
 from ea_jax.runtime.fingerprint import base_hash, fingerprint, fingerprint_files
@@ -121,7 +122,7 @@ class Erasure:
         Returns:
           The new state, and each level's terms by name.
         Raises:
-          NonFiniteError: the search came to no numbers.
+          NonFiniteError: the search gave NaN or Inf.
         """
         base = self.pipeline.weights["transformer"]
         terms = {}
@@ -200,27 +201,27 @@ def prepare(
       settings: of the run.
       tested: words that will measure the erasure; none of them may train it.
       painted: prompts beyond those of the grid that will be painted.
-      check: given every prompt of training before anything is sampled; raises if one won't do.
+      check: given every prompt of training before any is encoded; raises if one won't do.
       to_train: False for a run that only paints: no words are chosen, no pictures sampled.
     Raises:
       ValueError: a model, words or prompts that don't do; the message says what to change.
-      OSError: the cache can't be written.
     """
     laps = Laps()
     log = dataclasses.replace(settings.log, folder="anywhere")
     require_same("settings", repr(dataclasses.replace(settings, log=log)), "the same config")
     mesh = make_mesh(dataclasses.asdict(settings.mesh))
-    pipeline = _open(settings, mesh)
+    pipeline = opened(settings, mesh, columns=settings.concept.max_tokens if to_train else 0)
     concept, words = rows.Concept(settings.concept.word, settings.concept.sentences), {}
     if to_train:
         concept, words = choose.concept(settings, tested=tested)
-    bank, texts = _encode(settings, pipeline, concept, painted)
+    bank, texts = _encode(settings, pipeline, concept, painted, check)
     require_same(
         "prompts",
         bank.digest,
         "words that are the same each time: from the config, or from a data.cache that all share",
     )
-    check(bank.prompts)
+    if to_train and settings.data.inversions:
+        inversions.require_words(bank)
     if settings.loss.rsc and not len(bank.contrast_rows()):
         settings = dataclasses.replace(settings, loss=dataclasses.replace(settings.loss, rsc=0.0))
     pipeline.drop("text_encoder", "text_encoder_2")
@@ -288,24 +289,12 @@ def jitted(settings: Settings, steps: StepSettings, mesh: Mesh) -> tuple[Any, An
     return program(lower_step, lower), program(upper_step, upper)
 
 
-def _open(settings: Settings, mesh: Mesh) -> Pipeline:
-    """The pipeline without weights; the transformer will go into its shards, the rest whole."""
-    model = settings.model
-    pipeline = on_mesh(mesh, model.path, dtype=model.dtype, revision=model.revision)
-    distilled = pipeline.transformer_config.guidance_embeds
-    if distilled != (model.guidance is not None):
-        raise ValueError(
-            f"model.guidance is {model.guidance}, but {model.path} is a model "
-            + ("with guidance, like dev" if distilled else "without guidance, like schnell")
-            + f"; use the variant flux-{'dev' if distilled else 'schnell'} of the config"
-        )
-    pipeline.latent_shape(model.resolution, model.resolution)
-    lora.targets(settings.lora.scope, pipeline.template("transformer"))
-    return pipeline
-
-
 def _encode(
-    settings: Settings, pipeline: Pipeline, concept: Any, painted: Sequence[str]
+    settings: Settings,
+    pipeline: Pipeline,
+    concept: Any,
+    painted: Sequence[str],
+    check: Callable[[Sequence[str]], None],
 ) -> tuple[banks.PromptBank, Encoded]:
     """The prompt bank, and all prompts that will be painted; encoders load when first needed."""
     length = settings.model.text_length
@@ -337,6 +326,7 @@ def _encode(
         choose.recipe(settings),
         preserve=settings.concept.preserve_prompts,
         width=settings.concept.max_tokens,
+        check=check,
         **options,
     )
     shown = (*settings.sample.prompts, *settings.concept.sentences[:1], *painted)

@@ -139,8 +139,7 @@ class Search:
         Returns:
           [M, N, D] float32 in the place of T5's outputs at the concept's tokens.
         Raises:
-          NonFiniteError: the search came to no numbers.
-          OSError: the cache can't be written.
+          NonFiniteError: the search gave NaN or Inf; nothing is kept.
         """
         if frozen is None:
             return self._find(base, lora, numbers)
@@ -190,12 +189,13 @@ class Search:
                 padded, _ = pad_rows(self._batch(some, turn), size)
                 batch = put_rows(self._mesh, padded)
                 u_BND, opt_state, error_B = self._step(u_BND, opt_state, base, lora, batch)
-            if not np.isfinite(error_B).all():
+            found.append(self._scale * np.asarray(u_BND)[: len(some)])
+            # The last update shows in no error yet.
+            if not (np.isfinite(error_B).all() and np.isfinite(found[-1]).all()):
                 raise NonFiniteError(
-                    f"the search for inversions came to numbers that are none; lower "
+                    f"the search for inversions gave NaN or Inf; lower "
                     f"data.inversion_rate = {data.inversion_rate:g}, or set data.inversions=0"
                 )
-            found.append(self._scale * np.asarray(u_BND)[: len(some)])
             _log.info("found %d of %d inversions", some.stop, data.inversions)
         return np.concatenate(found)
 
@@ -240,16 +240,25 @@ def _word_scale(bank: PromptBank) -> float:
     return float(np.sqrt(np.square(own_ND).mean()))
 
 
-def _other_words(bank: PromptBank) -> np.ndarray:
-    """T5's outputs at the words of prompts without the concept, [words, D] float32."""
-    prompts = np.union1d(bank.groups["preserve"].prompt_G, bank.groups["anchor"].prompt_G)
-    words_ND = bank.t5_UTD[prompts][bank.said_UT[prompts]].astype(np.float32)
-    if not len(words_ND):
+def require_words(bank: PromptBank) -> None:
+    """Raises ValueError if no prompt without the concept has a word to start from."""
+    if not bank.said_UT[_without(bank)].any():
         raise ValueError(
             "the search for inversions starts from other words, and no prompt without the concept "
             "has any; give concept.preserve_prompts, or set data.inversions=0"
         )
-    return words_ND
+
+
+def _without(bank: PromptBank) -> np.ndarray:
+    """Numbers of the prompts without the concept."""
+    return np.union1d(bank.groups["preserve"].prompt_G, bank.groups["anchor"].prompt_G)
+
+
+def _other_words(bank: PromptBank) -> np.ndarray:
+    """T5's outputs at the words of prompts without the concept, [words, D] float32."""
+    require_words(bank)
+    prompts = _without(bank)
+    return bank.t5_UTD[prompts][bank.said_UT[prompts]].astype(np.float32)
 
 
 def _unit(u_BND: jax.Array) -> jax.Array:

@@ -85,7 +85,7 @@ def sample(
     Returns:
       [P, S, C] float32, packed.
     Raises:
-      OSError: the cache can't be written.
+      NonFiniteError: the model gave NaN or Inf; nothing is kept.
     """
     model = settings.model
     sigmas = pipeline.sigmas(settings.sample.steps, model.resolution, model.resolution)

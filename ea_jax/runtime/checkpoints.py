@@ -31,6 +31,18 @@ from ea_jax.runtime.fingerprint import fingerprint
 _SLACK_BYTES = 1 << 20
 # Beside the caller's metadata; its number is that of the way to compute it.
 _FINGERPRINT = "_fingerprint_2"
+_SPACE = "free some space"
+_ANY = "see that this folder can be written to"
+# What a disk says, whichever library passes it on; and the way out.
+_CAUSES = {
+    "no space left on device": _SPACE,
+    "disk quota exceeded": _SPACE,
+    "file too large": _SPACE,
+    "permission denied": "let this user write there, or choose another log.folder,",
+    "read-only file system": "choose another log.folder",
+    "not a directory": "move away the file that is where a folder should be",
+    "file exists": "move away what has the checkpoint's name",
+}
 
 
 class SaveError(OSError):
@@ -128,8 +140,10 @@ class Checkpoints:
         # TensorStore reports a failing disk as a ValueError, Orbax some of its own as Exception.
         except Exception as error:
             self._remove_unfinished()
+            reason = _reason(error)
             raise SaveError(
-                f"step {step} can't be saved in {self.folder}: {_reason(error)}; {self._kept()}"
+                f"step {step} can't be saved in {self.folder}: {reason}; "
+                f"{_CAUSES.get(reason, _ANY)} and start again: {self._kept()}"
             ) from error
 
     def restore(self, template: Any, *, step: int | None = None) -> Restored | None:
@@ -196,13 +210,12 @@ class Checkpoints:
         if free < needed + _SLACK_BYTES:
             raise SaveError(
                 f"step {step} can't be saved in {self.folder}: it needs {needed / 2**20:.1f} MiB "
-                f"and {free / 2**20:.1f} MiB are free; {self._kept()}"
+                f"and {free / 2**20:.1f} MiB are free; {_SPACE} and start again: {self._kept()}"
             )
 
     def _kept(self) -> str:
         latest = self._manager.latest_step()
-        kept = "no earlier step was saved" if latest is None else f"step {latest} is kept"
-        return f"free some space and start again: {kept}"
+        return "no earlier step was saved" if latest is None else f"step {latest} is kept"
 
     def _remove_unfinished(self) -> None:
         if jax.process_index() == 0:
@@ -284,9 +297,9 @@ def _describe(leaf: Any) -> str:
 def _reason(error: Exception) -> str:
     """The part of an error that a person can act on, in one line."""
     text = " ".join(str(error).split())
-    for known in ("No space left on device", "File too large", "Permission denied"):
-        if known in text:
-            return known.lower()
+    for known in _CAUSES:
+        if known in text.lower():
+            return known
     return text[:200] or type(error).__name__
 
 

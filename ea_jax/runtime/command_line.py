@@ -5,6 +5,7 @@ app.run(main, flags_parser=parse_flags)
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from absl import flags
@@ -28,13 +29,12 @@ def parse_flags(arguments: Sequence[str]) -> list[str]:
 
 
 def _said(error: Exception) -> str:
-    """The cause alone: config files' own errors come with a traceback, unknown keys in wrappers."""
+    """The cause alone: unknown keys come in wrappers, numbers in Python's own words."""
     unknown = isinstance(error, AttributeError | KeyError)
     while error.args and isinstance(error.args[0], Exception):
         error = error.args[0]
-    text = str(error.args[0] if error.args else error).strip()
-    if "Traceback" in text:
-        # The last line names the exception and says what it is about.
-        text = text.splitlines()[-1].strip().partition(": ")[2]
-    text = " ".join(text.split()).replace("' Did you", "'; did you")
+    text = " ".join(str(error.args[0] if error.args else error).split())
+    text = text.replace("' Did you", "'; did you")
+    text = re.sub(r"invalid literal for int\(\) with base 10: (.*)", r"\1 is no whole number", text)
+    text = re.sub(r"could not convert string to float: (.*)", r"\1 is no number", text)
     return f"the config has no key {text}" if unknown else text

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from ea_jax.runtime.cache import is_writable
 from ea_jax.runtime.mesh import platform
 
 
@@ -28,7 +29,8 @@ def jit(function: Callable[..., Any], mesh: Mesh | None = None, **options: Any) 
 def keep_programs(cache: str | Path | None) -> None:
     """Keeps compiled programs in a folder of a cache, so that a second start is quick.
 
-    Where JAX was given a folder already (JAX_COMPILATION_CACHE_DIR), that one stays.
+    Where JAX was given a folder already (JAX_COMPILATION_CACHE_DIR), that one stays. A folder that
+    can't be written is one warning here, where JAX would have one for each program.
 
     Args:
       cache: folder; None keeps nothing.
@@ -36,7 +38,10 @@ def keep_programs(cache: str | Path | None) -> None:
     given = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
     if cache is None or given is not None:
         return
-    jax.config.update("jax_compilation_cache_dir", str(Path(cache) / "programs"))
+    folder = Path(cache)
+    if not (is_writable(folder) and is_writable(folder / "programs")):
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder / "programs"))
     # The small ones too: there are hundreds.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -117,12 +116,6 @@ def checksum(*arrays: np.ndarray | jax.Array) -> str:
     for array in arrays:
         digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
-
-
-def cache_file(cache: str | Path, kind: str, inputs: Any, suffix: str) -> Path:
-    """The file of a cache, named by all that its content is made from (of what JSON can hold)."""
-    digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
-    return Path(cache) / f"{kind}-{digest[:24]}{suffix}"
 
 
 def _is_here(leaf: np.ndarray | jax.Array) -> bool:

@@ -14,22 +14,21 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-ALONE = ""
 CLUSTER = "cluster"
 _ADDRESS = "--hosts=ADDRESS:PORT,COUNT,INDEX"
 
 
-def join(hosts: str = ALONE) -> None:
+def join(hosts: str | None = None) -> None:
     """Makes this process one of several; to be called before any device is used.
 
     Args:
-      hosts: empty for a machine of its own; `cluster` where JAX finds the others by itself (TPU
+      hosts: None for a machine of its own; `cluster` where JAX finds the others by itself (TPU
         pods, SLURM, GKE, Open MPI); else `ADDRESS:PORT,COUNT,INDEX`: the first host's address, how
         many there are, and which of them this is.
     Raises:
       ValueError: `hosts` is none of these, or the others aren't found.
     """
-    if hosts == ALONE:
+    if hosts is None:
         return
     if "cpu" in os.environ.get("JAX_PLATFORMS", ""):
         jax.config.update("jax_cpu_collectives_implementation", "gloo")

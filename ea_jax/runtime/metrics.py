@@ -6,7 +6,9 @@ is resumed from is dropped, so that every step is there once.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import math
 import socket
 import time
@@ -20,8 +22,9 @@ from tensorboardX import summary
 from tensorboardX.proto import event_pb2 as generated
 from tensorboardX.record_writer import RecordWriter
 
-from convert.disk import draft, reported
+from convert.disk import FileError, draft, entry, parse_json, reported
 
+_log = logging.getLogger(__name__)
 event_pb2: Any = generated  # made as it is imported: no checker knows its classes
 
 
@@ -142,13 +145,32 @@ def require_finite(step: int, terms: Mapping[str, Any]) -> None:
 
 
 def _drop_after(path: Path, start: int) -> None:
-    """Keeps the lines up to a step; a line that a kill cut off is dropped with the rest."""
+    """Keeps the lines up to a step; a line that a kill cut off is dropped with the rest.
+
+    So is a line that can't be read, and what comes after it, with a warning: a log stops no run.
+    """
     if not path.exists():
         return
+    *lines, _ = path.read_bytes().split(b"\n")
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        if not line.endswith("\n") or json.loads(line)["step"] > start:
+    for line in lines:
+        step = _step(line)
+        if step is None:
+            _log.warning(
+                "%s: line %d can't be read; it is dropped, and the %d lines after it",
+                path,
+                len(kept) + 1,
+                len(lines) - len(kept) - 1,
+            )
+        if step is None or step > start:
             break
-        kept.append(line)
+        kept.append(line + b"\n")
     with draft(path) as shorter:
-        shorter.write_text("".join(kept), encoding="utf-8")
+        shorter.write_bytes(b"".join(kept))
+
+
+def _step(line: bytes) -> int | None:
+    """The step of a line of the log; None if it can't be read."""
+    with contextlib.suppress(FileError):
+        return entry(parse_json(line, "", way_out=""), "step", int, where="", way_out="")
+    return None

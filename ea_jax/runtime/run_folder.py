@@ -1,8 +1,9 @@
 """A run's folder belongs to one configuration: another one may not write into it.
 
-    claim(folder, config, may_differ=("log",))
+    check(folder, config, may_differ=("log",))  # before the work
+    claim(folder, config, may_differ=("log",))  # before the first output
 
-writes `config.json` at the first start; at every later one it compares.
+`claim` writes `config.json` at the first start; at every later one it compares, as `check` does.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from convert.disk import draft, read_json, reported
+from convert.disk import draft, entry, read_json, reported
 
 CONFIG = "config.json"
 
@@ -21,11 +22,11 @@ class ForeignRunError(ValueError):
     """The folder holds a run of another configuration."""
 
 
-def claim(folder: str | Path, config: Mapping[str, Any], *, may_differ: Sequence[str] = ()) -> bool:
-    """Takes a folder for a configuration, or finds that it was taken for the same one.
+def check(folder: str | Path, config: Mapping[str, Any], *, may_differ: Sequence[str] = ()) -> bool:
+    """Finds out whether a folder is new, or was taken for the same configuration.
 
     Args:
-      folder: made if absent.
+      folder: may be absent.
       config: nested, of what JSON can hold; with whatever else has to be the same when a run goes
         on, such as a hash of the base weights.
       may_differ: dotted keys or sections that don't change a result, `"log"` or `"log.every"`.
@@ -34,6 +35,7 @@ def claim(folder: str | Path, config: Mapping[str, Any], *, may_differ: Sequence
     Raises:
       ForeignRunError: names the first key that differs, and both values; or what lies there
         that no run of ours left.
+      FileError: config.json is no JSON object.
     """
     path = Path(folder) / CONFIG
     # Through JSON: a tuple and the list it was stored as are the same value.
@@ -46,11 +48,8 @@ def claim(folder: str | Path, config: Mapping[str, Any], *, may_differ: Sequence
                 f"{folder} has no {CONFIG} but holds {stranger.name}, which is not this run's; "
                 "give another folder"
             )
-        with reported(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, config)
         return False
-    there = dict(_leaves(json.loads(path.read_text(encoding="utf-8"))))
+    there = dict(_leaves(read_config(folder)))
     for key in [*here, *(key for key in there if key not in here)]:
         if any(key == free or key.startswith(f"{free}.") for free in may_differ):
             continue
@@ -62,15 +61,53 @@ def claim(folder: str | Path, config: Mapping[str, Any], *, may_differ: Sequence
     return True
 
 
-def read_config(folder: str | Path) -> dict[str, Any]:
-    """The configuration that a run left in its folder: sections, and `preset`.
+def claim(folder: str | Path, config: Mapping[str, Any], *, may_differ: Sequence[str] = ()) -> bool:
+    """Takes a folder for a configuration, or finds that it was taken for the same one.
+
+    Arguments, result and errors as `check`; a folder that is absent is made.
 
     Raises:
-      FileError: it is absent or damaged; the message names file and key.
+      OSError: config.json can't be written.
+    """
+    if check(folder, config, may_differ=may_differ):
+        return True
+    path = Path(folder) / CONFIG
+    with reported(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, config)
+    return False
+
+
+def read_config(folder: str | Path, *, sections: Iterable[str] = ()) -> dict[str, Any]:
+    """The configuration that a folder was taken for.
+
+    Args:
+      folder: of a run.
+      sections: keys that have to hold an object each.
+    Raises:
+      FileError: no config.json, or one that is damaged; names file and key.
     """
     path = Path(folder) / CONFIG
-    config = read_json(path, way_out="give the folder of a run, or start that run anew elsewhere")
+    way_out = f"give the folder of a run, with the {CONFIG} that the run wrote"
+    config = read_json(path, way_out=way_out)
+    for name in sections:
+        entry(config, name, dict, where=path, way_out=way_out)
     return config
+
+
+def require_kinds(folder: str | Path, *, files: Iterable[str], folders: Iterable[str]) -> None:
+    """Raises OSError unless each name in a folder is absent, or is what a run will write there.
+
+    Args:
+      folder: of a run; may be absent.
+      files, folders: names of what the run will write.
+    """
+    for name in files:
+        if (path := Path(folder) / name).is_dir():
+            raise OSError(f"{path} is a folder, and the run writes a file there; move it away")
+    for name in folders:
+        if (path := Path(folder) / name).exists() and not path.is_dir():
+            raise OSError(f"{path} is a file, and the run needs a folder there; move it away")
 
 
 def write_json(path: str | Path, value: Any) -> None:

@@ -1,0 +1,66 @@
+"""A config file that won't do is told by its true cause, in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from absl import flags
+
+from ea_jax.runtime import config_file
+from ea_jax.runtime.config_file import load
+
+WHOLE = """
+from ml_collections import ConfigDict
+def get_config(variant="tiny"):
+    if variant not in ("tiny", "large"):
+        raise ValueError(f"variant {variant!r} is unknown;\\n use tiny")
+    return ConfigDict({"variant": variant})
+"""
+
+
+def test_a_config_comes_with_its_variant_and_locked(tmp_path: Path) -> None:
+    file = tmp_path / "a.py"
+    file.write_text(WHOLE)
+    assert load(str(file)).to_dict() == {"variant": "tiny"}
+    config = load(f"{file}:large")
+    assert config.variant == "large"
+    assert config.is_locked
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("a.py", "def get_config(:\n", "a.py, line 1: invalid syntax; mend it"),
+        ("a.py", "\0", "a.py.*null byte"),
+        ("a.py", "\n\nimport no_such", "a.py, line 3: No module named 'no_such'; install it"),
+        ("a.py", "x = 1", "a.py has no function get_config; give a config like configs/nud"),
+        ("a.py", "get_config = 1", "a.py has no function get_config"),
+        ("a.py", "def get_config():\n  return {}['a']", "a.py, line 2: KeyError: 'a'; mend that"),
+        ("a.py", "def get_config(): pass", "get_config returned NoneType, not a ConfigDict"),
+        ("a.py", "def get_config(): return {}", "get_config returned dict, not a ConfigDict"),
+        ("a.py:x", "def get_config(): pass", "a.py: TypeError: .*but 1 was given; mend the file"),
+        ("a.py:x", WHOLE, "a.py: variant 'x' is unknown; use tiny"),
+        ("config.json", "{}", "json is not a Python file; give the config that the run was made"),
+        ("absent/a.py", None, "absent/a.py does not exist; give a config like"),
+        ("", None, "is a folder; give a config like"),
+    ],
+)
+def test_a_file_that_will_not_do_says_why(
+    tmp_path: Path, name: str, text: str | None, said: str
+) -> None:
+    if text is not None:
+        (tmp_path / name.partition(":")[0]).write_text(text)
+    with pytest.raises(ValueError, match=said) as caught:
+        load(str(tmp_path / name))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_empty_path_is_said_to_be_empty() -> None:
+    with pytest.raises(ValueError, match=r"^--config is empty; give a config like"):
+        load("")
+
+
+def test_the_flag_gives_the_cause_and_nothing_before_it() -> None:
+    with pytest.raises(flags.Error, match=r"^absent\.py does not exist"):
+        config_file._ConfigFile().parse("absent.py")
