@@ -36,7 +36,14 @@ def choice(*allowed: str) -> Any:
     return _field(check)
 
 
-def number(kind: type, *, low: float = -math.inf, high: float = math.inf, above: bool = False):
+def number(
+    kind: type,
+    *,
+    low: float = -math.inf,
+    high: float = math.inf,
+    above: bool = False,
+    default: Any = dataclasses.MISSING,
+) -> Any:
     """A field that is a number from `low` (or above it) to `high`."""
 
     def check(key: str, value: Any) -> None:
@@ -46,7 +53,17 @@ def number(kind: type, *, low: float = -math.inf, high: float = math.inf, above:
             end = "" if high == math.inf else f" and at most {high:g}"
             raise SettingsError(f"{key} = {value!r} is out of range; it has to be {begin}{end}")
 
-    return _field(check)
+    return _field(check, default)
+
+
+def flag(*, default: Any = dataclasses.MISSING) -> Any:
+    """A field that is true or false."""
+
+    def check(key: str, value: Any) -> None:
+        if not isinstance(value, bool):
+            raise SettingsError(f"{key} = {value!r} has to be true or false")
+
+    return _field(check, default)
 
 
 def text() -> Any:
@@ -74,20 +91,22 @@ def texts(*, least: int = 0) -> Any:
     return _field(check)
 
 
-def integers(*, least: int = 0, below: int = 2**63) -> Any:
-    """A field that is a list of whole numbers from 0 on."""
+def integers(
+    *, least: int = 0, low: int = 0, below: int = 2**63, default: Any = dataclasses.MISSING
+) -> Any:
+    """A field that is a list of whole numbers from `low` on."""
 
     def check(key: str, value: Any) -> None:
         _require_type(key, value, tuple)
         for item in value:
-            if not isinstance(item, int) or not 0 <= item < below:
+            if not isinstance(item, int) or isinstance(item, bool) or not low <= item < below:
                 raise SettingsError(
-                    f"{key} holds {item!r}; each has to be a whole number from 0 to {below - 1}"
+                    f"{key} holds {item!r}; each has to be a whole number from {low} to {below - 1}"
                 )
         if len(value) < least:
             raise SettingsError(f"{key} has {len(value)} items; it needs at least {least}")
 
-    return _field(check)
+    return _field(check, default)
 
 
 def optional(field: Any) -> Any:
@@ -124,8 +143,8 @@ def check(section: Any, name: str) -> None:
         field.metadata["check"](f"{name}.{field.name}", getattr(section, field.name))
 
 
-def _field(rule: Check) -> Any:
-    return dataclasses.field(metadata={"check": rule})
+def _field(rule: Check, default: Any = dataclasses.MISSING) -> Any:
+    return dataclasses.field(default=default, metadata={"check": rule})
 
 
 def _require_type(key: str, value: Any, kind: Any) -> None:
