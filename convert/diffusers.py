@@ -266,7 +266,7 @@ def _files(where: Path, stem: str) -> tuple[list[Path], dict[str, str]]:
         raise WeightsError(f"{index} lists no tensors; download it again")
     for tensor in listed:
         shard = disk.entry(listed, tensor, str, where=f"{index}: weight_map", **options)
-        if Path(shard).name != shard:
+        if (where / shard).parent != where:
             raise WeightsError(
                 f"{index} places {tensor!r} in {shard!r}, which is no file beside it; put the file "
                 "there, or download both again"

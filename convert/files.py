@@ -114,7 +114,7 @@ def header(path: Path) -> tuple[dict[str, Stored], dict[str, str]]:
             pass
     except safetensors.SafetensorError as error:
         said = " ".join(str(error).removeprefix("Error while deserializing header: ").split())
-        raise _fault(path, fields, 8 + length) or _refused(path, said) from None
+        raise _fault(path, fields, 8 + length, said) or _refused(path, said) from None
     metadata = fields.pop("__metadata__", None) or {}
     stored = {
         name: Stored(
@@ -277,34 +277,32 @@ def _refused(path: Path, why: str) -> WeightsError:
     return WeightsError(f"{path} is not a safetensors file ({why}); download or export it again")
 
 
-def _fault(path: Path, fields: Any, data: int) -> WeightsError | None:
-    """What the library finds most often, with names and numbers; None for anything else.
+def _fault(path: Path, fields: Mapping[str, Any], data: int, said: str) -> WeightsError | None:
+    """The library's two commonest findings, with names and numbers; None for another one.
 
     Args:
       path: the file.
-      fields: its parsed header.
+      fields: its parsed header, in which the library found the form of every tensor right.
       data: where the data starts.
+      said: the library's words.
     """
-    end, size = 0, path.stat().st_size
-    try:
-        for name, field in fields.items():
-            if name == "__metadata__":
-                continue
+    tensors = {name: field for name, field in fields.items() if name != "__metadata__"}
+    if said.startswith("invalid shape"):
+        for name, field in tensors.items():
             start, stop = field["data_offsets"]
-            end = max(end, stop)
-            need = math.prod(field["shape"]) * _DTYPES[field["dtype"]].itemsize
-            if need != stop - start:
+            dtype = _DTYPES.get(field["dtype"])
+            if dtype and math.prod(field["shape"]) * dtype.itemsize != stop - start:
+                need = math.prod(field["shape"]) * dtype.itemsize
                 return WeightsError(
                     f"{path}: tensor {name!r} of shape {field['shape']} needs {need} bytes, its "
                     f"header gives it {stop - start}; download or export the file again"
                 )
-    # The library's own words are for these.
-    except (AttributeError, KeyError, TypeError, ValueError):
-        return None
-    if data + end > size:
-        return WeightsError(
-            f"{path} is cut off: {size} bytes, its header promises {data + end}; download it again"
-        )
-    if data + end < size:
-        return _refused(path, f"{size - data - end} bytes more than its header describes")
+    if said.startswith("incomplete metadata"):
+        size = path.stat().st_size
+        promised = data + max((field["data_offsets"][1] for field in tensors.values()), default=0)
+        if promised > size:
+            return WeightsError(
+                f"{path} is cut off: {size} bytes, its header promises {promised}; download it "
+                "again"
+            )
     return None

@@ -162,10 +162,12 @@ def _check_relations(folder: Path, parts: Described) -> None:
         ("tokenizer", parts.clip_tokenizer, "text_encoder", parts.clip.vocab_size),
         ("tokenizer_2", parts.t5_tokenizer, "text_encoder_2", parts.t5.vocab_size),
     ):
-        if len(tokenizer) > vocab_size:
+        # Tokens added later, as T5's extra ones, stand in no usual prompt.
+        if tokenizer.vocab_size > vocab_size:
             raise WeightsError(
                 f"{folder / part / 'config.json'}: vocab_size={vocab_size} is less than the "
-                f"{len(tokenizer)} tokens of {folder / name}; both must be of the same pipeline"
+                f"{tokenizer.vocab_size} tokens of {folder / name}; both must be of the same "
+                "pipeline"
             )
     end = parts.clip.eos_token_id
     if end not in (clip.LARGEST_ID, parts.clip_tokenizer.eos_token_id):

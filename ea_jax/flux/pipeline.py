@@ -332,6 +332,12 @@ def _broadcast(text: Text, batch: int) -> Text:
 def _in_chunks(encode, weights: Weights, config: Any, ids_BT: np.ndarray) -> jax.Array:
     """Bounds the memory of a large bank of prompts, with one program for all its chunks."""
     rows = ids_BT.shape[0]
+    # A look-up takes the last row for an index beyond it.
+    if ids_BT.max() >= config.vocab_size:
+        raise ValueError(
+            f"a prompt has token {ids_BT.max()}, the text encoder knows {config.vocab_size}; leave "
+            "out special tokens like <extra_id_0>"
+        )
     if rows <= ENCODE_ROWS:
         return encode(weights, config, ids_BT)
     padded_BT = np.pad(ids_BT, ((0, -rows % ENCODE_ROWS), (0, 0)), mode="edge")
