@@ -286,6 +286,8 @@ def _fault(path: Path, fields: Mapping[str, Any], data: int, said: str) -> Weigh
       data: where the data starts.
       said: the library's words.
     """
+    if not said.startswith(("invalid shape", "incomplete metadata")):
+        return None
     tensors = {name: field for name, field in fields.items() if name != "__metadata__"}
     if said.startswith("invalid shape"):
         for name, field in tensors.items():
@@ -297,12 +299,10 @@ def _fault(path: Path, fields: Mapping[str, Any], data: int, said: str) -> Weigh
                     f"{path}: tensor {name!r} of shape {field['shape']} needs {need} bytes, its "
                     f"header gives it {stop - start}; download or export the file again"
                 )
-    if said.startswith("incomplete metadata"):
-        size = path.stat().st_size
-        promised = data + max((field["data_offsets"][1] for field in tensors.values()), default=0)
-        if promised > size:
-            return WeightsError(
-                f"{path} is cut off: {size} bytes, its header promises {promised}; download it "
-                "again"
-            )
+    size = path.stat().st_size
+    promised = data + max((field["data_offsets"][1] for field in tensors.values()), default=0)
+    if promised > size:
+        return WeightsError(
+            f"{path} is cut off: {size} bytes, its header promises {promised}; download it again"
+        )
     return None

@@ -142,18 +142,25 @@ def test_an_empty_file_is_no_vocabulary(flux_tokenizers, name, file):
         tokens.load_tokenizer(flux_tokenizers, name)
 
 
-@pytest.mark.parametrize("text", ["[]", '{"pad_token": null}', '{"pad_token": 3}', "{"])
+@pytest.mark.parametrize("text", ["[]", "{", "3"])
 @pytest.mark.parametrize("name", ["tokenizer", "tokenizer_2"])
-def test_a_spoiled_tokenizer_config_is_named_or_does_no_harm(dev_folder, tmp_path, name, text):
+def test_a_tokenizer_config_that_is_no_object_is_named(dev_folder, tmp_path, name, text):
+    path = Path(shutil.copytree(dev_folder / name, tmp_path / name)) / "tokenizer_config.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"tokenizer_config\.json can't be read") as caught:
+        tokens.load_tokenizer(tmp_path, name)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["tokenizer", "tokenizer_2"])
+def test_a_tokenizer_without_padding_is_an_error_when_it_is_loaded(dev_folder, tmp_path, name):
     folder = Path(shutil.copytree(dev_folder / name, tmp_path / name))
-    (folder / "tokenizer_config.json").write_text(text)
-    try:
-        made = tokens.tokenize(tokens.load_tokenizer(tmp_path, name), ["a cat"], 8)
-    except ValueError as error:
-        assert str(folder) in str(error)
-        assert "\n" not in str(error)
-    else:
-        assert made.ids_BT.shape == (1, 8)
+    (folder / "tokenizer_config.json").write_text('{"pad_token": null}')
+    with pytest.raises(ValueError, match="does not have a padding token") as caught:
+        tokens.load_tokenizer(tmp_path, name)
+    assert str(folder) in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_length_that_no_model_has_is_not_looked_at(dev_folder, tmp_path):

@@ -21,8 +21,9 @@ def locate(source: str | Path, patterns: list[str], revision: str | None = None)
       patterns: files to download, as globs.
       revision: branch, tag or commit on the hub.
     Raises:
-      ValueError: empty, a file, neither a folder nor a hub id; a gated repository without a token, or
-        with one that is refused; no network; a full disk. Of anything else, its first line.
+      ValueError: empty, a file, neither a folder nor a hub id; a gated repository without a
+        token, or with one that is refused; no network; a full disk. Of anything else, its first
+        line.
     """
     if not str(source).strip():
         raise ValueError(f"the model is empty; give a folder, a hub id, or {EMBEDDED}")
