@@ -51,7 +51,9 @@ class TransformerConfig:
         """
         name = config.get("_class_name", "FluxTransformer2DModel")
         if name != "FluxTransformer2DModel":
-            raise ValueError(f"{where}: the transformer is a {name!r}, not FluxTransformer2DModel")
+            raise ValueError(
+                f"{where}: the transformer is a {name!r}, not a FluxTransformer2DModel"
+            )
         if config.get("out_channels") not in (None, config.get("in_channels")):
             raise ValueError(
                 f"{where}: transformer has in_channels={config.get('in_channels')} and "
