@@ -186,12 +186,8 @@ def is_finite(array: np.ndarray) -> bool:
     code = next((code for code, dtype in _DTYPES.items() if dtype == array.dtype), None)
     if code not in _NOT_FINITE:
         return True
-    bits, sign = array.dtype.itemsize * 8, 1 << (array.dtype.itemsize * 8 - 1)
-    signed, unsigned = (
-        array.reshape(-1).view(f"i{bits // 8}"),
-        array.reshape(-1).view(f"u{bits // 8}"),
-    )
-    first = _NOT_FINITE[code]
+    flat, size, first = array.reshape(-1), array.dtype.itemsize, _NOT_FINITE[code]
+    signed, unsigned, sign = flat.view(f"i{size}"), flat.view(f"u{size}"), 1 << (8 * size - 1)
     # Read as whole numbers, the positive ones that are not finite are the largest signed numbers,
     # the negative ones the largest unsigned numbers.
     return all(
