@@ -8,10 +8,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from convert import files, layouts, trees
+from convert import files, kinds, layouts, trees
 from convert.files import Stored, WeightsError
 
 PREFIXES = ("model.diffusion_model.", "diffusion_model.")
+# What names in diffusers' layout start with.
+_DIFFUSERS = ("transformer_blocks.", "single_transformer_blocks.")
 # FLUX.1's axes of the rotary embedding; the file doesn't hold them.
 _ROPE_AXES = {128: [16, 56, 56]}
 
@@ -44,11 +46,16 @@ def read_config(file: str | Path) -> dict[str, Any]:
     """
     stored = _stored(Path(file))
 
-    def shape(name: str) -> tuple[int, ...]:
+    def shape(name: str, axes: int = 2) -> tuple[int, ...]:
         if name not in stored:
             raise WeightsError(
                 f"missing tensor {name!r} in {file}; it is not a FLUX transformer in Black Forest "
                 "Labs' layout"
+            )
+        if len(stored[name].shape) != axes:
+            raise WeightsError(
+                f"tensor {name!r} has shape {list(stored[name].shape)} in {file}; a FLUX "
+                f"transformer's has {axes} axes"
             )
         return stored[name].shape
 
@@ -56,7 +63,7 @@ def read_config(file: str | Path) -> dict[str, Any]:
         return len({name.split(".")[1] for name in stored if name.startswith(kind + ".")})
 
     width, in_channels = shape("img_in.weight")
-    head_width = shape("double_blocks.0.img_attn.norm.query_norm.scale")[0]
+    head_width = shape("double_blocks.0.img_attn.norm.query_norm.scale", 1)[0]
     if head_width not in _ROPE_AXES:
         raise WeightsError(
             f"{file} has heads of width {head_width}, FLUX.1 of {sorted(_ROPE_AXES)}; give the "
@@ -79,6 +86,14 @@ def read_config(file: str | Path) -> dict[str, Any]:
 
 def _stored(file: Path) -> dict[str, Stored]:
     stored = files.header(file)[0]
+    other = kinds.of_tensors(stored, {place.code for place in stored.values()})
+    if other is not None:
+        raise WeightsError(f"{file} {other}")
+    if any(name.startswith(_DIFFUSERS) for name in stored):
+        raise WeightsError(
+            f"{file} is in diffusers' layout; give the pipeline folder that it belongs to as the "
+            "model, without a single file"
+        )
     for prefix in PREFIXES:
         if any(name.startswith(prefix) for name in stored):
             return {

@@ -20,6 +20,7 @@ from convert import disk, files, layouts, trees
 from convert.files import Stored, WeightsError
 
 MAX_SHARD_BYTES = 10_000_000_000
+_WEIGHTS = {".safetensors", ".sft", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".msgpack", ".h5"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +58,9 @@ def read_config(folder: str | Path, part: str) -> dict[str, Any]:
     path = Path(folder) / part / "config.json"
     config = read_json(path)
     # diffusers names one class, transformers a list of architectures.
-    named = config.get("_class_name") or next(iter(config.get("architectures") or []), None)
+    named = config.get("_class_name") or config.get("architectures")
+    if isinstance(named, list):
+        named = next(iter(named), None)
     if named != wanted:
         raise WeightsError(
             f"{path} describes a {named}, not a {wanted}; give the folder of a FLUX.1 pipeline"
@@ -109,6 +112,29 @@ def load(
     return trees.load(
         template, stored, spec.layout, where=str(where), dtype=dtype, put=put, wanted=wanted
     )
+
+
+def weight_files(folder: str | Path, part: str) -> list[Path]:
+    """The files that hold a part's weights, by their names; other files beside them don't count.
+
+    Args:
+      folder, part: as for `load`.
+    Raises:
+      WeightsError: no weights, both one file and an index, or an index that names no files.
+    """
+    return _files(Path(folder) / part, _part(part).stem)[0]
+
+
+def stray_files(folder: str | Path, part: str) -> list[Path]:
+    """Files beside `weight_files` that hold, or list, other weights: a variant, an older save."""
+    where = Path(folder) / part
+    own = {*weight_files(folder, part), _index(where, _part(part).stem)}
+    return [path for path in sorted(where.iterdir()) if is_weights(path) and path not in own]
+
+
+def is_weights(path: Path) -> bool:
+    """Whether a file holds weights, or lists them, judged by its name."""
+    return path.suffix in _WEIGHTS or path.name.endswith(".index.json")
 
 
 def save(
@@ -194,7 +220,9 @@ def replace(tree: Any, folder: str | Path, part: str, **options: Any) -> None:
 
 def write_json(path: Path, fields: Mapping[str, Any]) -> None:
     """Writes a JSON object, sorted, as diffusers does."""
-    path.write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    text = json.dumps(fields, indent=2, sort_keys=True) + "\n"
+    with disk.draft(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
 
 
 def _part(name: str) -> Part:
@@ -205,27 +233,49 @@ def _part(name: str) -> Part:
 
 def _find(where: Path, stem: str) -> dict[str, Stored]:
     """The tensors of a part's folder: one file, or the shards that the index lists."""
-    single, index = where / f"{stem}.safetensors", where / f"{stem}.safetensors.index.json"
+    paths, listed = _files(where, stem)
+    stored = files.headers(paths)
+    for name, shard in listed.items():
+        if name not in stored or stored[name].file.name != shard:
+            raise WeightsError(
+                f"missing tensor {name!r}: {_index(where, stem)} places it in {shard}; download "
+                "both again"
+            )
+    return stored
+
+
+def _files(where: Path, stem: str) -> tuple[list[Path], dict[str, str]]:
+    """The files of a part's weights, and the index's {tensor: file}, empty without an index."""
+    single, index = where / f"{stem}.safetensors", _index(where, stem)
     if single.exists() and index.exists():
         raise WeightsError(
             f"{where} holds both {single.name} and {index.name}; remove the one that is out of date"
         )
     if single.exists():
-        return files.header(single)[0]
+        return [single], {}
     if not index.exists():
         found = sorted(path.name for path in where.glob("*") if path.name != "config.json")
         raise WeightsError(
-            f"{where} has no {single.name} and no {index.name} (there: {', '.join(found)}); "
-            "download it again, or save it with safe_serialization=True and no variant"
+            f"{where} has no {single.name} and no {index.name} (there: "
+            f"{', '.join(found) or 'nothing'}); download it again, or save it with "
+            "safe_serialization=True and no variant"
         )
-    listed = read_json(index).get("weight_map", {})
-    stored = files.headers(where / name for name in sorted(set(listed.values())))
-    for name, shard in listed.items():
-        if name not in stored or stored[name].file.name != shard:
+    options: dict[str, Any] = {"way_out": "download it again", "error": WeightsError}
+    listed = disk.entry(read_json(index), "weight_map", dict, where=index, **options)
+    if not listed:
+        raise WeightsError(f"{index} lists no tensors; download it again")
+    for tensor in listed:
+        shard = disk.entry(listed, tensor, str, where=f"{index}: weight_map", **options)
+        if (where / shard).parent != where:
             raise WeightsError(
-                f"missing tensor {name!r}: {index} places it in {shard}; download both again"
+                f"{index} places {tensor!r} in {shard!r}, which is no file beside it; put the file "
+                "there, or download both again"
             )
-    return stored
+    return [where / name for name in sorted(set(listed.values()))], listed
+
+
+def _index(where: Path, stem: str) -> Path:
+    return where / f"{stem}.safetensors.index.json"
 
 
 def _canonical(part: str, stored: dict[str, Stored]) -> dict[str, Stored]:

@@ -1,7 +1,8 @@
 """Safetensors files: headers checked before use, tensors read and written one at a time.
 
-Own reading, because a memory map keeps every page that was touched: here a tensor, or a range of
-its rows, is read into its own array and nothing else of the file stays in memory.
+The safetensors library checks a header. The data is read here, because a memory map keeps every
+page that was touched: a tensor, or a range of its rows, is read into its own array and nothing else
+of the file stays in memory.
 Format: https://github.com/huggingface/safetensors (little-endian length, JSON header, data).
 """
 
@@ -17,7 +18,9 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+import safetensors
 
+from convert import kinds
 from convert.disk import FileError, draft
 
 _DTYPES = {
@@ -31,11 +34,24 @@ _DTYPES = {
     "I8": np.dtype(np.int8),
     "U8": np.dtype(np.uint8),
     "BOOL": np.dtype(np.bool_),
+    "F8_E4M3": np.dtype(jnp.float8_e4m3fn),
+    "F8_E5M2": np.dtype(jnp.float8_e5m2),
 }
-_CODES = {dtype: code for code, dtype in _DTYPES.items()}
 # The library sorts by dtype first (its own order), then by name.
 _WRITE_ORDER = ["I64", "F64", "F32", "I32", "BF16", "F16", "I16", "I8", "U8", "BOOL"]
+_CODES = {_DTYPES[code]: code for code in _WRITE_ORDER}
 _MAX_HEADER_BYTES = 100_000_000
+# Bits of the smallest positive number of each width that is NaN or Inf; the others follow it.
+_NOT_FINITE = {
+    "F64": 0x7FF << 52,
+    "F32": 0xFF << 23,
+    "F16": 0x7C00,
+    "BF16": 0x7F80,
+    "F8_E4M3": 0x7F,
+    "F8_E5M2": 0x7C,
+}
+# Numbers looked at a time: few enough to stay in a core's cache.
+_CHUNK = 1 << 16
 
 
 class WeightsError(FileError):
@@ -70,12 +86,14 @@ class Stored:
 
 
 def header(path: Path) -> tuple[dict[str, Stored], dict[str, str]]:
-    """Reads and checks the header of one safetensors file.
+    """Reads and checks the header of one safetensors file, as the safetensors library does.
 
     Returns:
       {tensor name: place}, and the file's metadata.
     Raises:
-      WeightsError: no such file, not a safetensors file, cut off, or a tensor named twice.
+      WeightsError: no such file, not a safetensors file, cut off, a header that the library
+        refuses, or a tensor named twice.
+      OSError: the file can't be read.
     """
     if not path.is_file():
         raise WeightsError(f"{path} does not exist; download or export it again")
@@ -83,33 +101,27 @@ def header(path: Path) -> tuple[dict[str, Stored], dict[str, str]]:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or not 2 <= length <= _MAX_HEADER_BYTES:
-            raise WeightsError(f"{path} is not a safetensors file; download or export it again")
+            raise WeightsError(f"{path} {kinds.of_start(path)}")
         if 8 + length > size:
             raise WeightsError(f"{path} is cut off inside its header; download it again")
-        try:
-            fields = json.loads(file.read(length), object_pairs_hook=_no_duplicates(path))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise WeightsError(
-                f"{path} is not a safetensors file ({error}); download or export it again"
-            ) from None
-    metadata = fields.pop("__metadata__", {})
-    stored, end = {}, 0
-    for name, field in fields.items():
-        start, stop = field["data_offsets"]
-        stored[name] = Stored(path, field["dtype"], tuple(field["shape"]), 8 + length + start)
-        if field["dtype"] in _DTYPES:
-            need = math.prod(field["shape"]) * _DTYPES[field["dtype"]].itemsize
-            if need != stop - start:
-                raise WeightsError(
-                    f"{path}: tensor {name!r} of shape {field['shape']} needs {need} bytes, its "
-                    f"header gives it {stop - start}; download or export the file again"
-                )
-        end = max(end, stop)
-    if 8 + length + end > size:
-        raise WeightsError(
-            f"{path} is cut off: {size} bytes, its header promises {8 + length + end}; "
-            "download it again"
+        text = file.read(length)
+    try:
+        fields = json.loads(text, object_pairs_hook=_no_duplicates(path))
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _refused(path, str(error)) from None
+    try:
+        with safetensors.safe_open(str(path), framework="numpy"):
+            pass
+    except safetensors.SafetensorError as error:
+        said = " ".join(str(error).removeprefix("Error while deserializing header: ").split())
+        raise _fault(path, fields, 8 + length, said) or _refused(path, said) from None
+    metadata = fields.pop("__metadata__", None) or {}
+    stored = {
+        name: Stored(
+            path, field["dtype"], tuple(field["shape"]), 8 + length + field["data_offsets"][0]
         )
+        for name, field in fields.items()
+    }
     return stored, metadata
 
 
@@ -154,6 +166,35 @@ def read(place: Stored, rows: tuple[int, int] | None = None) -> np.ndarray:
                 raise WeightsError(f"{place.file} is cut off; download it again")
             done += got
     return array
+
+
+def read_finite(name: str, place: Stored, rows: tuple[int, int] | None = None) -> np.ndarray:
+    """`read` of a model's weights, by name; as well a WeightsError where one is NaN or Inf."""
+    array = read(place, rows)
+    if not is_finite(array):
+        raise WeightsError(
+            f"tensor {name!r} in {place.file} holds NaN or Inf; download or export the file again"
+        )
+    return array
+
+
+def is_finite(array: np.ndarray) -> bool:
+    """Whether no number of a contiguous array is NaN or Inf; True of whole numbers.
+
+    Looks at the bits, because NumPy's own test casts bfloat16 and writes an array of truths.
+    """
+    code = next((code for code, dtype in _DTYPES.items() if dtype == array.dtype), None)
+    if code not in _NOT_FINITE:
+        return True
+    flat, size, first = array.reshape(-1), array.dtype.itemsize, _NOT_FINITE[code]
+    signed, unsigned, sign = flat.view(f"i{size}"), flat.view(f"u{size}"), 1 << (8 * size - 1)
+    # Read as whole numbers, the positive ones that are not finite are the largest signed numbers,
+    # the negative ones the largest unsigned numbers.
+    return all(
+        signed[start : start + _CHUNK].max() < first
+        and unsigned[start : start + _CHUNK].max() < sign + first
+        for start in range(0, array.size, _CHUNK)
+    )
 
 
 def write(
@@ -212,7 +253,7 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping
 def _code(dtype: Any) -> str:
     dtype = np.dtype(dtype)
     if dtype not in _CODES:
-        raise ValueError(f"dtype {dtype} can't be stored; cast to one of {sorted(_DTYPES)}")
+        raise ValueError(f"dtype {dtype} can't be stored; cast to one of {sorted(_WRITE_ORDER)}")
     return _CODES[dtype]
 
 
@@ -226,3 +267,38 @@ def _no_duplicates(path: Path):
         return fields
 
     return build
+
+
+def _refused(path: Path, why: str) -> WeightsError:
+    return WeightsError(f"{path} is not a safetensors file ({why}); download or export it again")
+
+
+def _fault(path: Path, fields: Mapping[str, Any], data: int, said: str) -> WeightsError | None:
+    """The library's two commonest findings, with names and numbers; None for another one.
+
+    Args:
+      path: the file.
+      fields: its parsed header, in which the library found the form of every tensor right.
+      data: where the data starts.
+      said: the library's words.
+    """
+    if not said.startswith(("invalid shape", "incomplete metadata")):
+        return None
+    tensors = {name: field for name, field in fields.items() if name != "__metadata__"}
+    if said.startswith("invalid shape"):
+        for name, field in tensors.items():
+            start, stop = field["data_offsets"]
+            dtype = _DTYPES.get(field["dtype"])
+            if dtype and math.prod(field["shape"]) * dtype.itemsize != stop - start:
+                need = math.prod(field["shape"]) * dtype.itemsize
+                return WeightsError(
+                    f"{path}: tensor {name!r} of shape {field['shape']} needs {need} bytes, its "
+                    f"header gives it {stop - start}; download or export the file again"
+                )
+    size = path.stat().st_size
+    promised = data + max((field["data_offsets"][1] for field in tensors.values()), default=0)
+    if promised > size:
+        return WeightsError(
+            f"{path} is cut off: {size} bytes, its header promises {promised}; download it again"
+        )
+    return None

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from flax import traverse_util
 
-from convert import files
+from convert import files, kinds
 from convert.files import Stored, WeightsError
 from convert.layouts import Layout
 
@@ -95,7 +95,8 @@ def load(
       The tree. Host memory beyond it: the leaf being filled and one tensor. On the CPU backend
       the leaf becomes the result without a copy.
     Raises:
-      WeightsError: a missing, unexpected or wrongly shaped tensor, or a dtype that isn't floating.
+      WeightsError: a missing, unexpected or wrongly shaped tensor, a dtype that isn't floating, NaN
+        or Inf.
     """
     pieces, shapes = plan(template, layout)
     check(stored, shapes, where)
@@ -112,7 +113,9 @@ def load(
         rows, *columns = _turn_ranges(path, ranges[1:] if stacked else ranges)
         for out, piece in zip(filled if stacked else [filled], blocks, strict=True):
             place = stored[piece.name]
-            parts = [files.read(place, each) for each in _within(piece.rows, *rows)]
+            parts = [
+                files.read_finite(piece.name, place, each) for each in _within(piece.rows, *rows)
+            ]
             tensor = parts[0] if len(parts) == 1 else np.concatenate(parts)
             tensor = tensor[:, *(slice(*each) for each in columns)]
             np.copyto(out, _turn(path, tensor, _TO_TREE), casting="unsafe")
@@ -128,11 +131,14 @@ def check(stored: Mapping[str, Stored], shapes: Mapping[str, tuple], where: str)
     Raises:
       WeightsError: a missing, unexpected or wrongly shaped tensor, or a dtype that isn't floating.
     """
+    other = kinds.of_tensors(stored, {place.code for place in stored.values()})
+    if other is not None:
+        raise WeightsError(f"{where} {other}")
     missing = sorted(set(shapes) - set(stored))
     if missing:
         raise WeightsError(
-            f"missing tensor {_first(missing)} in {where}; the download is incomplete, or "
-            "config.json belongs to another model"
+            f"missing tensor {_first(missing)} in {where}; config.json describes a model with it: "
+            "check that both belong together"
         )
     extra = sorted(set(stored) - set(shapes))
     if extra:

@@ -45,10 +45,11 @@ def choice(*allowed: str) -> Any:
 def number(
     kind: type,
     *,
-    low: float,
+    low: float = -FLOAT_MAX,
     high: float | None = None,
     above: bool = False,
     below: bool = False,
+    default: Any = dataclasses.MISSING,
 ) -> Any:
     """A field that is a number from `low` (or above it) to `high` (or below it).
 
@@ -75,7 +76,17 @@ def number(
                 + ("" if above else ", or 0")
             )
 
-    return _field(check)
+    return _field(check, default)
+
+
+def flag(*, default: Any = dataclasses.MISSING) -> Any:
+    """A field that is true or false."""
+
+    def check(key: str, value: Any) -> None:
+        if not isinstance(value, bool):
+            raise SettingsError(f"{key} = {value!r} has to be true or false")
+
+    return _field(check, default)
 
 
 def text(*, word: bool = False) -> Any:
@@ -108,20 +119,27 @@ def texts(*, least: int = 0, word: bool = False, distinct: bool = False) -> Any:
     return _field(check)
 
 
-def integers(*, least: int = 0, below: int = INT_MAX + 1) -> Any:
-    """A field that is a list of different whole numbers from 0 on."""
+def integers(
+    *,
+    least: int = 0,
+    low: int = 0,
+    below: int = INT_MAX + 1,
+    distinct: bool = False,
+    default: Any = dataclasses.MISSING,
+) -> Any:
+    """A field that is a list of whole numbers from `low` on, each once where `distinct`."""
 
     def check(key: str, value: Any) -> None:
         _require_type(key, value, tuple)
         for item in value:
-            if not isinstance(item, int) or isinstance(item, bool) or not 0 <= item < below:
+            if not isinstance(item, int) or isinstance(item, bool) or not low <= item < below:
                 raise SettingsError(
                     f"{key} holds {shown(item)}; "
-                    f"each has to be a whole number from 0 to {below - 1}"
+                    f"each has to be a whole number from {low} to {below - 1}"
                 )
-        _require_items(key, value, least=least, distinct=True)
+        _require_items(key, value, least=least, distinct=distinct)
 
-    return _field(check)
+    return _field(check, default)
 
 
 def optional(field: Any) -> Any:
@@ -176,8 +194,8 @@ def check(section: Any, name: str) -> None:
         field.metadata["check"](f"{name}.{field.name}", getattr(section, field.name))
 
 
-def _field(rule: Check) -> Any:
-    return dataclasses.field(metadata={"check": rule})
+def _field(rule: Check, default: Any = dataclasses.MISSING) -> Any:
+    return dataclasses.field(default=default, metadata={"check": rule})
 
 
 def _fault(value: str, *, word: bool) -> str:

@@ -24,7 +24,7 @@ import convert.diffusers
 import convert.peft
 from convert import files, layouts, trees
 from convert.disk import require_writable
-from convert.files import Stored, WeightsError
+from convert.files import Stored
 from ea_jax import edits
 from ea_jax.arguments import Parser, number, text
 from ea_jax.edits import Edit
@@ -68,7 +68,8 @@ def merge_folder(
     require_writable(out.parent / "merged")
     edits.require_unmerged(edit, source)
     edits.warn_of_another_base(edit, source, lambda: _base_hash(source, template))
-    changes, shards = _changes(edit, strength), _shards(source)
+    changes = _changes(edit, strength)
+    shards = convert.diffusers.weight_files(source, "transformer")
     _, shapes = trees.plan(template, layouts.TRANSFORMER)
     trees.check(files.headers(shards), shapes, str(source / "transformer"))
 
@@ -190,23 +191,23 @@ def _base_hash(source: Path, template: Any) -> str:
     return base_hash(sums)
 
 
-def _shards(source: Path) -> list[Path]:
-    shards = sorted((source / "transformer").glob("*.safetensors"))
-    if not shards:
-        raise WeightsError(
-            f"{source / 'transformer'} holds no safetensors; download the folder again"
-        )
-    return shards
-
-
 def _copy_others(source: Path, out: Path) -> None:
-    """Everything of the pipeline but the transformer's weights."""
+    """Everything of the pipeline but weights of the transformer, whichever file holds them.
+
+    Beside its own there may be a variant or a single file, without the edit.
+    """
+    part = "transformer"
+    weights = [
+        *convert.diffusers.weight_files(source, part),
+        *convert.diffusers.stray_files(source, part),
+    ]
+    names = [path.name for path in weights]
+    out.mkdir(parents=True, exist_ok=True)
     for path in sorted(source.iterdir()):
         if path.is_dir() and not path.name.startswith("."):
-            weights = "*.safetensors" if path.name == "transformer" else ""
-            shutil.copytree(path, out / path.name, ignore=shutil.ignore_patterns(weights))
-        elif path.is_file() and path.suffix != ".safetensors":
-            out.mkdir(parents=True, exist_ok=True)
+            ignored = shutil.ignore_patterns(*names) if path.name == part else None
+            shutil.copytree(path, out / path.name, ignore=ignored)
+        elif path.is_file() and not convert.diffusers.is_weights(path):
             shutil.copy2(path, out / path.name)
 
 

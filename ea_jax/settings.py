@@ -12,8 +12,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from ea_jax.concept_settings import ConceptSettings
 from ea_jax.fields import (
     SettingsError,
@@ -209,7 +207,7 @@ class SampleSettings:
 
     steps: int = number(int, low=1, high=_MANY)
     prompts: tuple[str, ...] = texts(least=1, distinct=True)
-    seeds: tuple[int, ...] = integers(least=1)
+    seeds: tuple[int, ...] = integers(least=1, distinct=True)
     batch: int = number(int, low=1, high=_MANY)
     eval_pictures: int = number(int, low=0, high=_MANY)
 
@@ -342,8 +340,6 @@ def from_config(config: Mapping[str, Any]) -> Settings:
     sections = {}
     for name, kind in SECTIONS.items():
         fields = [field.name for field in dataclasses.fields(kind)]
-        if not isinstance(config[name], Mapping | ConfigDict):
-            raise SettingsError(f"{name} = {config[name]!r} is no section with keys {fields}")
         require_keys(f"{name}.", config[name], fields)
         sections[name] = kind(**{key: _frozen(config[name][key]) for key in fields})
     return Settings(preset=config["preset"], **sections)

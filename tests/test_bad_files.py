@@ -53,7 +53,8 @@ def test_a_missing_tensor_is_named(folder):
     spoil(folder, lambda tensors: tensors.pop("transformer_blocks.1.attn.to_k.bias"))
     said = message(folder)
     assert "missing tensor 'transformer_blocks.1.attn.to_k.bias' in" in said
-    assert "download is incomplete" in said
+    assert "check that both belong together" in said
+    assert "download" not in said  # the file is whole
 
 
 def test_an_unexpected_tensor_is_named(folder):
@@ -92,7 +93,7 @@ def test_a_cut_file_is_named(folder, keep, said):
 def test_a_file_of_another_kind_is_named(folder):
     path = folder / "transformer" / FILE
     path.write_bytes(b"<html>404: not found, and some more text</html>")
-    assert f"{path} is not a safetensors file" in message(folder)
+    assert f"{path} is a web page, not weights; download it again" in message(folder)
 
 
 def test_a_name_that_stands_twice_in_a_header_is_named(folder):

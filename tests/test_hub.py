@@ -99,3 +99,21 @@ def test_each_refusal_of_the_hub_says_what_to_do(monkeypatch, error, said):
 def test_what_is_neither_folder_nor_hub_id_is_named(source):
     with pytest.raises(ValueError, match="is no folder here; give the folder of a FLUX"):
         hub.locate(source, ["*"])
+
+
+@pytest.mark.parametrize("name", ["", " "])
+def test_an_empty_model_is_not_the_folder_one_stands_in(name):
+    with pytest.raises(ValueError, match="the model is empty; give a folder"):
+        hub.locate(name, [])
+
+
+def test_a_file_is_no_pipeline(tmp_path):
+    path = tmp_path / "flux1-dev.safetensors"
+    path.touch()
+    with pytest.raises(ValueError, match=r"flux1-dev\.safetensors is a file; give the folder"):
+        hub.locate(path, [])
+
+
+def test_the_home_of_nobody_is_no_folder():
+    with pytest.raises(ValueError, match="is no folder here"):
+        hub.locate("~nobody-of-this-name/FLUX", [])

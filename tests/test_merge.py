@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy_lora
 import toy_weights
+from safetensors.numpy import load_file, save_file
 
 import convert.bfl
 import convert.diffusers
@@ -170,11 +174,10 @@ def test_a_disk_that_fills_up_leaves_nothing_behind(model, tmp_path, monkeypatch
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
 
 
-def test_a_missing_tensor_is_named(model, tmp_path):
-    for shard in (model / "transformer").glob("*.safetensors"):
-        if "transformer_blocks.1.attn.add_q_proj.weight" in files.header(shard)[0]:
-            shard.unlink()
-    with pytest.raises(ValueError, match="missing tensor '"):
+def test_a_missing_shard_is_named(model, tmp_path):
+    shard = sorted((model / "transformer").glob("*.safetensors"))[1]
+    shard.unlink()
+    with pytest.raises(ValueError, match=f"{shard.name} does not exist"):
         merge.merge_folder(model, Edit(toy_lora.trained()), tmp_path / "out")
 
 
@@ -221,6 +224,38 @@ def test_a_kernel_that_overflows_is_named_and_nothing_is_written(model, tmp_path
     with pytest.raises(NonFiniteError, match=r"add_._proj\.weight would hold NaN or Inf in bfl"):
         merge.merge_folder(model, edit, tmp_path / "out", strength=3e38)
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_missing_tensor_is_named(model, tmp_path):
+    shard = sorted((model / "transformer").glob("*.safetensors"))[1]
+    tensors = load_file(shard)
+    name = min(tensors)
+    tensors.pop(name)
+    save_file(tensors, shard)
+    with pytest.raises(ValueError, match=f"missing tensor '{name}'"):
+        merge.merge_folder(model, Edit(toy_lora.trained()), tmp_path / "out")
+
+
+def test_weights_beside_the_transformer_s_own_are_not_copied(model, tmp_path):
+    """They have no edit in them, and a variant would be loaded in place of what has."""
+    shard = sorted((model / "transformer").glob("*.safetensors"))[0]
+    strays = [
+        "transformer/flux1-dev.safetensors",
+        "transformer/diffusion_pytorch_model.fp16.safetensors",
+        "transformer/diffusion_pytorch_model.fp16.safetensors.index.json",
+        "transformer/diffusion_pytorch_model.bin",
+        "flux1-dev.safetensors",
+        "flux1-dev-Q4_0.gguf",
+    ]
+    for stray in strays:
+        shutil.copy(shard, model / stray)
+    (model / "transformer" / "LICENSE.md").write_text("a licence")
+    out = tmp_path / "out"
+    merge.merge_folder(model, Edit(toy_lora.trained()), out)
+    assert not [stray for stray in strays if (out / stray).exists()]
+    own = {path.name for path in (model / "transformer").iterdir()}
+    own -= {Path(stray).name for stray in strays}
+    assert {path.name for path in (out / "transformer").iterdir()} == own
 
 
 def test_comfyui_puts_each_layer_where_black_forest_labs_has_it():

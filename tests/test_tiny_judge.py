@@ -151,7 +151,7 @@ def test_probabilities_do_not_depend_on_the_batch(small, data):
 
 
 def test_a_judge_that_is_not_there_or_of_another_world_is_named(small, tmp_path):
-    with pytest.raises(ValueError, match=r"has no judge\.json"):
+    with pytest.raises(ValueError, match=r"judge\.json does not exist; give the judge"):
         Judge.load(tmp_path)
     small.save(tmp_path)
     record = (tmp_path / "judge.json").read_text()
@@ -160,6 +160,27 @@ def test_a_judge_that_is_not_there_or_of_another_world_is_named(small, tmp_path)
         (tmp_path / "judge.json").write_text(record.replace(here, there))
         with pytest.raises(ValueError, match="another version's"):
             Judge.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "said"),
+    [
+        ('"look": 16', '"look": null', r"judge\.json: 'look' is null, not a whole number"),
+        ('"look": 16', '"look": 0', r"judge\.json: 'look' holds 0; it has to be"),
+        ('"look": 16', '"look": 17', r"judge\.safetensors: tensor '.*' doesn't fit"),
+        ('"labels"', '"label"', r"judge\.json lacks 'labels'"),
+        ("{", "", r"judge\.json is not JSON"),
+    ],
+)
+def test_a_damaged_judge_is_named(small, tmp_path, here, there, said):
+    small.save(tmp_path)
+    path = tmp_path / "judge.json"
+    record = path.read_text()
+    assert here in record
+    path.write_text(record.replace(here, there))
+    with pytest.raises(ValueError, match=said) as caught:
+        Judge.load(tmp_path)
+    assert "\n" not in str(caught.value)
 
 
 def test_words_hash_the_same_everywhere_and_pairs_count():

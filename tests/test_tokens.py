@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 from pathlib import Path
@@ -45,7 +46,19 @@ def test_a_cut_prompt_keeps_its_end_token_and_logs_what_is_lost(t5, caplog):
     assert t5.convert_ids_to_tokens(made.ids_BT[0]) == ["▁", "a", "b", "▁", "</s>"]
     assert made.truncated == (True, False)
     (record,) = caplog.records
-    assert "prompt cut at 5 of 7 tokens, not read: 'cd'" in record.getMessage()
+    assert record.getMessage() == "T5: prompt cut at 5 of 7 tokens, not read: 'cd'"
+
+
+def test_a_prompt_that_only_clip_cuts_is_said_to_be_read_by_t5(t5, clip, caplog):
+    prompts = ["abcdefgh", "abcdefgh" * 2]
+    with caplog.at_level(logging.WARNING):
+        beside = tokens.tokenize(t5, prompts, 12)
+        tokens.tokenize(clip, prompts, 6, beside=beside)
+    assert [record.getMessage() for record in caplog.records] == [
+        "T5: prompt cut at 12 of 18 tokens, not read: 'cdefgh'",
+        "CLIP: prompt cut at 6 of 10 tokens, not read: 'efgh' (T5 reads it all)",
+        "CLIP: prompt cut at 6 of 18 tokens, not read: 'efghabcdefgh'",
+    ]
 
 
 def test_a_prompt_that_just_fits_is_not_cut(t5, caplog):
@@ -127,3 +140,32 @@ def test_an_empty_file_is_no_vocabulary(flux_tokenizers, name, file):
     (flux_tokenizers / name / file).write_bytes(b"")
     with pytest.raises(ValueError, match=f"{name} has no .*{file}, or it is empty"):
         tokens.load_tokenizer(flux_tokenizers, name)
+
+
+@pytest.mark.parametrize("text", ["[]", "{", "3"])
+@pytest.mark.parametrize("name", ["tokenizer", "tokenizer_2"])
+def test_a_tokenizer_config_that_is_no_object_is_named(dev_folder, tmp_path, name, text):
+    path = Path(shutil.copytree(dev_folder / name, tmp_path / name)) / "tokenizer_config.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"tokenizer_config\.json can't be read") as caught:
+        tokens.load_tokenizer(tmp_path, name)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["tokenizer", "tokenizer_2"])
+def test_a_tokenizer_without_padding_is_an_error_when_it_is_loaded(dev_folder, tmp_path, name):
+    folder = Path(shutil.copytree(dev_folder / name, tmp_path / name))
+    (folder / "tokenizer_config.json").write_text('{"pad_token": null}')
+    with pytest.raises(ValueError, match="does not have a padding token") as caught:
+        tokens.load_tokenizer(tmp_path, name)
+    assert str(folder) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_length_that_no_model_has_is_not_looked_at(dev_folder, tmp_path):
+    folder = Path(shutil.copytree(dev_folder / "tokenizer", tmp_path / "tokenizer"))
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "model_max_length": 10**30}))
+    made = tokens.tokenize(tokens.load_tokenizer(tmp_path, "tokenizer"), ["a cat"], 8)
+    assert made.ids_BT.shape == (1, 8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from ea_jax.fields import check, number
+from ea_jax.flux import described
 from ea_jax.flux.embedding import lookup
 
 Weights = dict[str, Any]
@@ -22,29 +25,51 @@ LARGEST_ID = 2
 class ClipConfig:
     """Shape of a CLIP text encoder; the names are those of transformers' config.json."""
 
-    vocab_size: int = 49408
-    hidden_size: int = 768
-    intermediate_size: int = 3072
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 12
-    max_position_embeddings: int = 77
-    layer_norm_eps: float = 1e-5
-    eos_token_id: int = LARGEST_ID
+    vocab_size: int = described.width(49408)
+    hidden_size: int = described.width(768)
+    intermediate_size: int = described.width(3072)
+    num_hidden_layers: int = described.layers(12)
+    num_attention_heads: int = described.width(12)
+    max_position_embeddings: int = described.width(77)
+    layer_norm_eps: float = number(float, low=0, high=1, above=True, default=1e-5)
+    eos_token_id: int = number(int, low=0, default=LARGEST_ID)
+
+    def __post_init__(self) -> None:
+        check(self, "text_encoder")
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size={self.hidden_size} must be a multiple of "
+                f"num_attention_heads={self.num_attention_heads}"
+            )
+        if self.eos_token_id >= max(self.vocab_size, LARGEST_ID + 1):
+            raise ValueError(
+                f"eos_token_id={self.eos_token_id} must be less than vocab_size={self.vocab_size}"
+            )
 
     @classmethod
-    def from_json(cls, config: dict[str, Any]) -> ClipConfig:
-        """Reads a `text_encoder/config.json`; what it leaves out is CLIP-L's.
+    def from_json(
+        cls, config: dict[str, Any], where: str | Path = "text_encoder/config.json"
+    ) -> ClipConfig:
+        """Reads a `text_encoder/config.json`; `where` names it in messages.
 
         Raises:
-          ValueError: another activation than FLUX's CLIP has.
+          ValueError: a key that is missing or has an invalid value, another activation than
+            FLUX's CLIP has, or more positions (LongCLIP).
         """
-        if config.get("hidden_act", "quick_gelu") != "quick_gelu":
-            raise ValueError(
-                f"CLIP with hidden_act={config['hidden_act']!r} is not supported; FLUX's has "
-                "quick_gelu"
-            )
-        known = {field.name for field in dataclasses.fields(cls)}
-        return cls(**{key: value for key, value in config.items() if key in known})
+        return described.read(config, cls, _RULES, where)
+
+
+_RULES = described.Rules(
+    fixed={"hidden_act": ("quick_gelu",), "max_position_embeddings": (77,)},
+    harmless=described.TRANSFORMERS,
+    required={
+        "hidden_size",
+        "intermediate_size",
+        "num_attention_heads",
+        "num_hidden_layers",
+        "vocab_size",
+    },
+)
 
 
 class _Attention(nnx.Module):

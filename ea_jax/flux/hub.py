@@ -21,10 +21,20 @@ def locate(source: str | Path, patterns: list[str], revision: str | None = None)
       patterns: files to download, as globs.
       revision: branch, tag or commit on the hub.
     Raises:
-      ValueError: neither a folder nor a hub id; a gated repository without a token, or
-        with one that is refused; no network; a full disk. Of anything else, its first line.
+      ValueError: empty, a file, neither a folder nor a hub id; a gated repository without a
+        token, or with one that is refused; no network; a full disk. Of anything else, its first
+        line.
     """
-    path = Path(source).expanduser()
+    if not str(source).strip():
+        raise ValueError(f"the model is empty; give a folder, a hub id, or {EMBEDDED}")
+    try:
+        path = Path(source).expanduser()
+    except RuntimeError:  # ~somebody who is unknown here
+        path = Path(source)
+    if path.is_file():
+        raise ValueError(
+            f"{path} is a file; give the folder of a FLUX.1 pipeline in diffusers' layout"
+        )
     if path.is_dir():
         return path
     if str(source) == EMBEDDED:

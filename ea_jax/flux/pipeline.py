@@ -19,11 +19,9 @@ import numpy as np
 
 import convert.bfl
 import convert.diffusers
-from convert import WeightsError
 from convert.trees import Put, Wanted
-from ea_jax.flux import clip, hub, latents, sampler, t5, tokens, transformer, vae
+from ea_jax.flux import clip, folder, hub, latents, sampler, t5, tokens, transformer, vae
 from ea_jax.flux.finite import require_finite
-from ea_jax.flux.schedule import Schedule
 from ea_jax.flux.tokens import Tokens
 from ea_jax.flux.transformer import ColumnGain, Text, Weights
 from ea_jax.runtime.streams import normal
@@ -63,24 +61,14 @@ class Pipeline:
             dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
         self.dtype = np.dtype(dtype)
         self.folder = hub.locate(source, _SMALL_FILES, revision)
-        _check_index(self.folder)
-        read = convert.diffusers.read_config
-        vae_json = read(self.folder, "vae")
-        if transformer_file is None or (self.folder / "transformer/config.json").exists():
-            transformer_json = read(self.folder, "transformer")
-        else:
-            transformer_json = convert.bfl.read_config(transformer_file)
-        self.transformer_config = transformer.TransformerConfig.from_json(transformer_json)
-        self.clip_config = clip.ClipConfig.from_json(read(self.folder, "text_encoder"))
-        self.t5_config = t5.T5Config.from_json(read(self.folder, "text_encoder_2"))
-        self.vae_config = vae.VaeConfig.from_json(vae_json)
-        self.schedule = Schedule.from_json(
-            convert.diffusers.read_json(self.folder / "scheduler" / "scheduler_config.json")
-        )
-        self.clip_tokenizer = tokens.load_tokenizer(self.folder, "tokenizer")
-        self.t5_tokenizer = tokens.load_tokenizer(self.folder, "tokenizer_2")
+        described = folder.read(self.folder, transformer_file)
+        self.transformer_config = described.transformer
+        self.clip_config, self.t5_config = described.clip, described.t5
+        self.vae_config, self.schedule = described.vae, described.schedule
+        self.clip_tokenizer = described.clip_tokenizer
+        self.t5_tokenizer = described.t5_tokenizer
         self.weights: dict[str, Weights] = {}
-        self._side = int(vae_json.get("sample_size") or 1024)
+        self._side = described.side
 
     @classmethod
     def load(
@@ -136,8 +124,8 @@ class Pipeline:
         if part == "transformer" and self._transformer_file is not None:
             weights = convert.bfl.load(template, self._transformer_file, **options)
         else:
-            folder = self.part_folder(part).parent
-            weights = convert.diffusers.load(template, folder, part, **options)
+            where = self.part_folder(part).parent
+            weights = convert.diffusers.load(template, where, part, **options)
         self.weights[part] = weights
         return weights
 
@@ -182,7 +170,10 @@ class Pipeline:
             max_length = 512 if self.transformer_config.guidance_embeds else 256
         t5_tokens = tokens.tokenize(self.t5_tokenizer, prompts, max_length)
         clip_tokens = tokens.tokenize(
-            self.clip_tokenizer, prompts, self.clip_config.max_position_embeddings
+            self.clip_tokenizer,
+            prompts,
+            self.clip_config.max_position_embeddings,
+            beside=t5_tokens,
         )
         text = Text(
             t5_BTD=_in_chunks(_t5_encode, t5_weights, self.t5_config, t5_tokens.ids_BT),
@@ -339,20 +330,6 @@ def _within(part: str, function: Callable[..., Any] | None) -> Callable[..., Any
     return None if function is None else lambda path, what: function((part, *path), what)
 
 
-def _check_index(folder: Path) -> None:
-    index = folder / "model_index.json"
-    if not index.exists():
-        raise WeightsError(
-            f"{folder} holds no model_index.json; give the folder of a FLUX.1 pipeline in "
-            "diffusers' layout (a single-file transformer goes in as transformer_file beside it)"
-        )
-    name = convert.diffusers.read_json(index).get("_class_name")
-    if name != "FluxPipeline":
-        raise WeightsError(
-            f"{index} describes a {name}, not a FluxPipeline; give the folder of a FLUX.1 pipeline"
-        )
-
-
 def _broadcast(text: Text, batch: int) -> Text:
     rows = text.t5_BTD.shape[0]
     if rows == batch:
@@ -367,6 +344,12 @@ def _broadcast(text: Text, batch: int) -> Text:
 def _in_chunks(encode, weights: Weights, config: Any, ids_BT: np.ndarray) -> jax.Array:
     """Bounds the memory of a large bank of prompts, with one program for all its chunks."""
     rows = ids_BT.shape[0]
+    # A look-up takes the last row for an index beyond it.
+    if ids_BT.max() >= config.vocab_size:
+        raise ValueError(
+            f"a prompt has token {ids_BT.max()}, the text encoder knows {config.vocab_size}; leave "
+            "out special tokens like <extra_id_0>"
+        )
     if rows <= ENCODE_ROWS:
         return encode(weights, config, ids_BT)
     padded_BT = np.pad(ids_BT, ((0, -rows % ENCODE_ROWS), (0, 0)), mode="edge")

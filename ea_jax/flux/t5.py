@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from ea_jax.fields import check, number
+from ea_jax.flux import described
 from ea_jax.flux.embedding import lookup
 
 Weights = dict[str, Any]
@@ -20,30 +23,47 @@ Weights = dict[str, Any]
 class T5Config:
     """Shape of a T5 encoder; the names are those of transformers' config.json."""
 
-    vocab_size: int = 32128
-    d_model: int = 4096
-    d_kv: int = 64
-    d_ff: int = 10240
-    num_layers: int = 24
-    num_heads: int = 64
-    relative_attention_num_buckets: int = 32
-    relative_attention_max_distance: int = 128
-    layer_norm_epsilon: float = 1e-6
+    vocab_size: int = described.width(32128)
+    d_model: int = described.width(4096)
+    d_kv: int = described.width(64)
+    d_ff: int = described.width(10240)
+    num_layers: int = described.layers(24)
+    num_heads: int = described.width(64)
+    relative_attention_num_buckets: int = number(int, low=4, high=1 << 20, default=32)
+    relative_attention_max_distance: int = described.width(128)
+    layer_norm_epsilon: float = number(float, low=0, high=1, above=True, default=1e-6)
+
+    def __post_init__(self) -> None:
+        check(self, "text_encoder_2")
+        if self.relative_attention_max_distance <= self.relative_attention_num_buckets // 4:
+            raise ValueError(
+                f"relative_attention_max_distance={self.relative_attention_max_distance} must be "
+                f"more than a quarter of "
+                f"relative_attention_num_buckets={self.relative_attention_num_buckets}"
+            )
 
     @classmethod
-    def from_json(cls, config: dict[str, Any]) -> T5Config:
-        """Reads a `text_encoder_2/config.json`; what it leaves out is T5-XXL's.
+    def from_json(
+        cls, config: dict[str, Any], where: str | Path = "text_encoder_2/config.json"
+    ) -> T5Config:
+        """Reads a `text_encoder_2/config.json`; `where` names it in messages.
 
         Raises:
-          ValueError: a T5 before version 1.1 (its MLP is not gated).
+          ValueError: a key that is missing or has an invalid value, or a T5 before version 1.1
+            (its MLP is not gated).
         """
-        if config.get("feed_forward_proj", "gated-gelu") != "gated-gelu":
-            raise ValueError(
-                f"T5 with feed_forward_proj={config['feed_forward_proj']!r} is not supported; "
-                "FLUX's has gated-gelu"
-            )
-        known = {field.name for field in dataclasses.fields(cls)}
-        return cls(**{key: value for key, value in config.items() if key in known})
+        return described.read(config, cls, _RULES, where)
+
+
+_RULES = described.Rules(
+    fixed={
+        "feed_forward_proj": ("gated-gelu",),
+        "dense_act_fn": ("gelu_new",),
+        "is_gated_act": (True,),
+    },
+    harmless=described.TRANSFORMERS,
+    required={"d_ff", "d_model", "num_heads", "num_layers", "vocab_size"},
+)
 
 
 class _Attention(nnx.Module):

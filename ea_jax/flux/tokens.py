@@ -55,35 +55,44 @@ def load_tokenizer(folder: str | Path, name: str) -> Any:
         wanted = ", or ".join(" and ".join(files) for files in _FILES[name])
         raise ValueError(f"{path} has no {wanted}, or it is empty; download the folder again")
     try:
-        return _CLASSES[name].from_pretrained(str(path), local_files_only=True)
+        tokenizer = _CLASSES[name].from_pretrained(str(path), local_files_only=True)
+        ids = tokenizer("a", padding="max_length", max_length=8, truncation=True)["input_ids"]
     except Exception as error:  # the tokenizers library raises nothing more precise
-        damaged = [file for file in sorted(path.glob("*.json")) if not _is_json(file)]
+        damaged = [file for file in sorted(path.glob("*.json")) if not _is_object(file)]
         names = " or ".join(str(file) for file in damaged or [path / file for file in found[0]])
         raise ValueError(
             f"{names} can't be read ({' '.join(str(error).split())}); download it again, or the "
             "folder with its tokenizer.json, which needs nothing else"
         ) from error
+    if len(ids) != 8 or tokenizer.eos_token_id not in ids:
+        raise ValueError(
+            f"{path} doesn't end and pad texts as FLUX needs it ('a' becomes {ids}); download the "
+            "folder again"
+        )
+    return tokenizer
 
 
 def _is_filled(file: Path) -> bool:
     return file.is_file() and file.stat().st_size > 0
 
 
-def _is_json(file: Path) -> bool:
+def _is_object(file: Path) -> bool:
     try:
-        json.loads(file.read_bytes())
-    except (ValueError, OSError):
+        return isinstance(json.loads(file.read_bytes()), dict)
+    except (ValueError, OSError, RecursionError):
         return False
-    return True
 
 
-def tokenize(tokenizer: Any, prompts: Sequence[str], max_length: int) -> Tokens:
+def tokenize(
+    tokenizer: Any, prompts: Sequence[str], max_length: int, *, beside: Tokens | None = None
+) -> Tokens:
     """Tokenizes, cuts and pads to `max_length`; a prompt that is cut is logged with what is lost.
 
     Args:
       tokenizer: from `load_tokenizer`.
       prompts: texts.
       max_length: length T of the result, end token included.
+      beside: the same prompts as T5 reads them, for what is logged of CLIP's.
     Raises:
       ValueError: no prompts, or a `max_length` outside 2..512.
     """
@@ -102,17 +111,18 @@ def tokenize(tokenizer: Any, prompts: Sequence[str], max_length: int) -> Tokens:
     )
     whole = tokenizer(list(prompts), return_offsets_mapping=True, verbose=False)
     truncated = tuple(len(ids) > max_length for ids in whole["input_ids"])
-    for prompt, ids, offsets, lost in zip(
-        prompts, whole["input_ids"], whole["offset_mapping"], truncated, strict=True
-    ):
+    encoder = "CLIP" if isinstance(tokenizer, _CLASSES["tokenizer"]) else "T5"
+    for row, lost in enumerate(truncated):
         if lost:
             # The last kept position is the end token's.
-            start = offsets[max_length - 1][0]
+            start = whole["offset_mapping"][row][max_length - 1][0]
             _log.warning(
-                "prompt cut at %d of %d tokens, not read: %r",
+                "%s: prompt cut at %d of %d tokens, not read: %r%s",
+                encoder,
                 max_length,
-                len(ids),
-                prompt[start:],
+                len(whole["input_ids"][row]),
+                prompts[row][start:],
+                "" if beside is None or beside.truncated[row] else " (T5 reads it all)",
             )
     return Tokens(
         ids_BT=np.asarray(cut["input_ids"], np.int32),

@@ -7,7 +7,6 @@ constant; LoRA is a separate tree of the same paths, and `lora=None` is the froz
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -21,60 +20,11 @@ from ea_jax.flux.adapters import check as check_adapters
 from ea_jax.flux.attention import Columns, check_backend
 from ea_jax.flux.rope import rope_table
 from ea_jax.flux.stack import run_blocks
+from ea_jax.flux.transformer_config import TransformerConfig
 from ea_jax.runtime.mesh import constrain
 
 Weights = dict[str, Any]
 Reduce = Callable[[jax.Array, Columns], Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class TransformerConfig:
-    """Shape of a FLUX transformer; the names are those of diffusers' config.json."""
-
-    in_channels: int = 64
-    num_layers: int = 19
-    num_single_layers: int = 38
-    attention_head_dim: int = 128
-    num_attention_heads: int = 24
-    joint_attention_dim: int = 4096
-    pooled_projection_dim: int = 768
-    guidance_embeds: bool = True
-    axes_dims_rope: tuple[int, ...] = (16, 56, 56)
-
-    def __post_init__(self) -> None:
-        if sum(self.axes_dims_rope) != self.attention_head_dim:
-            raise ValueError(
-                f"axes_dims_rope={self.axes_dims_rope} must add up to "
-                f"attention_head_dim={self.attention_head_dim}"
-            )
-
-    @property
-    def width(self) -> int:
-        return self.num_attention_heads * self.attention_head_dim
-
-    @classmethod
-    def from_json(cls, config: dict[str, Any]) -> TransformerConfig:
-        """Reads a `transformer/config.json`.
-
-        Raises:
-          ValueError: another model class, a key that is missing, or a variant of FLUX whose
-            input and output widths differ (Fill, Canny, Depth).
-        """
-        name = config.get("_class_name", "FluxTransformer2DModel")
-        if name != "FluxTransformer2DModel":
-            raise ValueError(f"transformer is a {name!r}, not a FluxTransformer2DModel")
-        if config.get("out_channels") not in (None, config.get("in_channels")):
-            raise ValueError(
-                f"transformer has in_channels={config.get('in_channels')} and "
-                f"out_channels={config['out_channels']}; only text-to-image FLUX, where they are "
-                "equal, is supported"
-            )
-        known = {field.name for field in dataclasses.fields(cls)} - {"axes_dims_rope"}
-        missing = sorted(known - set(config))
-        if missing:
-            raise ValueError(f"transformer/config.json lacks {', '.join(missing)}")
-        values = {key: config[key] for key in known}
-        return cls(**values, axes_dims_rope=tuple(config.get("axes_dims_rope", (16, 56, 56))))
 
 
 class Text(struct.PyTreeNode):

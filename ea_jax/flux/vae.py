@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+
+from ea_jax.fields import check, integers, number
+from ea_jax.flux import described
 
 Weights = dict[str, Any]
 NORM_EPS = 1e-6
@@ -20,14 +24,25 @@ LOGVAR_RANGE = (-30.0, 20.0)
 class VaeConfig:
     """Shape of an AutoencoderKL; the names are those of diffusers' config.json."""
 
-    in_channels: int = 3
-    out_channels: int = 3
-    block_out_channels: tuple[int, ...] = (128, 256, 512, 512)
-    layers_per_block: int = 2
-    latent_channels: int = 16
-    norm_num_groups: int = 32
-    scaling_factor: float = 0.3611
-    shift_factor: float = 0.1159
+    in_channels: int = described.width(3)
+    out_channels: int = described.width(3)
+    block_out_channels: tuple[int, ...] = integers(
+        least=1, low=1, below=1 << 20, default=(128, 256, 512, 512)
+    )
+    layers_per_block: int = described.layers(2)
+    latent_channels: int = described.width(16)
+    norm_num_groups: int = described.width(32)
+    scaling_factor: float = number(float, low=0, above=True, default=0.3611)
+    shift_factor: float = number(float, default=0.1159)
+
+    def __post_init__(self) -> None:
+        check(self, "vae")
+        for channels in self.block_out_channels:
+            if channels % self.norm_num_groups:
+                raise ValueError(
+                    f"block_out_channels={self.block_out_channels} must be multiples of "
+                    f"norm_num_groups={self.norm_num_groups}"
+                )
 
     @property
     def factor(self) -> int:
@@ -35,35 +50,50 @@ class VaeConfig:
         return 2 ** (len(self.block_out_channels) - 1)
 
     @classmethod
-    def from_json(cls, config: dict[str, Any]) -> VaeConfig:
-        """Reads a `vae/config.json`.
+    def from_json(cls, config: dict[str, Any], where: str | Path = "vae/config.json") -> VaeConfig:
+        """Reads a `vae/config.json`; `where` names it in messages.
 
         Raises:
-          ValueError: a key that is missing, or a part that FLUX's VAE doesn't have.
+          ValueError: a key that is missing or has an invalid value, or a part that FLUX's VAE
+            doesn't have.
         """
         for key in ("use_quant_conv", "use_post_quant_conv"):
-            if config.get(key, True):
-                raise ValueError(f"VAE with {key}=True is not supported; FLUX's has none")
-        if config.get("act_fn", "silu") != "silu":
-            raise ValueError(
-                f"VAE with act_fn={config['act_fn']!r} is not supported; FLUX's is silu"
-            )
-        if not config.get("mid_block_add_attention", True):
-            raise ValueError("VAE with mid_block_add_attention=False is not supported")
+            # What a file leaves out is there.
+            if config.get(key, True) is not False:
+                raise ValueError(f"{where}: {key}=True is not supported; FLUX's VAE has none")
+        read = described.read(config, cls, _RULES, where)
         for key, kind in [
             ("down_block_types", "DownEncoderBlock2D"),
             ("up_block_types", "UpDecoderBlock2D"),
         ]:
-            others = set(config.get(key, [])) - {kind}
-            if others:
-                raise ValueError(f"VAE with {key} {sorted(others)} is not supported; only {kind}")
-        known = [field.name for field in dataclasses.fields(cls)]
-        missing = [key for key in known if config.get(key) is None]
-        if missing:
-            raise ValueError(f"vae/config.json lacks {', '.join(missing)}")
-        values = {key: config[key] for key in known}
-        values["block_out_channels"] = tuple(values["block_out_channels"])
-        return cls(**values)
+            wanted = [kind] * len(read.block_out_channels)
+            if config.get(key, wanted) != wanted:
+                raise ValueError(
+                    f"{where}: {key}={config[key]!r} is not supported; it has to be {wanted}, one "
+                    "for each of block_out_channels"
+                )
+        return read
+
+
+_RULES = described.Rules(
+    fixed={
+        "act_fn": ("silu",),
+        "in_channels": (3,),
+        "latents_mean": (None,),
+        "latents_std": (None,),
+        "mid_block_add_attention": (True,),
+        "out_channels": (3,),
+    },
+    harmless={
+        "down_block_types",
+        "force_upcast",
+        "sample_size",
+        "up_block_types",
+        "use_post_quant_conv",
+        "use_quant_conv",
+    },
+    required={field.name for field in dataclasses.fields(VaeConfig)},
+)
 
 
 def _conv(channels_in: int, channels: int, rngs: nnx.Rngs, size: int = 3) -> nnx.Conv:

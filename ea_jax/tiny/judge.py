@@ -20,13 +20,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
+from convert import disk, files
+from convert.files import WeightsError
 from ea_jax.tiny import vocabulary
 from ea_jax.tiny.loop import Weights
 
 PATCH = 2  # px, of the first layer's input
 NONE = "none"
+_WAY_OUT = "give the judge folder of flux-tiny"
+_LARGEST = 1 << 16
 LABELS: dict[str, tuple[str, ...]] = {
     "object": vocabulary.THINGS,
     "style": vocabulary.STYLE_NAMES,
@@ -182,24 +186,13 @@ class Judge:
         """Reads `judge.json` and `judge.safetensors`.
 
         Raises:
-          ValueError: no judge there, or one of another world.
+          ValueError: no judge there, damaged files, or a judge of another world.
         """
         folder = Path(folder)
-        for name in ("judge.json", "judge.safetensors"):
-            if not (folder / name).is_file():
-                raise ValueError(f"{folder} has no {name}; give the judge folder of flux-tiny")
-        record = json.loads((folder / "judge.json").read_text("utf-8"))
-        sizes = {field.name for field in dataclasses.fields(JudgeConfig)}
-        labels = {name: list(values) for name, values in LABELS.items()}
-        if record["labels"] != labels or set(record["config"]) != sizes:
-            raise ValueError(
-                f"the judge in {folder} is another version's, of other concepts or sizes; "
-                "train it again with --stages judge"
-            )
-        channels = tuple(record["config"]["channels"])
-        config = JudgeConfig(**{**record["config"], "channels": channels})
+        config = _read_config(folder)
+        file = folder / "judge.safetensors"
+        stored = files.header(file)[0]
         template = jax.eval_shape(lambda: init_weights(config, jax.random.key(0)))
-        stored = load_file(folder / "judge.safetensors")
         names = {_name(path): leaf for path, leaf in jax.tree.leaves_with_path(template)}
         wrong = [
             name
@@ -207,9 +200,12 @@ class Judge:
             if name not in names or name not in stored or names[name].shape != stored[name].shape
         ]
         if wrong:
-            raise ValueError(f"{folder / 'judge.safetensors'}: tensor {min(wrong)!r} doesn't fit")
+            raise WeightsError(f"{file}: tensor {min(wrong)!r} doesn't fit; {_WAY_OUT}")
         weights = jax.tree.map_with_path(
-            lambda path, _: jnp.asarray(stored[_name(path)], jnp.float32), template
+            lambda path, _: jnp.asarray(
+                files.read_finite(_name(path), stored[_name(path)]), jnp.float32
+            ),
+            template,
         )
         return cls(weights, config)
 
@@ -255,6 +251,39 @@ class Judge:
 
 
 _features = jax.jit(features)
+
+
+def _read_config(folder: Path) -> JudgeConfig:
+    """Sizes in `judge.json`; ValueError unless they are those of a judge with these labels."""
+    path = folder / "judge.json"
+    record = disk.read_json(path, way_out=_WAY_OUT)
+    stated = {
+        key: disk.entry(record, key, dict, where=path, way_out=_WAY_OUT)
+        for key in ("config", "labels")
+    }
+    config, labels = stated["config"], {name: list(values) for name, values in LABELS.items()}
+    if stated["labels"] != labels or set(config) != {
+        f.name for f in dataclasses.fields(JudgeConfig)
+    }:
+        raise WeightsError(
+            f"the judge in {folder} is another version's, of other concepts or sizes; "
+            "train it again with --stages judge"
+        )
+    channels = disk.entry(config, "channels", list, where=path, way_out=_WAY_OUT)
+    sizes = {
+        key: disk.entry(config, key, int, where=path, way_out=_WAY_OUT)
+        for key in config
+        if key != "channels"
+    }
+    for key, size in [*sizes.items(), *(("channels", size) for size in channels)]:
+        if type(size) is not int or not 1 <= size <= _LARGEST:
+            raise WeightsError(
+                f"{path}: {key!r} holds {size!r}; it has to be a whole number from 1 to "
+                f"{_LARGEST}; {_WAY_OUT}"
+            )
+    if len(channels) != 3:
+        raise WeightsError(f"{path}: 'channels' has {len(channels)} items, not 3; {_WAY_OUT}")
+    return JudgeConfig(channels=tuple(channels), **sizes)
 
 
 def _name(path: Any) -> str:
