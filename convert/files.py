@@ -31,6 +31,8 @@ _DTYPES = {
     "I8": np.dtype(np.int8),
     "U8": np.dtype(np.uint8),
     "BOOL": np.dtype(np.bool_),
+    "F8_E4M3": np.dtype(jnp.float8_e4m3fn),
+    "F8_E5M2": np.dtype(jnp.float8_e5m2),
 }
 _CODES = {dtype: code for code, dtype in _DTYPES.items()}
 # The library sorts by dtype first (its own order), then by name.
