@@ -256,9 +256,10 @@ def _stacked(layers: Blocks, path: Path) -> Tree:
             arrays = {index: blocks[index][leaf] for index in indices if leaf in blocks[index]}
             shapes = {array.shape for array in arrays.values()}
             if len({tuple(shape[axis] for axis in widths) for shape in shapes}) > 1:
+                every = layouts.TRANSFORMER.module(".".join(module)).format("*")
                 raise WeightsError(
-                    f"{path}: {leaf} of {layer_name(module)} has shapes {sorted(shapes)} in its "
-                    "blocks; all need the same widths; export it again"
+                    f"{path}: {leaf} of {every} has shapes {sorted(shapes)}; all blocks need the "
+                    "same widths; export it again"
                 )
             if arrays:
                 tree[*module, leaf] = _padded(arrays)
