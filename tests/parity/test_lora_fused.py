@@ -1,4 +1,4 @@
-"""LoRA files with Black Forest Labs' names, where one matrix holds Q, K and V: kohya, XLabs, ComfyUI.
+"""LoRA files of kohya, XLabs and ComfyUI, in whose layers one matrix holds Q, K and V.
 
 Compared are the deltas of every layer. Where diffusers' converters know FLUX's own widths alone
 (3072), they are asked for a file of those widths, which needs no model; where they refuse or drop a
