@@ -82,11 +82,11 @@ class Edit:
         """
         if strength is None:
             strength = 1.0 if self.strength is None else self.strength
-        adapters.check_strength(strength)
+        lora = adapters.scaled(self.adapters, strength)  # refuses NaN and Inf
         deltas = {
             (*path, "kernel"): strength * layer["kernel"] for path, layer in walk(self.deltas)
         }
-        return adapters.scaled(self.adapters, strength), traverse_util.unflatten_dict(deltas)
+        return lora, traverse_util.unflatten_dict(deltas)
 
     def apply(self, weights: Tree, strength: float | None = None) -> Tree:
         """New weights, blocks stacked, with the edit in them, rounded to their dtype once.

@@ -237,6 +237,7 @@ def test_a_strength_of_nan_or_inf_is_an_error_wherever_it_is_given(strength):
     for use in (
         edit.lora,
         edit.scaled,
+        Edit(deltas={"context_embedder": {"kernel": np.zeros((12, 16))}}).scaled,
         edit.changes,
         lambda s: edit.apply(WEIGHTS, s),
         lambda s: edits.summed([edit], [s]),
