@@ -1,17 +1,16 @@
-"""LoRA files in the layout of diffusers and PEFT: `<layer>.lora_A.weight`, `<layer>.lora_B.weight`.
+"""LoRA files: written in the layout of diffusers and PEFT, read in whatever spelling they have.
 
-Layers are named as in diffusers' FluxTransformer2DModel, with `transformer.` in front. What is
-written has strength 1: alpha / r is part of B, so that readers with and without a notion of alpha
-agree. Reading folds in whatever alpha a file has: per-key tensors (`<layer>.alpha`), diffusers'
-`lora_adapter_metadata`, or PEFT's `adapter_config.json`.
+Layers that are written are named as in diffusers' FluxTransformer2DModel, with `transformer.` in
+front. What is written has strength 1: alpha / r is part of B, so that readers with and without a
+notion of alpha agree. Reading folds in whatever alpha a file has, see `lora_alpha`; the spellings
+are in `lora_names`.
 
 Changes of whole kernels, `<layer>.diff`, are ComfyUI's convention for what is not low-rank.
 """
 
 from __future__ import annotations
 
-import json
-import re
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,18 +19,22 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from convert import files, layouts
+from convert import files, layouts, lora_alpha, lora_names
 from convert.files import Stored, WeightsError
+from convert.lora_names import Layer, Module, Target
 
 PREFIX = "transformer."
-_PEFT_PREFIX = "base_model.model."
-_SETTINGS = "lora_adapter_metadata"
-_ENDS = {".lora_A.weight": "A", ".lora_B.weight": "B", ".alpha": "alpha", ".diff": "diff"}
-_BLOCK = re.compile(r"^((?:single_)?transformer_blocks)\.(\d+)\.(.+)$")
-_NORMS = ("norm_q", "norm_k", "norm_added_q", "norm_added_k")
+_FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
+_log = logging.getLogger(__name__)
 
-Module = tuple[str, ...]
 Tree = dict[str, Any]
+# Kind of tensor (`A`, `B`, `alpha`, `diff`) -> its name in the file, its place.
+Places = dict[str, tuple[str, Stored]]
+# Layer in our tree -> index of a block, None outside of blocks -> its arrays.
+Blocks = dict[Module, dict[int | None, Tree]]
+
+# The axes of a leaf that belong to its layer, not to the rank.
+_WIDTHS = {"A": (0,), "B": (1,), "kernel": (0, 1)}
 
 
 def layer_name(path: Module, index: int | None = None) -> str:
@@ -44,43 +47,50 @@ def layer_name(path: Module, index: int | None = None) -> str:
     return layouts.TRANSFORMER.module(".".join(path)).format(index)
 
 
-def layer_path(name: str) -> tuple[Module, int | None]:
-    """Path in our tree and block's index of a layer with diffusers' name; KeyError if unknown."""
-    index = None
-    if match := _BLOCK.match(name):
-        name, index = f"{match[1]}.{{}}.{match[3]}", int(match[2])
-    return _layers()[name], index
-
-
 def read(path: str | Path) -> tuple[Tree, Tree, dict[str, str]]:
     """Reads a file of adapters, of changes of kernels, or of both.
 
+    How many blocks the model has isn't known here: stacks end with the last block that the file
+    names, and blocks without a layer that others have get zeros for it, as lower ranks do. Tensors
+    of text encoders are left out, which is logged.
+
     Args:
-      path: a safetensors file, names with or without `transformer.`.
+      path: a safetensors file, spelled in any of the ways of `lora_names`.
     Returns:
       Adapters {A: [(L,) in, r], B: [(L,) r, out]} with alpha / r folded into B, and changes
       {kernel: [(L,) in, out]}, both float32 at their layers' paths; the file's metadata without
       what was folded in.
     Raises:
-      WeightsError: an unknown layer or kind of tensor, A without B, ranks that differ, a block
-        that lacks what others have, or a file that is cut off or empty.
+      WeightsError: an unknown layer or kind of tensor, A without B, an invalid shape or alpha,
+        NaN or Inf, a LoRA that changes nothing, or a file that is cut off or empty.
     """
     path = Path(path)
     stored, metadata = files.header(path)
     if not stored:
         raise WeightsError(f"{path} holds no tensors; export it again")
-    settings = _settings(path, stored, metadata)
     layers = _layers_of(stored, path)
-    loras: dict[Module, dict[int | None, dict[str, np.ndarray]]] = {}
-    diffs: dict[Module, dict[int | None, dict[str, np.ndarray]]] = {}
-    for name, places in layers.items():
-        module, index = layer_path(name)
+    alpha = _alpha(layers, metadata, path)
+    loras: Blocks = {}
+    diffs: Blocks = {}
+    factors = []
+    for layer, places in layers.items():
         if "diff" in places:
-            kernel = _matrix(places["diff"], name).T
-            diffs.setdefault(module, {})[index] = {"kernel": kernel}
+            kernel = _matrix(places["diff"])
+            parts = _cut(kernel, layer.target, kernel.shape[1], places["diff"])
+            for module, part in parts.items():
+                diffs.setdefault(module, {})[layer.index] = {"kernel": part.T}
         if "A" in places:
-            loras.setdefault(module, {})[index] = _adapter(name, places, settings)
-    kept = {key: value for key, value in metadata.items() if key != _SETTINGS}
+            a, b = _pair(layer, places)
+            factors.append(_factor(layer, places, alpha, len(a)))
+            for module, part in _cut(b, layer.target, a.shape[1], places["B"]).items():
+                with np.errstate(over="ignore"):
+                    scaled = _finite(part.T * np.float32(factors[-1]), places["B"])
+                loras.setdefault(module, {})[layer.index] = {"A": a.T, "B": scaled}
+    if factors and not any(factors) and not diffs:
+        raise WeightsError(
+            f"{path} has an alpha of 0 for every layer and changes nothing; export it again"
+        )
+    kept = {key: value for key, value in metadata.items() if key != lora_alpha.SETTINGS}
     return _stacked(loras, path), _stacked(diffs, path), kept
 
 
@@ -104,136 +114,163 @@ def write(path: str | Path, lora: Tree, diffs: Tree, metadata: Mapping[str, str]
     files.write_arrays(Path(path), arrays, metadata)
 
 
-def _layers() -> dict[str, Module]:
-    """diffusers' name of every layer with a kernel -> its path; `{}` for the block's index."""
-    # Black Forest Labs' table is the one that lists every layer.
-    paths = [tuple(name.split(".")) for name in layouts.BLACK_FOREST_LABS.modules]
-    return {
-        layouts.TRANSFORMER.module(".".join(path)): path for path in paths if path[-1] not in _NORMS
-    }
-
-
-def _layers_of(stored: Mapping[str, Stored], path: Path) -> dict[str, dict[str, Stored]]:
-    """{layer: {kind of tensor: place}}, each layer known and complete."""
-    known, layers, strange = _layers(), {}, []
+def _layers_of(stored: Mapping[str, Stored], path: Path) -> dict[Layer, Places]:
+    """The tensors of each layer; each is known, complete and there once."""
+    layers: dict[Layer, Places] = {}
+    owners: dict[Any, str] = {}
+    strange, of_text = [], 0
     for key, place in stored.items():
-        name = key.removeprefix(_PEFT_PREFIX).removeprefix(PREFIX)
-        end = next((end for end in _ENDS if name.endswith(end)), "")
-        name = name.removesuffix(end)
-        if not end or _BLOCK.sub(r"\1.{}.\3", name) not in known:
+        if lora_names.is_text_encoder(key):
+            of_text += 1
+            continue
+        parsed = lora_names.parse(key)
+        if parsed is None:
             strange.append(key)
             continue
-        layer = layers.setdefault(name, {})
-        if _ENDS[end] in layer:
-            raise WeightsError(
-                f"duplicate tensor {key!r}: {path} holds it with and without {PREFIX!r}; "
-                "export it again"
-            )
-        layer[_ENDS[end]] = place
+        layer, kind = parsed
+        for module in layer.target.modules:
+            first = owners.setdefault((kind, module, layer.index), key)
+            if first != key:
+                raise WeightsError(
+                    f"duplicate tensor {key!r}: {path} holds {layer_name(module, layer.index)} "
+                    f"as {first!r} as well; export it again"
+                )
+        layers.setdefault(layer, {})[kind] = key, place
     if strange:
+        raise lora_names.refused(strange, len(stored), path)
+    if not layers:
         raise WeightsError(
-            f"{len(strange)} of {len(stored)} tensors in {path} belong to no layer of a FLUX "
-            f"transformer ({', '.join(sorted(strange)[:4])}); give a LoRA for FLUX.1's transformer "
-            "in diffusers' or PEFT's layout"
+            f"{of_text} of {len(stored)} tensors in {path} are for text encoders, which are not "
+            "adapted; give a LoRA for FLUX.1's transformer"
         )
-    for name, places in layers.items():
+    if of_text:
+        _log.warning("left out %d tensors for text encoders in %s", of_text, path)
+    for layer, places in layers.items():
         if ("A" in places) != ("B" in places) or set(places) == {"alpha"}:
             has = " and ".join(sorted(places))
             raise WeightsError(
-                f"{name} has {has} in {path}, but an adapter is lora_A and lora_B; export it again"
+                f"{layer.name} has {has} in {path}, but an adapter is lora_A and lora_B; export "
+                "it again"
             )
     return layers
 
 
-def _adapter(
-    name: str, places: Mapping[str, Stored], settings: Mapping[str, Any] | None
-) -> dict[str, np.ndarray]:
-    a, b = _matrix(places["A"], name), _matrix(places["B"], name)
+def _alpha(
+    layers: Mapping[Layer, Places], metadata: Mapping[str, str], path: Path
+) -> lora_alpha.Settings | None:
+    """The settings that hold where no tensor says what alpha is; None: alpha is the rank."""
+    if settings := lora_alpha.in_metadata(metadata, path):
+        return settings
+    of_peft = [
+        (layer, places)
+        for layer, places in layers.items()
+        if "A" in places and places["A"][0].startswith(lora_names.PEFT)
+    ]
+    # As in diffusers, which takes a file with Black Forest Labs' names without settings.
+    needed = any("alpha" not in places and layer.is_diffusers for layer, places in of_peft)
+    return lora_alpha.beside(path, needed=needed) if of_peft else None
+
+
+def _factor(layer: Layer, places: Places, settings: lora_alpha.Settings | None, rank: int) -> float:
+    """What A B of a layer is multiplied by."""
+    if "alpha" not in places:
+        return settings.scale(layer.name, rank) if settings else 1.0
+    key, place = places["alpha"]
+    alpha = files.read(place).astype(np.float32)
+    if alpha.size != 1:
+        raise WeightsError(
+            f"{key} has shape {list(alpha.shape)} in {place.file}; it has to be one number"
+        )
+    return float(_finite(alpha, places["alpha"]).reshape(())) / rank
+
+
+def _pair(layer: Layer, places: Places) -> tuple[np.ndarray, np.ndarray]:
+    a, b = _matrix(places["A"]), _matrix(places["B"])
     if a.shape[0] != b.shape[1]:
         raise WeightsError(
-            f"{name} has lora_A of rank {a.shape[0]} and lora_B of rank {b.shape[1]} in "
-            f"{places['A'].file}; export it again"
+            f"{layer.name} has lora_A of rank {a.shape[0]} and lora_B of rank {b.shape[1]} in "
+            f"{places['A'][1].file}; export it again"
         )
-    rank, scale = a.shape[0], 1.0
-    if "alpha" in places:
-        alpha = files.read(places["alpha"]).astype(np.float32)
-        if alpha.size != 1:
-            raise WeightsError(
-                f"{name}.alpha has shape {list(alpha.shape)} in {places['alpha'].file}; it has to "
-                "be one number"
-            )
-        scale = float(alpha.reshape(())) / rank
-    elif settings is not None:
-        alpha = _pattern(settings.get("alpha_pattern"), name, settings["lora_alpha"])
-        scale = alpha / (rank**0.5 if settings.get("use_rslora") else rank)
-    return {"A": a.T, "B": b.T * np.float32(scale)}
+    return a, b
 
 
-def _pattern(pattern: Mapping[str, float] | None, name: str, otherwise: float) -> float:
-    """PEFT's per-layer value: keys are regular expressions that a name ends with."""
-    for key, value in (pattern or {}).items():
-        if re.match(rf"^(.*\.)?({key})$", name):
-            return value
-    return otherwise
-
-
-def _settings(
-    path: Path, stored: Mapping[str, Stored], metadata: Mapping[str, str]
-) -> dict[str, Any] | None:
-    """The LoRA's settings, where the file or its folder says what alpha is."""
-    beside = path.parent / "adapter_config.json"
-    if _SETTINGS in metadata:
-        where, text = f"{_SETTINGS} in {path}", metadata[_SETTINGS]
-    elif any(key.startswith(_PEFT_PREFIX) for key in stored):
-        if not beside.is_file():
-            raise WeightsError(
-                f"{path} was saved by PEFT, which keeps alpha in adapter_config.json; put that "
-                "file beside it"
-            )
-        where, text = str(beside), beside.read_text(encoding="utf-8")
-    else:
-        return None
-    try:
-        fields = json.loads(text)
-        settings = {key.removeprefix(PREFIX): value for key, value in fields.items()}
-        float(settings["lora_alpha"])
-    except (json.JSONDecodeError, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise WeightsError(f"{where} names no lora_alpha ({error}); export it again") from None
-    if settings.get("use_dora") or settings.get("lora_bias"):
-        raise WeightsError(f"{where}: DoRA and biases are not supported; use a plain LoRA")
-    return settings
-
-
-def _matrix(place: Stored, name: str) -> np.ndarray:
-    if len(place.shape) != 2 or place.code not in ("F64", "F32", "F16", "BF16"):
+def _matrix(found: tuple[str, Stored]) -> np.ndarray:
+    key, place = found
+    if len(place.shape) != 2 or place.code not in _FLOATS or 0 in place.shape:
         raise WeightsError(
-            f"{name} in {place.file} holds a {place.code} tensor of shape {list(place.shape)}; "
-            "it has to be a matrix of floating-point numbers"
+            f"{key} in {place.file} is a {place.code} tensor of shape {list(place.shape)}; it has "
+            "to be a matrix of floating-point numbers; export it again"
         )
-    return files.read(place).astype(np.float32)
+    with np.errstate(over="ignore"):
+        return _finite(files.read(place).astype(np.float32), found)
 
 
-def _stacked(layers: Mapping[Module, Mapping[int | None, Tree]], path: Path) -> Tree:
-    """Stacks numbered blocks on a leading axis."""
-    tree = {}
+def _finite(array: np.ndarray, found: tuple[str, Stored]) -> np.ndarray:
+    if not np.isfinite(array).all():
+        key, place = found
+        raise WeightsError(f"{key} in {place.file} holds NaN or Inf in float32; export it again")
+    return array
+
+
+def _cut(
+    matrix: np.ndarray, target: Target, width: int, found: tuple[str, Stored]
+) -> dict[Module, np.ndarray]:
+    """The rows of a file's matrix [out, ...] that belong to each layer.
+
+    Q, K and V are as wide as their input; what follows them in a single block, the MLP's first
+    layer, has the rest.
+    """
+    modules, rows = target.modules, len(matrix)
+    if target.swapped:
+        if rows % 2:
+            raise _uncut(found, "two halves")
+        return {modules[0]: np.concatenate([matrix[rows // 2 :], matrix[: rows // 2]])}
+    if len(modules) == 1:
+        return {modules[0]: matrix}
+    sizes = [width] * len(modules)
+    if modules[-1][-1] == "proj_mlp":
+        sizes[-1] = rows - width * 3
+    if sizes[-1] < 1 or sum(sizes) != rows:
+        names = ", ".join(module[-1] for module in modules)
+        raise _uncut(found, f"{names} of width {width}")
+    return dict(zip(modules, np.split(matrix, np.cumsum(sizes)[:-1]), strict=True))
+
+
+def _uncut(found: tuple[str, Stored], parts: str) -> WeightsError:
+    key, place = found
+    return WeightsError(
+        f"{key} in {place.file} has {place.shape[0]} rows, which can't be cut into {parts}; give a "
+        "LoRA for FLUX.1's transformer"
+    )
+
+
+def _stacked(layers: Blocks, path: Path) -> Tree:
+    """Stacks numbered blocks on a leading axis; what a block or a lower rank lacks is zero."""
+    tree: dict[Module, np.ndarray] = {}
     for module, blocks in layers.items():
         if None in blocks:
             tree |= {(*module, leaf): array for leaf, array in blocks[None].items()}
             continue
         indices = [index for index in blocks if index is not None]
-        gaps = sorted(set(range(max(indices))) - set(indices))
-        if gaps:
-            raise WeightsError(
-                f"{path} has nothing for {layer_name(module, gaps[0])}, though it adapts other "
-                "blocks; a LoRA has to be on all blocks of a kind, or on none"
-            )
-        for leaf in blocks[0]:
-            arrays = [blocks[index][leaf] for index in sorted(indices)]
-            shapes = {array.shape for array in arrays}
-            if len(shapes) > 1:
+        for leaf, widths in _WIDTHS.items():
+            arrays = {index: blocks[index][leaf] for index in indices if leaf in blocks[index]}
+            shapes = {array.shape for array in arrays.values()}
+            if len({tuple(shape[axis] for axis in widths) for shape in shapes}) > 1:
+                every = layouts.TRANSFORMER.module(".".join(module)).format("*")
                 raise WeightsError(
-                    f"{path}: {leaf} of {layer_name(module, '*')} has shapes {sorted(shapes)}; "  # pyright: ignore
-                    "all blocks need the same rank and widths"
+                    f"{path}: {leaf} of {every} has shapes {sorted(shapes)}; all blocks need the "
+                    "same widths; export it again"
                 )
-            tree[*module, leaf] = np.stack(arrays)
+            if arrays:
+                tree[*module, leaf] = _padded(arrays)
     return traverse_util.unflatten_dict(tree)
+
+
+def _padded(arrays: Mapping[int, np.ndarray]) -> np.ndarray:
+    """Blocks' arrays by index, stacked; zeros where there is no block, or a smaller one."""
+    full = tuple(np.max([array.shape for array in arrays.values()], axis=0))
+    absent = np.zeros(full, np.float32)
+    blocks = [arrays.get(index, absent) for index in range(max(arrays) + 1)]
+    return np.stack(
+        [np.pad(b, [(0, n - size) for n, size in zip(full, b.shape, strict=True)]) for b in blocks]
+    )

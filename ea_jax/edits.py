@@ -19,13 +19,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import traverse_util
 
 import convert.peft
 from convert.disk import draft, entry, read_json
 from convert.files import WeightsError
 from ea_jax import lora as adapters
-from ea_jax.flux.adapters import AdapterError, Module, kernel_shapes, walk
+from ea_jax.flux.adapters import AdapterError, Module, check_blocks, kernel_shapes, padded, walk
 from ea_jax.runtime.fingerprint import base_hash
 
 # The name that diffusers' `load_lora_weights` looks for in a folder.
@@ -84,17 +85,21 @@ class Edit:
         """A strength, or for None the recommended one, or 1; ValueError for NaN or Inf."""
         if strength is None:
             strength = 1.0 if self.strength is None else self.strength
-        if not abs(strength) <= float(jnp.finfo(jnp.float32).max):
-            raise ValueError(f"strength {strength} is NaN or Inf in float32; 1 is the edit as made")
+        adapters.check_strength(strength)
         return strength
 
     def scaled(self, strength: float | None = None) -> tuple[Tree, Tree]:
-        """Adapters and deltas with a strength folded in; None takes the recommended one, or 1."""
+        """Adapters and deltas with a strength folded in; None takes the recommended one, or 1.
+
+        Raises:
+          ValueError: a strength of NaN or Inf.
+        """
         strength = self.used_strength(strength)
+        lora = adapters.scaled(self.adapters, strength)
         deltas = {
             (*path, "kernel"): strength * layer["kernel"] for path, layer in walk(self.deltas)
         }
-        return adapters.scaled(self.adapters, strength), traverse_util.unflatten_dict(deltas)
+        return lora, traverse_util.unflatten_dict(deltas)
 
     def apply(self, weights: Tree, strength: float | None = None) -> Tree:
         """New weights, blocks stacked, with the edit in them, rounded to their dtype once.
@@ -120,21 +125,26 @@ class Edit:
     def check(self, weights: Tree) -> int:
         """Number of layers that it changes in this model, blocks counted one by one.
 
+        A block whose arrays are all zero stands for one that isn't adapted, and isn't counted.
+
         Raises:
-          AdapterError: it changes a layer that the model lacks, or one of another shape.
+          AdapterError: it changes a layer or block that the model lacks, or one of another shape.
         """
-        changed = adapters.check(self.adapters, weights) if self.adapters else 0
+        if self.adapters:
+            adapters.check(self.adapters, weights)
         kernels = kernel_shapes(weights)
         for path, layer in walk(self.deltas):
-            shape = tuple(layer["kernel"].shape)
-            if shape != tuple(kernels.get(path, ())):
+            shape, kernel = tuple(layer["kernel"].shape), tuple(kernels.get(path, ()))
+            if len(shape) == len(kernel) == 3 and shape[1:] == kernel[1:]:
+                check_blocks(".".join(path), shape[0], kernel[0])
+            elif shape != kernel:
                 raise AdapterError(
                     f"delta of {'.'.join(path)} has shape {list(shape)}, the model's kernel "
-                    f"{list(kernels.get(path, ())) or 'does not exist'}; use it with the model it "
-                    "was made for"
+                    f"{list(kernel) or 'does not exist'}; use it with the model it was made for"
                 )
-            changed += shape[0] if len(shape) == 3 else 1
-        return changed
+        return sum(
+            _changed(layer) for tree in (self.adapters, self.deltas) for _, layer in walk(tree)
+        )
 
 
 def save(edit: Edit, folder: str | Path) -> Path:
@@ -280,7 +290,9 @@ def _weighted(edits: Sequence[Edit], strengths: Sequence[float] | None, weight: 
             f"the edits were made on different models, {sorted(bases)}; combine edits of one base"
         )
     given = [None] * len(edits) if strengths is None else list(strengths)
-    parts = [edit.scaled(strength) for edit, strength in zip(edits, given, strict=True)]
+    parts = _equally_deep(
+        [edit.scaled(strength) for edit, strength in zip(edits, given, strict=True)]
+    )
     low_rank = [adapters.scaled(lora, weight) for lora, _ in parts if lora]
     deltas: dict[Module, Any] = {}
     for _, changes in parts:
@@ -295,6 +307,28 @@ def _weighted(edits: Sequence[Edit], strengths: Sequence[float] | None, weight: 
         preset=_joined(edit.preset for edit in edits),
         strength=1.0,
     )
+
+
+def _equally_deep(parts: Sequence[tuple[Tree, Tree]]) -> list[tuple[Tree, Tree]]:
+    """Adapters and deltas with as many blocks of a layer as any of them has."""
+    depths: dict[Module, int] = {}
+    for path, layer in (found for part in parts for tree in part for found in walk(tree)):
+        leaf = next(iter(layer.values()))
+        depths[path] = max(depths.get(path, 0), len(leaf) if leaf.ndim == 3 else 0)
+
+    def deep(tree: Tree) -> Tree:
+        found = {
+            path: padded(layer, depths[path]) if depths[path] else layer
+            for path, layer in walk(tree)
+        }
+        return traverse_util.unflatten_dict(found)
+
+    return [(deep(lora), deep(deltas)) for lora, deltas in parts]
+
+
+def _changed(layer: Tree) -> int:
+    """Number of blocks of an adapter or a delta that hold anything but zeros."""
+    return int(np.any([np.any(leaf, axis=(-2, -1)) for leaf in layer.values()], axis=0).sum())
 
 
 def _number(stated: str | None, path: Path) -> float | None:

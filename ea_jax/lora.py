@@ -16,9 +16,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import traverse_util
+from jax.core import Tracer
 
-from ea_jax.flux.adapters import AdapterError, Module, check, count, names, walk
+from ea_jax.flux.adapters import AdapterError, Module, check, count, names, padded, walk
 from ea_jax.runtime.streams import normal
 
 __all__ = [
@@ -26,6 +28,7 @@ __all__ = [
     "AdapterError",
     "add",
     "check",
+    "check_strength",
     "concatenate",
     "count",
     "delta",
@@ -37,6 +40,7 @@ __all__ = [
 ]
 
 Tree = dict[str, Any]
+_LARGEST = float(np.finfo(np.float32).max)
 
 _DUAL = ("transformer_blocks", "attn")
 _SINGLE = ("single_transformer_blocks", "attn")
@@ -91,13 +95,21 @@ def init(key: jax.Array, weights: Any, *, scope: str, rank: int) -> Tree:
     Returns:
       {A: [(L,) in, r], B: [(L,) r, out]} at each target's path.
     Raises:
-      ValueError: a rank below 1, or what `targets` raises.
+      ValueError: a rank below 1 or above a layer's widths, or what `targets` raises.
     """
     if rank < 1:
         raise ValueError(f"rank {rank} is out of range; it has to be at least 1")
     kernels = {path: layer["kernel"].shape for path, layer in walk(weights) if "kernel" in layer}
+    paths = targets(scope, weights)
+    for path in paths:
+        widths = kernels[path][-2:]
+        if rank > min(widths):
+            raise ValueError(
+                f"rank {rank} is out of range: {'.'.join(path)} has {widths[0]} inputs and "
+                f"{widths[1]} outputs; choose a rank of at most {min(widths)}"
+            )
     tree = {}
-    for path in targets(scope, weights):
+    for path in paths:
         *stack, width_in, width_out = kernels[path]
         own_key = jax.random.fold_in(key, zlib.crc32(".".join(path).encode()))
         A = normal(own_key, (*stack, width_in, rank)) / rank
@@ -133,12 +145,22 @@ def scaled(lora: Tree, strength: jax.Array | float) -> Tree:
     """Adapters whose product A B is `strength` times what it was: alpha / rank, a slider, or both.
 
     Only B changes, in its own dtype; A's arrays are shared.
+
+    Raises:
+      ValueError: a strength of NaN or Inf; one that is traced isn't looked at.
     """
+    check_strength(strength)
     tree = {
         path: {"A": adapter["A"], "B": (adapter["B"] * strength).astype(adapter["B"].dtype)}
         for path, adapter in walk(lora)
     }
     return traverse_util.unflatten_dict(tree)
+
+
+def check_strength(strength: jax.Array | float) -> None:
+    """Raises ValueError for a strength that is NaN or Inf in float32; not for a traced one."""
+    if not isinstance(strength, Tracer) and not abs(float(strength)) <= _LARGEST:
+        raise ValueError(f"strength {strength} is NaN or Inf in float32; 1 is the edit as made")
 
 
 def delta(adapter: Tree) -> jax.Array:
@@ -154,17 +176,24 @@ def merge(weights: Tree, lora: Tree, strength: float = 1.0) -> Tree:
 
     Raises:
       AdapterError: the adapters don't fit the model.
+      ValueError: a strength of NaN or Inf.
     """
+    check_strength(strength)
     check(lora, weights)
     added = {path: strength * delta(adapter) for path, adapter in walk(lora)}
     return add(weights, added)
 
 
 def add(weights: Tree, deltas: dict[Module, jax.Array]) -> Tree:
-    """New weights with a delta added to each named layer's kernel; other leaves are shared."""
+    """New weights with a delta added to each named layer's kernel; other leaves are shared.
+
+    Blocks beyond a delta's last one are left as they are.
+    """
     flat: dict[Module, Any] = dict(traverse_util.flatten_dict(weights))  # pyright: ignore
     for path, delta_IO in deltas.items():
         kernel = flat[*path, "kernel"]
+        if kernel.ndim == 3:
+            delta_IO = padded(delta_IO, len(kernel))
         flat[*path, "kernel"] = (kernel.astype(jnp.float32) + delta_IO).astype(kernel.dtype)
     return traverse_util.unflatten_dict(flat)
 

@@ -64,7 +64,7 @@ def merge_folder(
         raise FileExistsError(f"{out} lies inside {source}; choose an --out outside of it")
     config = TransformerConfig.from_json(convert.diffusers.read_config(source, "transformer"))
     template = abstract_weights(config)
-    edit.check(template)
+    layers = edit.check(template)
     require_writable(out.parent / "merged")
     edits.require_unmerged(edit, source)
     edits.warn_of_another_base(edit, source, lambda: _base_hash(source, template))
@@ -79,7 +79,7 @@ def merge_folder(
     changed: set[str] = set()
 
     def merged(name: str, place: Stored) -> np.ndarray:
-        before = files.read(place)
+        before = files.read_finite(name, place)
         if name not in changes:
             return before
         after = _added(before, changes[name](), name)
@@ -101,18 +101,18 @@ def merge_folder(
         used = edit.used_strength(strength)
         if not changed:
             raise AdapterError(
-                f"nothing would change: at strength {used:g} the edit's changes of {len(changes)} "
+                f"nothing would change: at strength {used:g} the edit's changes of {layers} "
                 f"layers are all lost in rounding to the model's precision; raise the strength"
             )
         edits.save_merged(unfinished, edit, used, before=edits.merged(source))
         unfinished.replace(out)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    if len(changed) < len(changes):
+    if len(changed) < layers:
         _log.warning(
             "%d of the edit's %d layers stay as they were: the change is lost in rounding",
-            len(changes) - len(changed),
-            len(changes),
+            layers - len(changed),
+            layers,
         )
     return len(changed)
 
@@ -170,11 +170,8 @@ def _name(path: tuple[str, ...], index: int | None) -> str:
 def _added(tensor: np.ndarray, change: np.ndarray, name: str) -> np.ndarray:
     with np.errstate(over="ignore", invalid="ignore"):
         after = (tensor.astype(np.float32) + change).astype(tensor.dtype)
-    if not np.isfinite(after).all():
-        raise NonFiniteError(
-            f"{name} would hold NaN or Inf in {tensor.dtype}; lower the strength, or see whether "
-            "the model's own weights hold some"
-        )
+    if not files.is_finite(after):
+        raise NonFiniteError(f"{name} would hold NaN or Inf in {tensor.dtype}; lower the strength")
     return after
 
 

@@ -142,7 +142,7 @@ class OptimSettings:
     b2: float = number(float, low=0, high=1, below=True)
     eps: float = number(float, low=0, above=True)
     weight_decay: float = number(float, low=0)
-    seed: int = number(int, low=0, high=2**32 - 1)  # JAX's keys take no more
+    seed: int = number(int, low=0)
 
     def __post_init__(self) -> None:
         check(self, "optim")

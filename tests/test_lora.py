@@ -102,6 +102,15 @@ def test_rank_zero_is_an_error():
         lora.init(jax.random.key(0), WEIGHTS, scope="dual_qk", rank=0)
 
 
+@pytest.mark.parametrize("rank", [11, 100_000_000])
+def test_a_rank_above_a_layers_widths_is_an_error_before_anything_is_allocated(rank):
+    shapes = toy_weights.template()
+    message = rf"rank {rank} .* linear_1 has 10 inputs and 16 outputs; .* at most 10"
+    with pytest.raises(ValueError, match=message):
+        lora.init(jax.random.key(0), shapes, scope="embed", rank=rank)
+    lora.init(jax.random.key(0), shapes, scope="embed", rank=10)
+
+
 def test_fresh_adapters_leave_the_base_bit_for_bit():
     fresh = lora.init(jax.random.key(0), WEIGHTS, scope=toy_lora.EVERYWHERE, rank=4)
     np.testing.assert_array_equal(toy_lora.forward(WEIGHTS, fresh), toy_lora.forward(WEIGHTS, None))

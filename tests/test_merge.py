@@ -148,11 +148,13 @@ def test_an_empty_folder_is_filled(model, tmp_path):
 def test_nothing_is_written_for_a_lora_of_another_model(model, tmp_path, capsys):
     adapters = toy_lora.trained()
     attn = adapters["transformer_blocks"]["attn"]
-    attn["add_q_proj"] = {name: array[:1] for name, array in attn["add_q_proj"].items()}
+    attn["add_q_proj"] = {
+        name: np.concatenate([array, array[:1]]) for name, array in attn["add_q_proj"].items()
+    }
     path = edits.save(Edit(adapters), tmp_path)
     out = tmp_path / "out"
     error = fails(["--model", str(model), "--lora", str(path), "--out", str(out)], capsys)
-    assert "1 blocks of transformer_blocks.attn.add_q_proj, the model 2" in error
+    assert "3 blocks of transformer_blocks.attn.add_q_proj, the model 2: it lacks block 2" in error
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model", edits.LORA_FILE]
 
 

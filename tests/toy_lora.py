@@ -1,4 +1,4 @@
-"""Adapters for the transformer of `toy_weights`, and one forward pass to try them on."""
+"""Adapters for the transformer of `toy_weights`, files of some, a forward pass to try them on."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import toy_weights
 
+from convert import files
 from ea_jax import lora
 from ea_jax.flux.transformer import Text, TransformerConfig, velocity
 
@@ -34,3 +35,19 @@ def forward(weights, adapters):
     return velocity(
         weights, CONFIG, x_BSC, t_B, text, grid=GRID, guidance_B=guidance_B, lora=adapters
     )[0]
+
+
+def written(folder, arrays, metadata=None):
+    """A LoRA file of someone else's."""
+    path = folder / "other.safetensors"
+    files.write_arrays(path, arrays, metadata or {})
+    return path
+
+
+def pair(name, rank=4, width=16, prefix="transformer.", width_out=None):
+    rng = np.random.default_rng([*name.encode()])
+    draw = lambda *shape: rng.normal(size=shape).astype(np.float32)  # noqa: E731
+    return {
+        f"{prefix}{name}.lora_A.weight": draw(rank, width),
+        f"{prefix}{name}.lora_B.weight": draw(width_out or width, rank),
+    }

@@ -2,13 +2,17 @@
 
 A tree has the paths of the model's weights, with {A: [(L,) in, r], B: [(L,) r, out]} in the place
 of a layer's kernel. The model looks adapters up by name, so one that matches no layer would do
-nothing, silently: hence `check`.
+nothing, silently: hence `check`. A stack may end before the model's does: a LoRA file doesn't say
+how deep the model is. The blocks that it lacks are not adapted, see `padded`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
+
+import jax
+import jax.numpy as jnp
 
 Module = tuple[str, ...]
 
@@ -33,6 +37,19 @@ def count(lora: Any) -> int:
     return sum(_blocks(adapter["A"].shape) for _, adapter in walk(lora))
 
 
+def padded(stacked: Any, blocks: int) -> Any:
+    """A tree of stacked adapters or deltas with zeros for the blocks that it lacks.
+
+    Leaves of that many blocks stay as they are.
+    """
+
+    def pad(leaf: Any) -> Any:
+        lacking = blocks - len(leaf)
+        return jnp.pad(leaf, ((0, lacking), (0, 0), (0, 0))) if lacking else leaf
+
+    return jax.tree.map(pad, stacked)
+
+
 def check(lora: Any, weights: Any) -> int:
     """Compares adapters with the model they are for; shapes only, so it costs nothing in a trace.
 
@@ -42,8 +59,8 @@ def check(lora: Any, weights: Any) -> int:
     Returns:
       `count(lora)`: every one of them has its layer.
     Raises:
-      AdapterError: no adapters at all, one for a layer that the model lacks, or one of another
-        shape or number of blocks. The message names the layers.
+      AdapterError: no adapters at all, or one for a layer or a block that the model lacks, or of
+        another shape. The message names the layers.
     """
     layers = kernel_shapes(weights)
     found = dict(walk(lora))
@@ -83,15 +100,22 @@ def _check_shapes(path: Module, adapter: Any, kernel: tuple[int, ...]) -> None:
     if set(adapter) != {"A", "B"}:
         raise AdapterError(f"adapter of {name} holds {sorted(adapter)}; it has to hold A and B")
     a, b = tuple(adapter["A"].shape), tuple(adapter["B"].shape)
-    if len(a) == len(b) == len(kernel) == 3 and a[0] == b[0] != kernel[0]:
-        raise AdapterError(
-            f"the LoRA has {a[0]} blocks of {name}, the model {kernel[0]}; use it with the model "
-            "it was made for"
-        )
+    if len(a) == len(b) == len(kernel) == 3 and a[0] == b[0]:
+        check_blocks(name, a[0], kernel[0])
+        kernel = (a[0], *kernel[1:])
     if (*a[:-1], b[-1]) != tuple(kernel) or (*b[:-2], b[-2]) != (*a[:-2], a[-1]):
         raise AdapterError(
             f"adapter of {name} has A {list(a)} and B {list(b)}, which don't fit its kernel "
             f"{list(kernel)}; use it with the model it was made for"
+        )
+
+
+def check_blocks(name: str, given: int, blocks: int) -> None:
+    """Raises AdapterError where there are more blocks of a layer than the model has."""
+    if given > blocks:
+        raise AdapterError(
+            f"the LoRA has {given} blocks of {name}, the model {blocks}: it lacks block "
+            f"{given - 1}, counted from 0; use it with the model it was made for"
         )
 
 

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from ea_jax.flux import axes, layers
+from ea_jax.flux.adapters import padded
 
 
 def apart(weights: dict[str, Any], *, transposes: bool = False) -> dict[str, Any]:
@@ -59,7 +60,7 @@ def run_blocks(
       body: (carry, a block's weights, its adapters) -> (carry, what the block leaves).
       carry: the streams.
       weights: of all blocks, stacked, or a tuple of each block's.
-      lora: adapters of all blocks, stacked; or None.
+      lora: adapters, stacked, of all blocks or the first ones; or None.
       remat: what a backward pass computes again: `none`, `block`, or all but products (`dots`).
       last_body: runs the last block in the place of `body`, where blocks are apart; it may leave
         out what is not read after it, also of the carry.
@@ -80,6 +81,7 @@ def run_blocks(
         body, last_body = wrap(body), last_body and wrap(last_body)
     elif remat != "none":
         raise ValueError(f"remat {remat!r} is unknown; choose from ['none', 'block', 'dots']")
+    lora = padded(lora, len(weights) if apart else len(jax.tree.leaves(weights)[0]))
     if not apart:
         return jax.lax.scan(lambda carry, layer: body(carry, *layer), carry, (weights, lora))
     outs = []
