@@ -19,12 +19,14 @@ import jax
 from convert.disk import require_writable
 from ea_jax import edits, settings
 from ea_jax.arguments import Parser, number, text
+from ea_jax.edits import Edit
 from ea_jax.evaluate import outputs
-from ea_jax.exam import exam_for
+from ea_jax.exam import Exam, exam_for
 from ea_jax.flux.tokens import MAX_T5_LENGTH
 from ea_jax.methods import erasure
-from ea_jax.runtime import compiler, memory, run_folder
+from ea_jax.runtime import compiler, lock, memory, run_folder
 from ea_jax.runtime.program import one_line_errors, start_logging
+from ea_jax.settings import Settings
 
 log = logging.getLogger(__name__)
 Changes = Mapping[str, Mapping[str, Any]]
@@ -51,18 +53,16 @@ def measure(
         made on; `out` holds another measurement; or an edit of whole kernels.
     """
     folder = Path(run)
-    if not (folder / run_folder.CONFIG).is_file():
-        raise ValueError(f"{folder} has no {run_folder.CONFIG}; give the folder of a run")
     edit = edits.load(folder)
     if edit.deltas:
         raise ValueError(f"{folder} changes whole kernels, and only a LoRA can be measured again")
+    edit.used_strength(strength)
     require_writable(Path(out) / run_folder.CONFIG)
-    config = run_folder.read_config(folder)
+    config = run_folder.read_config(folder, sections=settings.SECTIONS)
     # On the first device, however many it was trained on.
     config["mesh"] = {"data": 1, "fsdp": 1, "tensor": 1}
     for section, values in (changes or {}).items():
-        config[section] = {**config.get(section, {}), **values}
-    edit.used_strength(strength)
+        config[section].update(values)
     asked = settings.from_config(config)
     compiler.keep_programs(asked.data.cache)
     exam = exam_for(asked)
@@ -70,7 +70,14 @@ def measure(
         raise ValueError(
             f"{asked.model.path} comes with no judge, or sample.eval_pictures is 0; give --pictures"
         )
-    run_folder.claim(out, {**config, "strength": strength})
+    with lock.held(out):
+        run_folder.claim(out, {**config, "strength": strength})
+        return _measured(folder, Path(out), edit, strength, asked, exam)
+
+
+def _measured(
+    folder: Path, out: Path, edit: Edit, strength: float | None, asked: Settings, exam: Exam
+) -> str:
     painted = [probe.prompt for probe in exam.probes]
     job = erasure.prepare(asked, painted=painted, to_train=False)
     # `job.base` is what LoRAs carried before their hash was that of any precision.
@@ -82,7 +89,7 @@ def measure(
     edit.check(job.pipeline.weights["transformer"])
     with jax.set_mesh(job.mesh):
         return outputs.write_results(
-            Path(out),
+            out,
             outputs.Painter(job),
             job,
             job.whole(edit.lora(strength)),

@@ -129,7 +129,7 @@ def main(arguments: Sequence[str]) -> None:
     """The command line."""
     given = parse(arguments)
     start_logging()
-    with one_line_errors():
+    with one_line_errors("a smaller --size, or fewer seeds at a time"):
         log.info("%s", paint(given))
 
 
