@@ -5,7 +5,7 @@
 | `paper` | what the paper's text means; the default at full size |
 | `literal` | what the paper prints, equation by equation |
 | `release` | what the authors' PyTorch code does |
-| `robust` | anchor removed, synonyms and inversions erased too, L_keep; flux-tiny's default |
+| `robust` | anchor removed, inversions erased too, L_keep; flux-tiny's default |
 
 A preset is chosen with the variant: `--config configs/nudity.py:tiny+paper`. Single values are
 then still open to flags: `--config.loss.rsc=0`.
@@ -102,7 +102,7 @@ CHANGES: dict[str, Overrides] = {
         "data": {"x_t": "resample", "shuffle": "word"},
     },
     "robust": {
-        "concept": {"erase": "word_and_synonyms", "anchor": "removed"},
+        "concept": {"anchor": "removed"},
         "loss": {
             "attn": 0.1,
             "lora": 0.0,

@@ -303,9 +303,10 @@ class Settings:
                 "model.guidance and loss.teacher_guidance have to be both numbers, or both None "
                 "for a model without guidance"
             )
-        for source in ("synonym_source", "irrelevant_source"):
+        erased_too = self.concept.erase == "word_and_synonyms"
+        for source, is_read in (("synonym_source", erased_too), ("irrelevant_source", False)):
             value = getattr(self.concept, source)
-            if value != "config" and not self.loss.rsc:
+            if value != "config" and not self.loss.rsc and not is_read:
                 raise SettingsError(
                     f"concept.{source} = {value!r} would go unused, since only L_rsc reads such "
                     "words and loss.rsc is 0; give it a weight, or set the source to 'config'"

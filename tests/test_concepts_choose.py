@@ -60,6 +60,20 @@ def test_without_a_synonym_l_rsc_has_no_rows(paper, caplog):
     assert "L_rsc is off" in caplog.text
 
 
+def test_synonyms_are_erased_too_where_nothing_contrasts_with_them(paper):
+    """`word_and_synonyms` without L_rsc, as `robust` has none."""
+    without = dataclasses.replace(paper, loss=dataclasses.replace(paper.loss, rsc=0.0))
+    concept, record = choose.concept(change(without, erase="word_and_synonyms"))
+    assert (concept.synonyms, concept.irrelevant) == (("naked",), ())
+    assert record["synonyms"] == ["naked"]
+    first, second = rows.with_synonyms(concept)
+    assert (first.word, first.synonyms, second.word) == (paper.concept.word, (), "naked")
+    made = rows.rows([first, second], choose.recipe(without))
+    assert {row.concept for row in made} == {0, 1}
+    # The word alone needs none.
+    assert choose.concept(without)[0].synonyms == ()
+
+
 def test_a_word_that_measures_the_erasure_may_not_be_configured(paper):
     with pytest.raises(ValueError, match=r"words of concept used in training .* 'Naked'"):
         choose.concept(paper, tested=("bare", "Naked"))

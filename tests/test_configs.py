@@ -187,7 +187,7 @@ class TestTinyWords:
 
 def test_the_tiny_default_is_what_flux_tiny_was_erased_with() -> None:
     made = settings_of("soccer", "tiny")
-    assert (made.concept.anchor, made.concept.erase) == ("removed", "word_and_synonyms")
+    assert (made.concept.anchor, made.concept.erase) == ("removed", "word")
     assert (made.loss.keep, made.loss.lora) == (1.0, 0.0)
     assert (made.loss.eta, made.loss.t_draw) == (0.0, "sampler")
     assert (made.optim.lr_lower, made.optim.lr_upper) == (2e-3, 1e-3)

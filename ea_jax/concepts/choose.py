@@ -18,7 +18,10 @@ _log = logging.getLogger(__name__)
 
 
 def concept(settings: Settings, *, tested: Sequence[str] = ()) -> tuple[rows.Concept, Record]:
-    """The concept with the words L_rsc contrasts it with; none where L_rsc has no weight.
+    """The concept with its synonyms, and the words that L_rsc contrasts them with.
+
+    Words are chosen where something reads them: synonyms for L_rsc and for erasing them too,
+    irrelevant words for L_rsc.
 
     Synonyms come from `synonym_source`, then from the config's own list.
 
@@ -35,7 +38,8 @@ def concept(settings: Settings, *, tested: Sequence[str] = ()) -> tuple[rows.Con
     chosen = settings.concept
     record: Record = {"word": chosen.word}
     _require_kept_apart(chosen)
-    if not settings.loss.rsc:
+    erased_too = chosen.erase == "word_and_synonyms"
+    if not settings.loss.rsc and not erased_too:
         return rows.Concept(chosen.word, chosen.sentences), record
     kept = _kept_path(settings, tested)
     if found := kept and _kept(kept, chosen):
@@ -47,8 +51,8 @@ def concept(settings: Settings, *, tested: Sequence[str] = ()) -> tuple[rows.Con
         reader = wordnet.load()
     found = _synonyms(chosen, reader, tested)
     record |= {"synonyms": list(found.words), "synonym_source": found.source}
-    if not found.words:
-        return rows.Concept(chosen.word, chosen.sentences), record
+    if not found.words or not settings.loss.rsc:
+        return rows.Concept(chosen.word, chosen.sentences, found.words), record
     words = _irrelevant(chosen, reader, (*tested, *found.words), settings.optim.seed)
     record |= {name: [list(pair) for pair in getattr(words, name)] for name in irrelevant.CLASSES}
     record["irrelevant_source"] = words.source

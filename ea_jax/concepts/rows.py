@@ -122,10 +122,14 @@ def plain(concept: Concept) -> list[str]:
 
 
 def with_synonyms(concept: Concept) -> list[Concept]:
-    """The concept, and each of its synonyms in its place as one more to erase."""
+    """The concept, and each of its synonyms in its place as one more to erase.
+
+    Without irrelevant words its synonyms are there to be erased alone, not for L_rsc.
+    """
     texts = plain(concept)
+    contrasted = concept if concept.irrelevant else dataclasses.replace(concept, synonyms=())
     return [
-        concept,
+        contrasted,
         *(
             Concept(name, tuple(sentences.exchange(text, concept.word, name) for text in texts))
             for name in concept.synonyms
