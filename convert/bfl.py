@@ -38,6 +38,12 @@ def load(
     )
 
 
+def check(template: Any, file: str | Path) -> None:
+    """What `load` checks, from the header alone."""
+    _, shapes = trees.plan(template, layouts.BLACK_FOREST_LABS)
+    trees.check(_stored(Path(file)), shapes, str(file))
+
+
 def read_config(file: str | Path) -> dict[str, Any]:
     """Derives diffusers' config.json from the shapes in a single file.
 

@@ -106,12 +106,20 @@ def load(
       WeightsError: a missing, unexpected, duplicate or wrongly shaped tensor, a file that is cut
         off or absent, or a folder of another model. The message names tensor and file.
     """
+    stored, layout, where = _found(folder, part)
+    return trees.load(template, stored, layout, where=where, dtype=dtype, put=put, wanted=wanted)
+
+
+def check(template: Any, folder: str | Path, part: str) -> None:
+    """What `load` checks, from the headers alone; arguments and errors as there."""
+    stored, layout, where = _found(folder, part)
+    trees.check(stored, trees.plan(template, layout)[1], where)
+
+
+def _found(folder: str | Path, part: str) -> tuple[dict[str, Stored], layouts.Layout, str]:
     read_config(folder, part)
     spec, where = _part(part), Path(folder) / part
-    stored = _canonical(part, _find(where, spec.stem))
-    return trees.load(
-        template, stored, spec.layout, where=str(where), dtype=dtype, put=put, wanted=wanted
-    )
+    return _canonical(part, _find(where, spec.stem)), spec.layout, str(where)
 
 
 def weight_files(folder: str | Path, part: str) -> list[Path]:

@@ -52,6 +52,7 @@ def paint(given: argparse.Namespace) -> Path:
         pipeline.check_guidance(given.guidance)
     if given.size is not None:
         pipeline.latent_shape(given.size, given.size)
+    pipeline.check_files()
     for part in PARTS:
         pipeline.load_part(part)
     options = {} if edit is None else _edited(pipeline, edit, given.strength)

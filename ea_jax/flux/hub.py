@@ -86,6 +86,11 @@ def locate(source: str | Path, patterns: list[str], revision: str | None = None)
         ) from error
 
 
+def is_here(source: str | Path) -> bool:
+    """Whether a pipeline that was located is a folder of this machine, not of the hub's cache."""
+    return str(source) == EMBEDDED or Path(source).expanduser().is_dir()
+
+
 _NO_NETWORK = (errors.LocalEntryNotFoundError, errors.HfHubHTTPError, ConnectionError, TimeoutError)
 
 

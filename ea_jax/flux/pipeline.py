@@ -20,14 +20,13 @@ import numpy as np
 import convert.bfl
 import convert.diffusers
 from convert.trees import Put, Wanted
-from ea_jax.flux import clip, folder, hub, latents, sampler, t5, tokens, transformer, vae
+from ea_jax.flux import clip, encoders, folder, hub, latents, sampler, t5, tokens, transformer, vae
 from ea_jax.flux.finite import require_finite
 from ea_jax.flux.tokens import Tokens
 from ea_jax.flux.transformer import ColumnGain, Text, Weights
 from ea_jax.runtime.streams import normal
 
 PARTS = ("text_encoder", "text_encoder_2", "vae", "transformer")
-ENCODE_ROWS = 16
 _SMALL_FILES = ["*.json", "scheduler/*", "tokenizer/*", "tokenizer_2/*", "*/config.json"]
 _log = logging.getLogger(__name__)
 
@@ -68,6 +67,7 @@ class Pipeline:
         self.clip_tokenizer = described.clip_tokenizer
         self.t5_tokenizer = described.t5_tokenizer
         self.weights: dict[str, Weights] = {}
+        self._templates: dict[str, Weights] = {}
         self._side = described.side
 
     @classmethod
@@ -129,23 +129,39 @@ class Pipeline:
         self.weights[part] = weights
         return weights
 
+    def check_files(self) -> None:
+        """Compares the headers of all weights that are here with what the configs describe.
+
+        Of a hub's repository nothing is looked at: parts are downloaded when they are loaded.
+
+        Raises:
+          ValueError: a part's file is absent, damaged, or of another model; names file or tensor.
+        """
+        if not hub.is_here(self._source):
+            return
+        for part in PARTS:
+            if part == "transformer" and self._transformer_file is not None:
+                convert.bfl.check(self.template(part), self._transformer_file)
+            else:
+                convert.diffusers.check(self.template(part), self.folder, part)
+
     def part_folder(self, part: str) -> Path:
         """Where a part's files lie, downloaded if need be."""
         return hub.locate(self._source, [*_SMALL_FILES, f"{part}/*"], self._revision) / part
 
     def template(self, part: str) -> Weights:
-        """A part's tree as ShapeDtypeStructs."""
-        abstract = {
-            "transformer": lambda: transformer.abstract_weights(
-                self.transformer_config, self.dtype
-            ),
-            "text_encoder": lambda: clip.abstract_weights(self.clip_config, self.dtype),
-            "text_encoder_2": lambda: t5.abstract_weights(self.t5_config, self.dtype),
-            "vae": lambda: vae.abstract_weights(self.vae_config, self.dtype),
-        }
-        if part not in abstract:
+        """A part's tree as ShapeDtypeStructs; traced once."""
+        if part not in PARTS:
             raise ValueError(f"part {part!r} is unknown; choose from {list(PARTS)}")
-        return abstract[part]()
+        if part not in self._templates:
+            module, config = {
+                "transformer": (transformer, self.transformer_config),
+                "text_encoder": (clip, self.clip_config),
+                "text_encoder_2": (t5, self.t5_config),
+                "vae": (vae, self.vae_config),
+            }[part]
+            self._templates[part] = module.abstract_weights(config, self.dtype)
+        return self._templates[part]
 
     def drop(self, *parts: str) -> None:
         """Forgets the weights of parts, so that their memory can be used for others."""
@@ -155,7 +171,7 @@ class Pipeline:
     def encode(
         self, prompts: Sequence[str], *, max_length: int | None = None
     ) -> tuple[Text, Tokens]:
-        """Encodes prompts with T5 and CLIP, at most `ENCODE_ROWS` at a time.
+        """Encodes prompts with T5 and CLIP, a few at a time.
 
         Args:
           prompts: texts.
@@ -176,8 +192,12 @@ class Pipeline:
             beside=t5_tokens,
         )
         text = Text(
-            t5_BTD=_in_chunks(_t5_encode, t5_weights, self.t5_config, t5_tokens.ids_BT),
-            pooled_BD=_in_chunks(_clip_pool, clip_weights, self.clip_config, clip_tokens.ids_BT),
+            t5_BTD=encoders.in_chunks(
+                encoders.encode_t5, t5_weights, self.t5_config, t5_tokens.ids_BT
+            ),
+            pooled_BD=encoders.in_chunks(
+                encoders.pool_clip, clip_weights, self.clip_config, clip_tokens.ids_BT
+            ),
         )
         return text, t5_tokens
 
@@ -339,32 +359,6 @@ def _broadcast(text: Text, batch: int) -> Text:
             f"{rows} prompts for {batch} pictures; give one prompt, or as many as seeds"
         )
     return jax.tree.map(lambda x: jnp.broadcast_to(x, (batch, *x.shape[1:])), text)
-
-
-def _in_chunks(encode, weights: Weights, config: Any, ids_BT: np.ndarray) -> jax.Array:
-    """Bounds the memory of a large bank of prompts, with one program for all its chunks."""
-    rows = ids_BT.shape[0]
-    # A look-up takes the last row for an index beyond it.
-    if ids_BT.max() >= config.vocab_size:
-        raise ValueError(
-            f"a prompt has token {ids_BT.max()}, the text encoder knows {config.vocab_size}; leave "
-            "out special tokens like <extra_id_0>"
-        )
-    if rows <= ENCODE_ROWS:
-        return encode(weights, config, ids_BT)
-    padded_BT = np.pad(ids_BT, ((0, -rows % ENCODE_ROWS), (0, 0)), mode="edge")
-    chunks = np.split(padded_BT, len(padded_BT) // ENCODE_ROWS)
-    return jnp.concatenate([encode(weights, config, chunk) for chunk in chunks])[:rows]
-
-
-@functools.partial(jax.jit, static_argnums=1)
-def _t5_encode(weights, config, ids_BT):
-    return t5.encode(weights, config, ids_BT)
-
-
-@functools.partial(jax.jit, static_argnums=1)
-def _clip_pool(weights, config, ids_BT):
-    return clip.pool(weights, config, ids_BT)
 
 
 @functools.partial(jax.jit, static_argnums=1)

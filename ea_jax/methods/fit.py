@@ -27,9 +27,8 @@ def opened(settings: Settings, mesh: Mesh, *, columns: int) -> Pipeline:
     model = settings.model
     pipeline = on_mesh(mesh, model.path, dtype=model.dtype, revision=model.revision)
     require_fit(settings, pipeline, mesh, columns=columns)
-    # Pictures are decoded last; whether that part is whole is seen now.
-    pipeline.load_part("vae")
-    pipeline.drop("vae")
+    # The last part is loaded when the first picture is due.
+    pipeline.check_files()
     return pipeline
 
 
