@@ -192,12 +192,8 @@ class Pipeline:
             beside=t5_tokens,
         )
         text = Text(
-            t5_BTD=encoders.in_chunks(
-                encoders.encode_t5, t5_weights, self.t5_config, t5_tokens.ids_BT
-            ),
-            pooled_BD=encoders.in_chunks(
-                encoders.pool_clip, clip_weights, self.clip_config, clip_tokens.ids_BT
-            ),
+            t5_BTD=encoders.encode_t5(t5_weights, self.t5_config, t5_tokens.ids_BT),
+            pooled_BD=encoders.pool_clip(clip_weights, self.clip_config, clip_tokens.ids_BT),
         )
         return text, t5_tokens
 
