@@ -20,7 +20,7 @@ from ea_jax import edits, settings
 from ea_jax.concepts import held_out
 from ea_jax.evaluate import outputs
 from ea_jax.evaluate.probes import check_held_out
-from ea_jax.exam import exam_for
+from ea_jax.flux_tiny.exam import exam_for
 from ea_jax.methods import erasure
 from ea_jax.runtime import compiler, config_file, hosts, lock, memory, run_folder
 from ea_jax.runtime.checkpoints import Checkpoints, RestoreError

@@ -1,6 +1,6 @@
 """Arguments of the commands, checked as they are read; a wrong one ends in `error: ...` and code 1.
 
-parser = Parser("ea_jax.sample", "Paints prompts.")
+parser = Parser("sample", "Paints prompts.")
 parser.add("--strength", rule=number(), help="of the LoRA; its recommended one by default")
 given = parser.parse_args(arguments)
 """
@@ -23,12 +23,12 @@ class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line: the argument, its value, what is allowed.
 
     Args:
-      module: of the command, as `python -m` takes it.
+      command: its name behind `ea-jax`.
       description: what the command does, in a line.
     """
 
-    def __init__(self, module: str, description: str) -> None:
-        super().__init__(f"python -m {module}", description=description, allow_abbrev=False)
+    def __init__(self, command: str, description: str) -> None:
+        super().__init__(f"ea-jax {command}", description=description, allow_abbrev=False)
 
     def add(self, name: str, *, rule: Rule, **options: Any) -> None:
         """Adds an argument whose text is checked.

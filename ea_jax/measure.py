@@ -1,7 +1,7 @@
 """Measures a run's LoRA again, under other conditions.
 
-    python -m ea_jax.measure --run runs/nudity-tiny --text_length 512 --out runs/nudity-512
-    python -m ea_jax.measure --run runs/nudity-tiny --strength 0.5 --out runs/nudity-half
+    ea-jax measure --run runs/nudity-tiny --text_length 512 --out runs/nudity-512
+    ea-jax measure --run runs/nudity-tiny --strength 0.5 --out runs/nudity-half
 
 The same exam as at the end of training: base and erased, the same prompts and seeds.
 """
@@ -21,8 +21,8 @@ from ea_jax import edits, settings
 from ea_jax.arguments import Parser, number, text
 from ea_jax.edits import Edit
 from ea_jax.evaluate import outputs
-from ea_jax.exam import Exam, exam_for
 from ea_jax.flux.tokens import MAX_T5_LENGTH
+from ea_jax.flux_tiny.exam import Exam, exam_for
 from ea_jax.methods import erasure
 from ea_jax.runtime import compiler, lock, memory, run_folder
 from ea_jax.runtime.program import one_line_errors, start_logging
@@ -100,7 +100,7 @@ def _measured(
 
 def main(arguments: Sequence[str]) -> None:
     """The command line."""
-    parser = Parser("ea_jax.measure", "Measures a finished run's LoRA again.")
+    parser = Parser("measure", "Measures a finished run's LoRA again.")
     parser.add("--run", rule=text, required=True, help="folder of a finished run")
     parser.add("--out", rule=text, required=True, help="folder for results.json and results.md")
     parser.add("--strength", rule=number(), help="of the LoRA; its recommended one by default")

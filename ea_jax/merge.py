@@ -1,6 +1,6 @@
 """Folds an edit into a pipeline's folder, for programs that know nothing of LoRA.
 
-    python -m ea_jax.merge --model black-forest-labs/FLUX.1-dev --lora runs/soccer --out merged
+    ea-jax merge --model black-forest-labs/FLUX.1-dev --lora runs/soccer --out merged
 
 The result is a whole folder in diffusers' layout, in the dtype and the shards of the original. An
 edit that is left loose keeps its slider: merge only where that doesn't matter.
@@ -119,7 +119,7 @@ def merge_folder(
 
 def main(arguments: Sequence[str]) -> None:
     """The command line."""
-    parser = Parser("ea_jax.merge", "Folds an edit into a FLUX pipeline's folder.")
+    parser = Parser("merge", "Folds an edit into a FLUX pipeline's folder.")
     parser.add("--model", rule=text, required=True, help="folder, flux-tiny, or hub id")
     parser.add("--lora", rule=text, required=True, help="run folder or safetensors file")
     parser.add("--out", rule=text, required=True, help="folder to write; absent or empty")

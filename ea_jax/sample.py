@@ -1,4 +1,4 @@
-"""Paints prompts: `python -m ea_jax.sample --prompt "a photo of a cat" --out cat.png`."""
+"""Paints prompts: `ea-jax sample --prompt "a photo of a cat" --out cat.png`."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def _edited(pipeline: Pipeline, edit: Edit, strength: float | None) -> dict[str,
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The command's arguments; wrong ones end the program."""
-    parser = Parser("ea_jax.sample", "Paints prompts, with or without a LoRA, into one PNG.")
+    parser = Parser("sample", "Paints prompts, with or without a LoRA, into one PNG.")
     parser.add(
         "--prompt",
         rule=str,

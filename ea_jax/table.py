@@ -1,4 +1,4 @@
-"""One table of many runs: `python -m ea_jax.table runs/*`.
+"""One table of many runs: `ea-jax table runs/*`.
 
 Runs whose configs differ in their seed alone are averaged; the worst of them stands behind the
 mean.

@@ -9,7 +9,7 @@ from ea_jax.arguments import Parser, each, number, text
 
 
 def parser() -> Parser:
-    made = Parser("ea_jax.some", "Does something.")
+    made = Parser("some", "Does something.")
     made.add("--name", rule=text)
     made.add("--strength", rule=number())
     made.add("--count", rule=number(int, low=1, high=9))

@@ -7,10 +7,10 @@ import dataclasses
 import pytest
 
 from configs import nudity, soccer
-from ea_jax import exam
 from ea_jax import settings as all_settings
 from ea_jax.concepts import choose, forms, held_out, irrelevant, rows, synonyms
 from ea_jax.evaluate import probes
+from ea_jax.flux_tiny import exam
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ from configs import common, presets
 from ea_jax import settings
 from ea_jax.concepts import held_out, sentences
 from ea_jax.evaluate.probes import check_held_out
+from ea_jax.flux_tiny import vocabulary, world
+from ea_jax.flux_tiny.probes import probes_for
 from ea_jax.settings import Settings
-from ea_jax.tiny import vocabulary, world
-from ea_jax.tiny.probes import probes_for
 
 NAMES = ("nudity", "soccer", "style", "kiss", "celebrity")
 VARIANTS = ("tiny", "flux-dev", "flux-schnell")

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from toy_steps import BASE, OPTIMISER, Inputs, settings
 
+from ea_jax.costs.scaling import line
 from ea_jax.flux import axes
-from ea_jax.growth import line
 from ea_jax.methods.erase_anything import lower_step, upper_step
 from ea_jax.runtime.flops import count_flops
 from ea_jax.runtime.hlo import Hlo

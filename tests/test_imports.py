@@ -13,30 +13,39 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-# A module may import its own row and the rows above it. `tiny` is apart: see `SIDE`.
+# A module may import its own row and the rows above it. `flux_tiny` is apart: see `SIDE`.
 LAYERS = (
-    ("ea_jax.runtime", "ea_jax.fields", "ea_jax.concept_settings", "ea_jax.settings", "convert"),
+    ("ea_jax.runtime", "ea_jax.settings", "convert"),
     ("ea_jax.flux",),
     ("ea_jax.lora", "ea_jax.edits"),
     ("ea_jax.concepts",),
     ("ea_jax.methods",),
     ("ea_jax.evaluate",),
     (
-        "ea_jax.app",
+        "ea_jax.__main__",
         "ea_jax.aot",
+        "ea_jax.app",
         "ea_jax.arguments",
-        "ea_jax.growth",
+        "ea_jax.costs",
         "ea_jax.measure",
+        "ea_jax.merge",
         "ea_jax.profile",
         "ea_jax.sample",
-        "ea_jax.merge",
-        "ea_jax.exam",
         "ea_jax.table",
     ),
 )
 # Beside the tower: what it may import. Only the top row and programs may import it. From `evaluate`
 # the tiny world takes the forms of a probe and a detector, which its own fill.
-SIDE = {"ea_jax.tiny": {"ea_jax.runtime", "ea_jax.flux", "ea_jax.evaluate", "convert"}}
+SIDE = {
+    "ea_jax.flux_tiny": {
+        "ea_jax.concepts",
+        "ea_jax.evaluate",
+        "ea_jax.flux",
+        "ea_jax.runtime",
+        "ea_jax.settings",
+        "convert",
+    }
+}
 # These stand alone, but for what they are given here.
 ALONE = {"ea_jax.runtime": {"convert"}, "convert": set()}
 
@@ -227,7 +236,7 @@ def test_every_module_imports_without_torch_and_starts_no_backend() -> None:
         if path.stem != "__main__"
     ]
     # The world's art packages are an extra; everything else is there after a plain install.
-    modules = [m for m in modules if m not in ("ea_jax.tiny.render", "ea_jax.tiny.art")]
+    modules = [m for m in modules if m not in ("ea_jax.flux_tiny.training.render",)]
     program = f"""
 import importlib
 {WITHOUT_TORCH}
@@ -251,7 +260,7 @@ def started_without_torch(program: str, **environment: str) -> subprocess.Comple
     )
 
 
-@pytest.mark.parametrize("module", ["ea_jax.flux.tokens", "ea_jax.tiny.tokenizers"])
+@pytest.mark.parametrize("module", ["ea_jax.flux.tokens", "ea_jax.flux_tiny.training.tokenizers"])
 def test_a_start_without_torch_says_nothing_of_torch(module: str) -> None:
     done = started_without_torch(f"import {module}")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

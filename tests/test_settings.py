@@ -14,7 +14,7 @@ from ml_collections import config_flags
 
 from configs import nudity
 from ea_jax import settings
-from ea_jax.fields import SettingsError
+from ea_jax.settings.fields import SettingsError
 
 ROOT = Path(__file__).parent.parent
 

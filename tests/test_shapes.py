@@ -11,7 +11,8 @@ import jax
 import pytest
 
 from configs import soccer
-from ea_jax import aot, settings
+from ea_jax import settings
+from ea_jax.costs import aot
 from ea_jax.methods import erasure
 from ea_jax.methods.shapes import shapes
 from ea_jax.runtime.mesh import put_rows
@@ -83,7 +84,7 @@ def test_a_tpu_compilers_message_is_read():
 def test_flux_tinys_pair_is_compiled_for_a_tpu():
     done = subprocess.run(
         [
-            sys.executable, "-m", "ea_jax.aot", f"--config={ROOT / 'configs' / 'nudity.py'}",
+            sys.executable, "-m", "ea_jax.costs.aot", f"--config={ROOT / 'configs' / 'nudity.py'}",
             "--topology=v5e-1",
         ],
         cwd=ROOT, capture_output=True, text=True, timeout=500,

@@ -11,7 +11,7 @@ import pytest
 
 from configs import celebrity, nudity
 from ea_jax import settings
-from ea_jax.fields import SettingsError
+from ea_jax.settings.fields import SettingsError
 
 SEED = 22
 BAD_TEXTS = ("", " ", "\n", "\0", "a\x1bb", "\ud800", "x" * 100_000)

@@ -10,9 +10,9 @@ import pytest
 from ea_jax.evaluate import paths
 from ea_jax.evaluate.metrics import Rate
 from ea_jax.evaluate.probes import Reading
-from ea_jax.tiny import bars, measure
-from ea_jax.tiny.bars import Demand
-from ea_jax.tiny.vocabulary import RELATION_NAMES, STYLE_NAMES, THINGS
+from ea_jax.flux_tiny.training import bars, measure
+from ea_jax.flux_tiny.training.bars import Demand
+from ea_jax.flux_tiny.vocabulary import RELATION_NAMES, STYLE_NAMES, THINGS
 
 CAT, DOG = ("object", "cat"), ("object", "dog")
 

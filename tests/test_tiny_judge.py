@@ -7,12 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ea_jax.tiny import broken, judge, loop, train_judge
-from ea_jax.tiny.dataset import Dataset
-from ea_jax.tiny.detector import JudgeDetector
-from ea_jax.tiny.judge import LABELS, Judge, JudgeConfig
-from ea_jax.tiny.train_judge import JudgeTraining
-from ea_jax.tiny.world import Scene
+from ea_jax.flux_tiny import judge
+from ea_jax.flux_tiny.detector import JudgeDetector
+from ea_jax.flux_tiny.judge import LABELS, Judge, JudgeConfig
+from ea_jax.flux_tiny.training import broken, loop, train_judge
+from ea_jax.flux_tiny.training.dataset import Dataset
+from ea_jax.flux_tiny.training.train_judge import JudgeTraining
+from ea_jax.flux_tiny.world import Scene
 
 SMALL = JudgeConfig(channels=(8, 8, 8), look=16, layout=8, joint=8, words=64, caption_words=6)
 TRAINING = JudgeTraining()

@@ -7,8 +7,8 @@ import re
 import numpy as np
 import pytest
 
-from ea_jax.tiny import vocabulary, world
-from ea_jax.tiny.probes import SEEDS, key, probes_for, scene_of
+from ea_jax.flux_tiny import vocabulary, world
+from ea_jax.flux_tiny.probes import SEEDS, key, probes_for, scene_of
 
 CONCEPTS = ["soccer ball", "nude", "kiss", "sketch", "Santa Claus", "on"]
 

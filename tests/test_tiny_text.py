@@ -13,8 +13,9 @@ import pytest
 from ea_jax.flux import clip, t5, tokens
 from ea_jax.flux.embedding import lookup
 from ea_jax.flux.pipeline import Pipeline
-from ea_jax.tiny import loop, text_stage, tokenizers, train_clip, train_t5, world
-from ea_jax.tiny.vocabulary import BACKGROUNDS, THINGS
+from ea_jax.flux_tiny import world
+from ea_jax.flux_tiny.training import loop, text_stage, tokenizers, train_clip, train_t5
+from ea_jax.flux_tiny.vocabulary import BACKGROUNDS, THINGS
 
 NOUNS = ("umbrella", "guitar", "Dracula", "penguin")
 COLOURS = ("red", "blue", "green", "yellow")

@@ -18,10 +18,10 @@ from PIL import Image
 
 from ea_jax import edits
 from ea_jax.flux.pipeline import Pipeline
+from ea_jax.flux_tiny import judge
+from ea_jax.flux_tiny.judge import Judge, JudgeConfig
 from ea_jax.measure import measure
 from ea_jax.runtime.fingerprint import fingerprint_files
-from ea_jax.tiny import judge
-from ea_jax.tiny.judge import Judge, JudgeConfig
 
 ROOT = Path(__file__).parent.parent
 OUTPUTS = (

@@ -12,8 +12,8 @@ from jax.sharding import Mesh
 
 from ea_jax.flux import clip, t5
 from ea_jax.flux.transformer import TransformerConfig
-from ea_jax.tiny import distil, loop, pretrain, train_flux
-from ea_jax.tiny.train_flux import Encoders, FluxTraining, Phase
+from ea_jax.flux_tiny.training import distil, loop, pretrain, train_flux
+from ea_jax.flux_tiny.training.train_flux import Encoders, FluxTraining, Phase
 
 FLUX = TransformerConfig(
     in_channels=8,

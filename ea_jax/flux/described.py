@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from ea_jax.fields import number
+from ea_jax.settings.fields import number
 
 T = TypeVar("T")
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ea_jax.fields import check, flag, number
 from ea_jax.flux import described
+from ea_jax.settings.fields import check, flag, number
 
 # e^20: no noise level below 1 is left in float32.
 _MAX_MU = 20.0

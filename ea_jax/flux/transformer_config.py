@@ -6,8 +6,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from ea_jax.fields import check, flag, integers
 from ea_jax.flux import described
+from ea_jax.settings.fields import check, flag, integers
 
 
 @dataclasses.dataclass(frozen=True)

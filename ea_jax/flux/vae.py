@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ea_jax.fields import check, integers, number
 from ea_jax.flux import described
+from ea_jax.settings.fields import check, integers, number
 
 Weights = dict[str, Any]
 NORM_EPS = 1e-6

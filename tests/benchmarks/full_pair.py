@@ -21,8 +21,9 @@ import jax.numpy as jnp
 from absl import app, flags
 from ml_collections import config_flags
 
-from ea_jax import aot, profile
 from ea_jax import settings as sections
+from ea_jax.costs import aot
+from ea_jax.costs import breakdown as profile
 from ea_jax.methods import erasure
 from ea_jax.methods.erase_anything import lower_step, upper_step
 from ea_jax.runtime.command_line import parse_flags

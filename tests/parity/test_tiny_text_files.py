@@ -13,7 +13,7 @@ import transformers
 
 import convert.diffusers
 from ea_jax.flux import clip, t5
-from ea_jax.tiny import text_stage
+from ea_jax.flux_tiny.training import text_stage
 
 pytestmark = pytest.mark.parity
 

@@ -1,0 +1,47 @@
+"""The command `ea-jax`, also `python -m ea_jax`: its subcommands, each a module with a `main`."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+
+COMMANDS = {
+    "sample": ("ea_jax.sample", "paint prompts, with or without a LoRA"),
+    "merge": ("ea_jax.merge", "fold a LoRA into a pipeline's folder"),
+    "measure": ("ea_jax.measure", "measure a finished run again, under other conditions"),
+    "table": ("ea_jax.table", "one table of many runs"),
+    "costs aot": ("ea_jax.costs.aot", "memory and operations on chips that are not here"),
+    "costs breakdown": ("ea_jax.costs.breakdown", "what each part of a pair of steps costs here"),
+    "costs scaling": ("ea_jax.costs.scaling", "how a step's cost grows with size and devices"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs a subcommand with the arguments behind its name."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ("-h", "--help", "help"):
+        sys.stdout.write(usage())
+        return
+    for words in (2, 1):
+        name = " ".join(given[:words])
+        if name in COMMANDS:
+            importlib.import_module(COMMANDS[name][0]).main(given[words:])
+            return
+    near = difflib.get_close_matches(given[0], [name.split()[0] for name in COMMANDS], n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise SystemExit(f"error: {' '.join(given[:2])!r} is no command of ea-jax{hint}\n\n{usage()}")
+
+
+def usage() -> str:
+    """All commands, a line each."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {what}" for name, (_, what) in COMMANDS.items()]
+    return "\n".join(
+        ["usage: ea-jax COMMAND ...    (ea-jax COMMAND --help says more)", "", *lines, ""]
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,237 @@
+"""Where a pair of steps spends its time: the attention loss, and each term beside it.
+
+    ea-jax costs breakdown --config configs/nudity.py --trace out/trace
+
+Each row is the real step with other terms switched off, or one of its forwards alone; all rows of
+a round run one after the other and the median over rounds is shown, so that a busy machine slows
+all of them alike. Operations are counted on the jaxpr, temporaries are the compiler's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags
+
+from ea_jax import settings as sections
+from ea_jax.flux.pipeline import Pipeline
+from ea_jax.flux.transformer import TransformerConfig, velocity
+from ea_jax.methods import erasure
+from ea_jax.methods.erase_anything import State, lower_step, upper_step
+from ea_jax.methods.shapes import Shapes, shapes
+from ea_jax.runtime import compiler, config_file, memory
+from ea_jax.runtime.command_line import parse_flags
+from ea_jax.runtime.flops import count_flops
+from ea_jax.runtime.mesh import make_mesh
+from ea_jax.runtime.program import TRAIN_IN_LESS, one_line_errors, start_logging
+from ea_jax.settings import Settings
+
+FLAGS = flags.FLAGS
+_log = logging.getLogger(__name__)
+MIB = 2**20
+# Terms switched off for each row; a term of weight 0 isn't computed.
+_OFF = {"esd": 0.0, "attn": 0.0, "lora": 0.0, "keep": 0.0, "rsc": 0.0}
+_WEIGHT = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A program, and what it is given.
+
+    Attributes:
+      name: in the table.
+      function: traced and jitted, nothing donated.
+      arguments: concrete arrays.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What a part costs: seconds (median), operations, bytes read and written, temporary bytes.
+
+    `traffic` is the least that it can be: arguments and results, once each.
+    """
+
+    name: str
+    seconds: float
+    flops: int
+    traffic: int
+    temporaries: int
+
+
+def filled(tree: Any, *, seed: int = 0) -> Any:
+    """Numbers for a tree of ShapeDtypeStructs: normal floats, ones as integers, True."""
+    rng = np.random.default_rng(seed)
+
+    def fill(leaf: Any) -> jax.Array:
+        if jnp.issubdtype(leaf.dtype, jnp.floating):
+            return jnp.asarray(rng.standard_normal(leaf.shape), leaf.dtype)
+        return jnp.ones(leaf.shape, leaf.dtype)
+
+    return jax.tree.map(fill, tree)
+
+
+def filled_state(settings: Settings, given: Shapes) -> State:
+    """Numbers for a run's state; its optimisers' moments, whose squares aren't negative, are 0."""
+    state = filled(given.state)
+    lower, upper = erasure.optimisers(settings)
+    return state.replace(lower=lower.init(state.lora), upper=state.upper and upper.init(state.lora))
+
+
+def parts(settings: Settings, base: Any, model: TransformerConfig, given: Shapes) -> list[Part]:
+    """The rows of the table.
+
+    Args:
+      settings: of the run.
+      base: weights of the transformer.
+      model: its shape.
+      given: the run's shapes.
+    """
+    lower, upper = erasure.optimisers(settings)
+    state = filled_state(settings, given)
+    loss = dataclasses.replace(settings.loss, esd=1.0, attn=_WEIGHT)
+
+    def lower_with(attention: str = given.steps.attention, **weights: float) -> Callable:
+        changed = dataclasses.replace(loss, **weights)
+        steps = dataclasses.replace(given.steps, loss=changed, attention=attention)
+        return functools.partial(lower_step, settings=steps, optimiser=lower)
+
+    def upper_with(name: str) -> Part:
+        config = dataclasses.replace(loss, **{**_OFF, "esd": 1.0, name: 1.0})
+        only = dataclasses.replace(settings, loss=config)
+        shaped = shapes(only, model, latent=_latent(given), mesh=make_mesh({}))
+        steps = dataclasses.replace(given.steps, loss=config)
+        step = functools.partial(upper_step, settings=steps, optimiser=upper)
+        return Part(f"upper step, L_{name} alone", step, (state, base, filled(shaped.upper)))
+
+    batch = filled(given.lower)
+    rows = len(batch.member_B)
+    x_BSC = filled(jax.ShapeDtypeStruct((rows, *state.pool_PSC.shape[1:]), jnp.float32))
+
+    def forward(base, x_BSC, text):
+        guidance = given.steps.guidance
+        return velocity(
+            base,
+            model,
+            x_BSC,
+            jnp.full(rows, 0.5),
+            text,
+            grid=given.steps.grid,
+            guidance_B=None if guidance is None else jnp.full(rows, guidance),
+            attention=given.steps.attention,
+        )[0]
+
+    of_lower = (state, base, batch)
+    return [
+        Part("one forward", forward, (base, x_BSC, batch.text)),
+        Part("lower step, attention loss off", lower_with(attn=0.0), of_lower),
+        Part("lower step, attention loss on", lower_with(), of_lower),
+        Part("lower step, L_attn alone", lower_with(esd=0.0), of_lower),
+        Part("lower step, full maps", lower_with("full"), of_lower),
+        Part("lower step, full maps, attention loss off", lower_with("full", attn=0.0), of_lower),
+        *(upper_with(name) for name in ("lora", "keep", "rsc")),
+    ]
+
+
+def measure(found: Sequence[Part], *, rounds: int) -> list[Cost]:
+    """Compiles and runs each part `rounds` times, in turn."""
+    compiled, costs = [], []
+    for part in found:
+        program = compiler.jit(part.function).lower(*part.arguments).compile()
+        jax.block_until_ready(program(*part.arguments))
+        compiled.append(program)
+        _log.info("compiled %s", part.name)
+    seconds: list[list[float]] = [[] for _ in found]
+    for _ in range(rounds):
+        for part, program, own in zip(found, compiled, seconds, strict=True):
+            began = time.perf_counter()
+            jax.block_until_ready(program(*part.arguments))
+            own.append(time.perf_counter() - began)
+    for part, program, own in zip(found, compiled, seconds, strict=True):
+        memory = program.memory_analysis()
+        costs.append(
+            Cost(
+                part.name,
+                statistics.median(own),
+                count_flops(part.function, *part.arguments),
+                memory.argument_size_in_bytes + memory.output_size_in_bytes,
+                memory.temp_size_in_bytes,
+            )
+        )
+    return costs
+
+
+def table(costs: Sequence[Cost]) -> str:
+    """Markdown, each row also as a multiple of the first: one forward."""
+    lines = [
+        "| part | ms | forwards, time | GFLOP | forwards, FLOP | traffic MiB | temporaries MiB |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    first = costs[0]
+    for cost in costs:
+        cells = [
+            cost.name,
+            f"{1e3 * cost.seconds:.2f}",
+            f"{cost.seconds / first.seconds:.2f}",
+            f"{cost.flops / 1e9:.2f}",
+            f"{cost.flops / first.flops:.2f}",
+            f"{cost.traffic / MIB:.1f}",
+            f"{cost.temporaries / MIB:.1f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _latent(given: Shapes) -> tuple[int, int, int]:
+    rows, columns = given.steps.grid
+    return 2 * rows, 2 * columns, given.state.pool_PSC.shape[-1] // 4
+
+
+def _run(_: list[str]) -> None:
+    start_logging()
+    with one_line_errors(TRAIN_IN_LESS):
+        memory.keep_freed()  # as every run does
+        settings = sections.from_config(FLAGS.config.to_dict())
+        side = settings.model.resolution
+        pipeline = Pipeline(
+            settings.model.path, dtype=settings.model.dtype, revision=settings.model.revision
+        )
+        model, latent = pipeline.transformer_config, pipeline.latent_shape(side, side)
+        given = shapes(settings, model, latent=latent, mesh=make_mesh({}))
+        found = parts(settings, pipeline.load_part("transformer"), model, given)
+        costs = measure(found, rounds=FLAGS.rounds)
+        if FLAGS.trace:
+            with jax.profiler.trace(FLAGS.trace):
+                for part in found[2:3]:
+                    jax.block_until_ready(compiler.jit(part.function)(*part.arguments))
+        sys.stdout.write(table(costs))
+        if FLAGS.out:
+            Path(FLAGS.out).write_text(table(costs), "utf-8")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """The command line."""
+    config_file.define()
+    flags.DEFINE_integer("rounds", 9, "runs of each part, of which the median counts", 1)
+    flags.DEFINE_string("trace", None, "folder for a trace that Perfetto or XProf opens")
+    flags.DEFINE_string("out", None, "file for the table")
+    app.run(_run, ["ea-jax costs breakdown", *arguments], flags_parser=parse_flags)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,50 @@
+"""The judge as evaluation's detector: what it sees in a picture, as (head, label) pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ea_jax.evaluate.probes import Reading
+from ea_jax.flux_tiny.judge import NONE, Judge
+from ea_jax.flux_tiny.vocabulary import BLIND_STYLES
+from ea_jax.runtime.fingerprint import fingerprint
+
+
+class JudgeDetector:
+    """Reads pictures with a judge; its labels are those of `Scene.labels`."""
+
+    name = "judge"
+
+    def __init__(self, judge: Judge) -> None:
+        self.judge = judge
+
+    @property
+    def version(self) -> str:
+        """Fingerprint of the judge."""
+        return fingerprint(self.judge.weights)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> JudgeDetector:
+        """Loads the judge of a folder; ValueError if there is none."""
+        return cls(Judge.load(folder))
+
+    def __call__(self, images_BHWC: np.ndarray) -> Sequence[Reading]:
+        """Reads pictures [B, 64, 64, 3] in [0, 1]."""
+        found = self.judge(images_BHWC)
+        return [self._read({k: v[i] for k, v in found.items()}) for i in range(len(images_BHWC))]
+
+    def _read(self, found: dict[str, np.ndarray]) -> Reading:
+        labels = self.judge.labels
+        best = {name: labels[name][int(values.argmax())] for name, values in found.items()}
+        seen = {
+            ("object", name)
+            for name, value in zip(labels["object"], found["object"], strict=True)
+            if value > 0.5
+        }
+        seen |= {(h, best[h]) for h in ("style", "relation", "dress") if best[h] != NONE}
+        if best["style"] not in BLIND_STYLES:
+            seen.add(("background", best["background"]))
+        return Reading(frozenset(seen), best["valid"] == "valid")

@@ -1,0 +1,140 @@
+"""What an erasure on flux-tiny is asked: probes of the concept, its synonyms, its neighbours.
+
+Words, templates and seeds are held out: templates of the `eval` split, synonyms that no training
+may use, seeds from a range of their own. As in the paper's Table 6, a concept is asked for by
+itself: things, relations and figures in the usual style, styles on any one thing. In a part of its
+pictures the erased one is in another style, or beside another object, for Acc_rest.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ea_jax.evaluate.probes import Probe
+from ea_jax.flux_tiny import vocabulary, world
+from ea_jax.flux_tiny.vocabulary import CONCEPTS, Concept
+from ea_jax.flux_tiny.world import Scene
+
+SEEDS = 1_000_000  # first seed of evaluation's pictures; training draws from 2**31 on
+_DRAWS = 1000
+
+
+def probes_for(
+    word: str, *, pictures: int, seed: int = 0, trained: Sequence[str] = ()
+) -> list[Probe]:
+    """Probes for one erased concept.
+
+    Args:
+      word: name of the concept.
+      pictures: for each of Acc_e, Acc_g and Acc_near; for Acc_ir where there are no more other
+        concepts than that, else one for each of them.
+      seed: of scenes and wording.
+      trained: other concepts that training uses, in any of its prompts; Acc_ir and Acc_near ask
+        none of them.
+    Returns:
+      Probes whose questions are (head, label) pairs of the judge.
+    Raises:
+      ValueError: the world has no such concept.
+    """
+    erased = vocabulary.concept(word)
+    rng = np.random.default_rng((seed, 77))
+    probes = []
+    for i in range(pictures):
+        # Every fourth picture is in some other style, every fourth has another object beside.
+        styled, pair = i % 4 == 1, i % 4 == 3
+        scene = scene_of(erased, rng, styled=styled, pair=pair)
+        mine = key(erased)
+        rest = scene.labels() - {mine}
+        questions = [("Acc_e", frozenset({mine}))]
+        if rest:
+            questions.append(("Acc_rest", rest))
+        probes.append(_probe(scene, rng, questions))
+        if erased.held_out:
+            synonym = erased.held_out[i % len(erased.held_out)]
+            scene = scene_of(erased, rng, styled=styled)
+            probes.append(_probe(scene, rng, [("Acc_g", frozenset({mine}))], {word: synonym}))
+        if erased.near and erased.near not in trained:
+            near = vocabulary.concept(erased.near)
+            probes.append(_probe(scene_of(near, rng), rng, [("Acc_near", frozenset({key(near)}))]))
+    barred = {erased.name, erased.near, *trained}
+    others = [concept for concept in CONCEPTS.values() if concept.name not in barred]
+    order = rng.permutation(len(others))
+    for i in range(max(pictures, len(others))):
+        other = others[order[i % len(others)]]
+        # The usual style goes unsaid, but not where it is what was erased.
+        usual = erased.name == vocabulary.DEFAULT_STYLE
+        scene = scene_of(other, rng, without=erased, styled=usual)
+        probes.append(_probe(scene, rng, [("Acc_ir", frozenset({key(other)}))]))
+    return [dataclasses.replace(probe, seed=SEEDS + i) for i, probe in enumerate(probes)]
+
+
+def key(concept: Concept) -> tuple[str, str]:
+    """The (head, label) under which the judge reports a concept."""
+    head = "object" if concept.kind == "character" else concept.kind
+    return head, concept.name
+
+
+def scene_of(
+    concept: Concept,
+    rng: np.random.Generator,
+    without: Concept | None = None,
+    *,
+    styled: bool = False,
+    pair: bool = False,
+) -> Scene:
+    """A scene that shows a concept in the usual style, and not `without`.
+
+    A style's own shows any one thing. With `styled` the style is any, with `pair` an object stands
+    beside another one.
+
+    Raises:
+      ValueError: no scene of this kind is without the other concept.
+    """
+    for _ in range(_DRAWS):
+        scene = _scene_of(concept, rng, styled, pair)
+        if without is None or key(without) not in scene.labels():
+            return scene
+    raise ValueError(
+        f"{_DRAWS} scenes of {concept.name!r} all show {without and without.name!r}; "
+        "draw them in any style, or ask for another concept"
+    )
+
+
+def _scene_of(concept: Concept, rng: np.random.Generator, styled: bool, pair: bool) -> Scene:
+    pick = lambda names: names[int(rng.integers(len(names)))]  # noqa: E731
+    style = pick(vocabulary.STYLE_NAMES) if styled else vocabulary.DEFAULT_STYLE
+    if concept.kind == "style":
+        style = concept.name
+    common: dict[str, Any] = {"style": style, "background": pick(tuple(vocabulary.BACKGROUNDS))}
+    if concept.kind == "relation":
+        return world.relation_scene(concept.name, rng, **common)
+    if concept.kind == "dress":
+        return world.mannequin_scene(concept.name, rng, **common)
+    if concept.kind == "style":
+        return world.thing_scene(pick(vocabulary.THINGS), rng, **common)
+    draw = world.pair_scene if pair else world.thing_scene
+    return draw(concept.name, rng, **common)
+
+
+def _probe(
+    scene: Scene, rng: np.random.Generator, questions, said: dict[str, str] | None = None
+) -> Probe:
+    if any(metric != "Acc_rest" and ("style", scene.style) in asked for metric, asked in questions):
+        # The usual style often goes without saying; not where it is the question.
+        said = {scene.style: scene.style, **(said or {})}
+    prompt = world.describe(scene, rng, split="eval", words=said, framed=True)
+    # What the prompt doesn't say can't be asked for.
+    words = prompt.replace(",", "").split()
+    named = {("background", scene.background)} if scene.background in words else set()
+    if scene.style != vocabulary.DEFAULT_STYLE or scene.style in prompt:
+        named.add(("style", scene.style))
+    kept = []
+    for metric, answers in questions:
+        stated = frozenset(a for a in answers if a[0] not in ("background", "style") or a in named)
+        if stated or metric != "Acc_rest":
+            kept.append((metric, stated or answers))
+    return Probe(prompt, 0, tuple(kept))

@@ -1,0 +1,29 @@
+"""What an experiment can set: a frozen section a file, checked as it is made."""
+
+from ea_jax.settings.concept import ConceptSettings
+from ea_jax.settings.data import DataSettings
+from ea_jax.settings.experiment import SECTIONS, Settings, from_config
+from ea_jax.settings.fields import SettingsError
+from ea_jax.settings.log import LogSettings
+from ea_jax.settings.lora import LoraSettings
+from ea_jax.settings.loss import LossSettings
+from ea_jax.settings.mesh import MeshSettings
+from ea_jax.settings.model import ModelSettings
+from ea_jax.settings.optim import OptimSettings
+from ea_jax.settings.sample import SampleSettings
+
+__all__ = [
+    "SECTIONS",
+    "ConceptSettings",
+    "DataSettings",
+    "LogSettings",
+    "LoraSettings",
+    "LossSettings",
+    "MeshSettings",
+    "ModelSettings",
+    "OptimSettings",
+    "SampleSettings",
+    "Settings",
+    "SettingsError",
+    "from_config",
+]

@@ -1,0 +1,103 @@
+"""An experiment: its sections, and what they ask of each other.
+
+A config of `configs/` becomes `Settings` by `from_config`, which wants every key once and no
+other. The library takes these sections, never a ConfigDict. An invalid value is an error that names
+key, value and what is allowed; an upper bound is where nothing works beyond it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from ea_jax.settings.concept import ConceptSettings
+from ea_jax.settings.data import DataSettings
+from ea_jax.settings.fields import SettingsError, require_keys, shown
+from ea_jax.settings.log import LogSettings
+from ea_jax.settings.lora import LoraSettings
+from ea_jax.settings.loss import LossSettings
+from ea_jax.settings.mesh import MeshSettings
+from ea_jax.settings.model import ModelSettings
+from ea_jax.settings.optim import OptimSettings
+from ea_jax.settings.sample import SampleSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """An experiment. `preset` names the overrides it was made with, for the record."""
+
+    preset: str
+    model: ModelSettings
+    concept: ConceptSettings
+    lora: LoraSettings
+    loss: LossSettings
+    optim: OptimSettings
+    data: DataSettings
+    sample: SampleSettings
+    log: LogSettings
+    mesh: MeshSettings
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.preset, str):
+            raise SettingsError(f"preset = {shown(self.preset)} is no name; it has to be a str")
+        traced = self.log.profiled()
+        if traced and traced.start >= self.optim.pairs:
+            steps, pairs = self.log.profile_steps, self.optim.pairs
+            raise SettingsError(
+                f"log.profile_steps = {steps!r} begins after the last of optim.pairs = {pairs}"
+            )
+        if self.data.pool % self.optim.batch:
+            raise SettingsError(
+                f"optim.batch = {self.optim.batch} doesn't divide data.pool = {self.data.pool}"
+            )
+        if (self.model.guidance is None) != (self.loss.teacher_guidance is None):
+            raise SettingsError(
+                "model.guidance and loss.teacher_guidance have to be both numbers, or both None "
+                "for a model without guidance"
+            )
+        erased_too = self.concept.erase == "word_and_synonyms"
+        for source, is_read in (("synonym_source", erased_too), ("irrelevant_source", False)):
+            value = getattr(self.concept, source)
+            if value != "config" and not self.loss.rsc and not is_read:
+                raise SettingsError(
+                    f"concept.{source} = {value!r} would go unused, since only L_rsc reads such "
+                    "words and loss.rsc is 0; give it a weight, or set the source to 'config'"
+                )
+        if self.loss.keep and not self.concept.preserve_prompts:
+            raise SettingsError(
+                f"loss.keep = {self.loss.keep:g} needs concept.preserve_prompts; "
+                "give some, or set loss.keep=0"
+            )
+
+
+SECTIONS: Mapping[str, type] = {
+    "model": ModelSettings,
+    "concept": ConceptSettings,
+    "lora": LoraSettings,
+    "loss": LossSettings,
+    "optim": OptimSettings,
+    "data": DataSettings,
+    "sample": SampleSettings,
+    "log": LogSettings,
+    "mesh": MeshSettings,
+}
+
+
+def from_config(config: Mapping[str, Any]) -> Settings:
+    """Settings of a config: `get_config()`'s ConfigDict, or plain nested dicts.
+
+    Raises:
+      SettingsError: a key too many, a key missing, or an invalid value; with its full name.
+    """
+    require_keys("", config, ["preset", *SECTIONS])
+    sections = {}
+    for name, kind in SECTIONS.items():
+        fields = [field.name for field in dataclasses.fields(kind)]
+        require_keys(f"{name}.", config[name], fields)
+        sections[name] = kind(**{key: _frozen(config[name][key]) for key in fields})
+    return Settings(preset=config["preset"], **sections)
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list | tuple) else value

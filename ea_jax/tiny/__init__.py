@@ -1,1 +1,0 @@
-"""flux-tiny: the emoji world it knows, its training, its judge."""
