@@ -20,7 +20,16 @@ import numpy as np
 from flax import traverse_util
 from jax.core import Tracer
 
-from ea_jax.flux.adapters import AdapterError, Module, check, count, names, padded, walk
+from ea_jax.flux.adapters import (
+    AdapterError,
+    Module,
+    check,
+    count,
+    kernel_shapes,
+    names,
+    padded,
+    walk,
+)
 from ea_jax.runtime.streams import normal
 
 __all__ = [
@@ -35,6 +44,7 @@ __all__ = [
     "init",
     "labels",
     "merge",
+    "require_rank",
     "scaled",
     "targets",
 ]
@@ -97,24 +107,29 @@ def init(key: jax.Array, weights: Any, *, scope: str, rank: int) -> Tree:
     Raises:
       ValueError: a rank below 1 or above a layer's widths, or what `targets` raises.
     """
-    if rank < 1:
-        raise ValueError(f"rank {rank} is out of range; it has to be at least 1")
-    kernels = {path: layer["kernel"].shape for path, layer in walk(weights) if "kernel" in layer}
-    paths = targets(scope, weights)
-    for path in paths:
-        widths = kernels[path][-2:]
-        if rank > min(widths):
-            raise ValueError(
-                f"rank {rank} is out of range: {'.'.join(path)} has {widths[0]} inputs and "
-                f"{widths[1]} outputs; choose a rank of at most {min(widths)}"
-            )
+    require_rank(weights, scope=scope, rank=rank)
+    kernels = kernel_shapes(weights)
     tree = {}
-    for path in paths:
+    for path in targets(scope, weights):
         *stack, width_in, width_out = kernels[path]
         own_key = jax.random.fold_in(key, zlib.crc32(".".join(path).encode()))
         A = normal(own_key, (*stack, width_in, rank)) / rank
         tree[path] = {"A": A, "B": jnp.zeros((*stack, rank, width_out), jnp.float32)}
     return traverse_util.unflatten_dict(tree)
+
+
+def require_rank(weights: Any, *, scope: str, rank: int) -> None:
+    """Raises ValueError for a rank that a layer of the scope can't have; arguments as `init`."""
+    if rank < 1:
+        raise ValueError(f"rank {rank} is out of range; it has to be at least 1")
+    kernels = kernel_shapes(weights)
+    for path in targets(scope, weights):
+        inputs, outputs = kernels[path][-2:]
+        if rank > min(inputs, outputs):
+            raise ValueError(
+                f"rank {rank} is out of range: {'.'.join(path)} has {inputs} inputs and {outputs} "
+                f"outputs; choose a rank (lora.rank) of at most {min(inputs, outputs)}"
+            )
 
 
 def labels(lora: Tree, scope: str) -> Tree:

@@ -41,7 +41,10 @@ UNGUIDED = dataclasses.replace(
 @pytest.mark.parametrize(
     ("made", "said"),
     [
-        (changed("lora", rank=129), r"lora.rank = 129 .*layer .*attn.add_k_proj .*, 128; set"),
+        (
+            changed("lora", rank=129),
+            r"rank 129 is .*attn.add_k_proj has .*lora.rank. of at most 128",
+        ),
         (changed("lora", scope="dual_qkk"), "'dual_qkk' is unknown"),
         (changed("model", resolution=60), "60 is not a multiple of"),
         (UNGUIDED, "model.guidance is None, but flux-tiny is a model with guidance"),
@@ -92,8 +95,8 @@ def test_cudnn_is_asked_for_what_the_run_will_give_it(monkeypatch: pytest.Monkey
             require_backend("cudnn", "gpu", **{**options, **change})
 
 
-@pytest.mark.parametrize("seed", [-1, 2**32])
+@pytest.mark.parametrize("seed", [-1, 2**31])
 def test_a_seed_that_jax_can_not_take_is_refused(seed: int) -> None:
     with pytest.raises(ValueError, match=f"optim.seed = {seed}"):
         changed("optim", seed=seed)
-    changed("optim", seed=2**32 - 1)
+    changed("optim", seed=2**31 - 1)

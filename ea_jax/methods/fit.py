@@ -6,7 +6,6 @@ from jax.sharding import Mesh
 
 from ea_jax import lora
 from ea_jax.flux import latents
-from ea_jax.flux.adapters import kernel_shapes
 from ea_jax.flux.attention import require_backend
 from ea_jax.flux.pipeline import Pipeline
 from ea_jax.flux.sharded import on_mesh
@@ -52,7 +51,8 @@ def require_fit(settings: Settings, pipeline: Pipeline, mesh: Mesh, *, columns: 
             + f"; use the variant flux-{'dev' if distilled else 'schnell'} of the config"
         )
     height, width, _ = pipeline.latent_shape(model.resolution, model.resolution)
-    _require_rank(settings, pipeline)
+    template = pipeline.template("transformer")
+    lora.require_rank(template, scope=settings.lora.scope, rank=settings.lora.rank)
     require_backend(
         model.attention,
         platform(mesh),
@@ -61,16 +61,3 @@ def require_fit(settings: Settings, pipeline: Pipeline, mesh: Mesh, *, columns: 
         columns=columns,
         tokens=model.text_length + height * width // latents.PATCH**2,
     )
-
-
-def _require_rank(settings: Settings, pipeline: Pipeline) -> None:
-    """A rank above a layer's narrower side adds nothing that a smaller one couldn't."""
-    template = pipeline.template("transformer")
-    shapes = kernel_shapes(template)
-    rank = settings.lora.rank
-    for path in lora.targets(settings.lora.scope, template):
-        if rank > (most := min(shapes[path][-2:])):
-            raise ValueError(
-                f"lora.rank = {rank} is more than layer {'.'.join(path)} can have, "
-                f"{most}; set lora.rank to {most} or less"
-            )
