@@ -43,7 +43,7 @@ UNGUIDED = dataclasses.replace(
     [
         (
             changed("lora", rank=129),
-            r"rank 129 is .*attn.add_k_proj has .*lora.rank. of at most 128",
+            r"rank 129 is .*add_k_proj has .*lora.rank. of at most 128",
         ),
         (changed("lora", scope="dual_qkk"), "'dual_qkk' is unknown"),
         (changed("model", resolution=60), "60 is not a multiple of"),
