@@ -5,10 +5,9 @@ Started again with the same config, a run goes on where it was cut off.
 
 from __future__ import annotations
 
-import functools
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,10 @@ from absl import app, flags
 
 from ea_jax import edits, settings
 from ea_jax.concepts import held_out
-from ea_jax.evaluate import outputs
+from ea_jax.evaluate import outputs, worlds
 from ea_jax.evaluate.probes import check_held_out
-from ea_jax.flux_tiny.exam import exam_for
 from ea_jax.methods import erasure
+from ea_jax.painter import Painter
 from ea_jax.runtime import compiler, config_file, hosts, lock, memory, run_folder
 from ea_jax.runtime.checkpoints import Checkpoints, RestoreError
 from ea_jax.runtime.command_line import parse_flags
@@ -56,22 +55,21 @@ def _train(run: settings.Settings, config: dict[str, Any], folder: Path) -> int:
     run_folder.check(folder, config, may_differ=("log",))
     run_folder.require_kinds(folder, files=_FILES, folders=_FOLDERS)
     compiler.keep_programs(run.data.cache)
-    exam = exam_for(run)
+    task, detector = worlds.task_for(run)
 
     def apart(trained: Sequence[str]) -> None:
-        check_held_out(exam.probes, trained)
-        held_out.assert_absent(exam.words, trained)
+        check_held_out(task.probes, trained)
+        held_out.assert_absent(task.held_out, trained)
 
-    painted = [probe.prompt for probe in exam.probes]
-    job = erasure.prepare(run, tested=exam.words, painted=painted, check=apart)
+    painted = [probe.prompt for probe in task.probes]
+    job = erasure.prepare(run, tested=task.held_out, painted=painted, check=apart)
     # A new folder is taken only now: a mistake above leaves it to the command that mends it.
     run_folder.claim(folder, config, may_differ=("log",))
     with (
         jax.set_mesh(job.mesh),
         Checkpoints(folder / "checkpoints", keep=run.log.keep) as checkpoints,
     ):
-        # The VAE is loaded when the first picture is due.
-        painter = functools.cache(lambda: outputs.Painter(job))
+        painter = outputs.painter_of(job)
         began = time.monotonic()
         state, stopped = _learn(job, folder, checkpoints, painter)
         if stopped:
@@ -79,11 +77,12 @@ def _train(run: settings.Settings, config: dict[str, Any], folder: Path) -> int:
         trained = time.monotonic()
         edits.save(job.edit(state), folder)
         # What is shown and measured is the file, rounded as it is.
-        adapters = job.whole(edits.load(folder).lora())
-        outputs.write_grid(folder / "grid.png", painter(), job, adapters)
-        outputs.write_attention(folder / "attention.png", painter(), job, adapters)
+        edit = edits.load(folder)
+        outputs.write_grid(folder / "grid.png", painter, job.settings, edit)
+        bank = job.batches.bank
+        outputs.write_attention(folder / "attention.png", painter, job.settings, bank, edit)
         table = outputs.write_results(
-            folder, painter(), job, adapters, probes=exam.probes, detector=exam.detector
+            folder, painter, job.settings, edit, task=task, detector=detector
         )
         seconds = {"train": trained - began, "outputs": time.monotonic() - trained}
         outputs.write_record(folder, job, config, seconds=seconds)
@@ -95,7 +94,7 @@ def _learn(
     job: erasure.Erasure,
     folder: Path,
     checkpoints: Checkpoints,
-    painter: Callable[[], outputs.Painter],
+    painter: Painter,
 ) -> tuple[Any, int]:
     """All pairs that are left; the last state, and what the shell should see if a signal came."""
     run = job.settings
@@ -128,7 +127,7 @@ def _learn(
             if run.log.image_every and done % run.log.image_every == 0 and not last:
                 progress.break_lines()
                 path = folder / "grids" / f"{done:06d}.png"
-                outputs.write_grid(path, painter(), job, job.adapters(state))
+                outputs.write_grid(path, painter, job.settings, job.edit(state))
     return state, 0
 
 

@@ -1,7 +1,7 @@
 """What a method leaves behind: a change of named layers, and what made it.
 
     edit = load("runs/soccer")                      # a folder, or the file in it
-    pipeline.paint([...], seeds=[0], lora=edit.lora(0.8))
+    weights, lora = bind(edit, weights, 0.8)
 
 An edit holds adapters (low rank), changes of whole kernels, or both. A strength of 1 is the change
 as it was made; without one, an edit is used at the strength that its maker recommends.
@@ -10,10 +10,8 @@ as it was made; without one, an edit is used at the strength that its maker reco
 from __future__ import annotations
 
 import dataclasses
-import json
-import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,6 @@ import numpy as np
 from flax import traverse_util
 
 import convert.peft
-from convert.disk import draft, entry, read_json
 from convert.files import WeightsError
 from ea_jax import lora as adapters
 from ea_jax.flux.adapters import AdapterError, Module, check_blocks, kernel_shapes, padded, walk
@@ -31,13 +28,10 @@ from ea_jax.runtime.fingerprint import base_hash
 
 # The name that diffusers' `load_lora_weights` looks for in a folder.
 LORA_FILE = "pytorch_lora_weights.safetensors"
-# diffusers can't read these; `ea_jax.merge` folds them into a folder that it can.
+# diffusers can't read these; `ea-jax merge` folds them into a folder that it can.
 DELTA_FILE = "weight_deltas.safetensors"
-# In a pipeline's folder: the edits that its weights hold.
-MERGED_FILE = "merged_edits.json"
 
 Tree = dict[str, Any]
-_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,12 +66,12 @@ class Edit:
         Args:
           strength: None takes the recommended one, or 1.
         Raises:
-          AdapterError: it changes whole kernels, which adapters can't do; use `apply`.
+          AdapterError: it changes whole kernels, which adapters can't do; use `bind`.
         """
         if self.deltas:
             raise AdapterError(
-                f"edit {self.concept!r} changes whole kernels; give its `apply(weights)` to the "
-                "sampler as weights, or fold it in with python -m ea_jax.merge"
+                f"edit {self.concept!r} changes whole kernels; use `bind`, which folds them into "
+                "the model's weights, or `ea-jax merge`"
             )
         return self.scaled(strength)[0]
 
@@ -100,15 +94,6 @@ class Edit:
             (*path, "kernel"): strength * layer["kernel"] for path, layer in walk(self.deltas)
         }
         return lora, traverse_util.unflatten_dict(deltas)
-
-    def apply(self, weights: Tree, strength: float | None = None) -> Tree:
-        """New weights, blocks stacked, with the edit in them, rounded to their dtype once.
-
-        Raises:
-          AdapterError: the edit doesn't fit the model.
-        """
-        self.check(weights)
-        return adapters.add(weights, self.changes(strength))
 
     def changes(self, strength: float | None = None) -> dict[Module, jax.Array]:
         """What is added to each layer's kernel, float32 [(L,) in, out]."""
@@ -145,6 +130,30 @@ class Edit:
         return sum(
             _changed(layer) for tree in (self.adapters, self.deltas) for _, layer in walk(tree)
         )
+
+
+def bind(edit: Edit, weights: Tree, strength: float | None = None) -> tuple[Tree, Tree | None]:
+    """An edit made ready for a model: the one way to use it.
+
+    Adapters stay adapters, so that edits of the same shape run in the same program; changes of
+    whole kernels are folded into new weights, which share all other leaves with the old.
+
+    Args:
+      edit: of adapters, whole kernels, or both.
+      weights: the transformer's, blocks stacked or unrolled.
+      strength: None takes the recommended one, or 1.
+    Returns:
+      Weights and `lora` for `velocity`, `Pipeline.sample` and the rest; None for no adapters.
+    Raises:
+      AdapterError: the edit doesn't fit the model.
+      ValueError: a strength of NaN or Inf.
+    """
+    edit.check(weights)
+    lora, deltas = edit.scaled(strength)
+    if deltas:
+        kernels = {path: jnp.asarray(layer["kernel"]) for path, layer in walk(deltas)}
+        weights = adapters.add(weights, kernels)
+    return weights, lora or None
 
 
 def save(edit: Edit, folder: str | Path) -> Path:
@@ -187,70 +196,6 @@ def load(source: str | Path) -> Edit:
     facts = {name: metadata.pop(key, None) for name, key in _FACTS.items()}
     strength = _number(metadata.pop(_STRENGTH, None), path)
     return Edit(lora, deltas, strength=strength, more=metadata, **facts)
-
-
-def require_unmerged(edit: Edit, folder: str | Path) -> None:
-    """Raises AdapterError where a model's weights hold the edit already: it would count twice."""
-    digest = edit.digest()
-    if any(record.get("digest") == digest for record in merged(folder)):
-        raise AdapterError(
-            f"{folder} holds the edit of {edit.concept!r} already, merged into its weights; use "
-            "the folder without the edit, or the edit on the model that it was made on"
-        )
-
-
-def warn_of_another_base(edit: Edit, folder: str | Path, base: Callable[[], str]) -> None:
-    """Logs a warning where an edit is used on another model than the one that it was made on.
-
-    It is no error: an edit may well work on a model's relatives.
-
-    Args:
-      edit: to be used.
-      folder: of the pipeline.
-      base: gives the `base_hash` of its transformer; not called where the edit names none.
-    """
-    if edit.base is None or edit.base == (found := base()):
-        return
-    names = ", ".join(repr(record.get("concept")) for record in merged(folder))
-    besides = f" (with {names} merged into it)" if names else ""
-    _log.warning(
-        "the edit of %r was made on weights with hash %s, and those of %s%s have %s: see whether "
-        "it still does what it should",
-        edit.concept,
-        edit.base,
-        folder,
-        besides,
-        found,
-    )
-
-
-def merged(folder: str | Path) -> list[Tree]:
-    """What was merged into a pipeline's weights, an entry for each edit; empty for most.
-
-    Raises:
-      FileError: `MERGED_FILE` is damaged.
-    """
-    path = Path(folder) / MERGED_FILE
-    if not path.exists():
-        return []
-    way_out = "delete it if the folder's weights are as they were published"
-    record = read_json(path, way_out=way_out)
-    listed = entry(record, "edits", list, where=path, way_out=way_out)
-    return [record for record in listed if isinstance(record, dict)]
-
-
-def save_merged(folder: str | Path, edit: Edit, strength: float, *, before: list[Tree]) -> None:
-    """Writes the list that `merged` reads: what was there before, and this edit."""
-    record = {
-        "digest": edit.digest(),
-        "concept": edit.concept,
-        "preset": edit.preset,
-        "base": edit.base,
-        "strength": strength,
-    }
-    with draft(Path(folder) / MERGED_FILE) as unfinished:
-        text = json.dumps({"edits": [*before, record]}, indent=2)
-        unfinished.write_text(f"{text}\n", encoding="utf-8")
 
 
 def summed(edits: Sequence[Edit], strengths: Sequence[float] | None = None) -> Edit:

@@ -123,13 +123,13 @@ def require_rank(weights: Any, *, scope: str, rank: int) -> None:
     if rank < 1:
         raise ValueError(f"rank {rank} is out of range; it has to be at least 1")
     kernels = kernel_shapes(weights)
-    for path in targets(scope, weights):
-        inputs, outputs = kernels[path][-2:]
-        if rank > min(inputs, outputs):
-            raise ValueError(
-                f"rank {rank} is out of range: {'.'.join(path)} has {inputs} inputs and {outputs} "
-                f"outputs; choose a rank (lora.rank) of at most {min(inputs, outputs)}"
-            )
+    narrowest = min(targets(scope, weights), key=lambda path: min(kernels[path][-2:]))
+    inputs, outputs = kernels[narrowest][-2:]
+    if rank > min(inputs, outputs):
+        raise ValueError(
+            f"rank {rank} is out of range: {'.'.join(narrowest)} has {inputs} inputs and {outputs} "
+            f"outputs; choose a rank (lora.rank) of at most {min(inputs, outputs)}"
+        )
 
 
 def labels(lora: Tree, scope: str) -> Tree:
@@ -185,9 +185,7 @@ def delta(adapter: Tree) -> jax.Array:
 
 
 def merge(weights: Tree, lora: Tree, strength: float = 1.0) -> Tree:
-    """New weights with the adapters added to their kernels: W + strength A B.
-
-    Added in float32 and rounded to the kernel's dtype once. Other leaves are shared.
+    """New weights with the adapters added to their kernels, W + strength A B, as `add` does.
 
     Raises:
       AdapterError: the adapters don't fit the model.
@@ -202,14 +200,28 @@ def merge(weights: Tree, lora: Tree, strength: float = 1.0) -> Tree:
 def add(weights: Tree, deltas: dict[Module, jax.Array]) -> Tree:
     """New weights with a delta added to each named layer's kernel; other leaves are shared.
 
-    Blocks beyond a delta's last one are left as they are.
+    Added in float32, rounded to the kernel's dtype once, and placed where the kernel lies. Blocks
+    may be stacked or unrolled; those beyond a delta's last one are left as they are.
     """
     flat: dict[Module, Any] = dict(traverse_util.flatten_dict(weights))  # pyright: ignore
+    unrolled: dict[str, dict[Module, jax.Array]] = {}
     for path, delta_IO in deltas.items():
+        if isinstance(weights[path[0]], tuple):
+            unrolled.setdefault(path[0], {})[path[1:]] = delta_IO
+            continue
         kernel = flat[*path, "kernel"]
         if kernel.ndim == 3:
             delta_IO = padded(delta_IO, len(kernel))
-        flat[*path, "kernel"] = (kernel.astype(jnp.float32) + delta_IO).astype(kernel.dtype)
+        changed = (kernel.astype(jnp.float32) + delta_IO).astype(kernel.dtype)
+        flat[*path, "kernel"] = _placed(changed, kernel)
+        # Gradients pass through the transpose that lies beside an unrolled block's kernel.
+        if (beside := flat.get((*path, "kernel_T"))) is not None:
+            flat[*path, "kernel_T"] = _placed(changed.T, beside)
+    for name, found in unrolled.items():
+        flat[(name,)] = tuple(
+            add(block, {path: delta[index] for path, delta in found.items() if index < len(delta)})
+            for index, block in enumerate(weights[name])
+        )
     return traverse_util.unflatten_dict(flat)
 
 
@@ -242,6 +254,12 @@ def concatenate(loras: list[Tree]) -> Tree:
             "B": jnp.concatenate([a["B"] for a in adapters], axis=-2),
         }
     return traverse_util.unflatten_dict(tree)
+
+
+def _placed(array: Any, like: Any) -> Any:
+    """An array where another one lies, if that lies on devices already."""
+    on_devices = isinstance(like, jax.Array) and not isinstance(like, Tracer)
+    return jax.device_put(array, like.sharding) if on_devices else array
 
 
 def _modules(scope: str) -> list[Module]:

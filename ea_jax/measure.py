@@ -1,4 +1,4 @@
-"""Measures a run's LoRA again, under other conditions.
+"""Measures a run's LoRA, or its changes of whole kernels, again, under other conditions.
 
     ea-jax measure --run runs/nudity-tiny --text_length 512 --out runs/nudity-512
     ea-jax measure --run runs/nudity-tiny --strength 0.5 --out runs/nudity-half
@@ -20,9 +20,10 @@ from convert.disk import require_writable
 from ea_jax import edits, settings
 from ea_jax.arguments import Parser, number, text
 from ea_jax.edits import Edit
-from ea_jax.evaluate import outputs
+from ea_jax.evaluate import outputs, worlds
+from ea_jax.evaluate.probes import Detector
+from ea_jax.evaluate.task import Task
 from ea_jax.flux.tokens import MAX_T5_LENGTH
-from ea_jax.flux_tiny.exam import Exam, exam_for
 from ea_jax.methods import erasure
 from ea_jax.runtime import compiler, lock, memory, run_folder
 from ea_jax.runtime.program import one_line_errors, start_logging
@@ -42,20 +43,18 @@ def measure(
     """Paints and judges a finished run's probes; writes config.json, results.json and results.md.
 
     Args:
-      run: folder of the run, with its config.json and its LoRA.
+      run: folder of the run, with its config.json and its LoRA, or its changes of whole kernels.
       out: folder for what is measured, of its own.
-      strength: of the LoRA; None is the recommended one.
+      strength: of the edit; None is the recommended one.
       changes: of the run's config, by section: {"model": {"text_length": 512}}.
     Returns:
       The Markdown table.
     Raises:
       ValueError: no run is there; its model comes with no judge, or isn't the one that the LoRA was
-        made on; `out` holds another measurement; or an edit of whole kernels.
+        made on; or `out` holds another measurement.
     """
     folder = Path(run)
     edit = edits.load(folder)
-    if edit.deltas:
-        raise ValueError(f"{folder} changes whole kernels, and only a LoRA can be measured again")
     edit.used_strength(strength)
     require_writable(Path(out) / run_folder.CONFIG)
     config = run_folder.read_config(folder, sections=settings.SECTIONS)
@@ -65,36 +64,43 @@ def measure(
         config[section].update(values)
     asked = settings.from_config(config)
     compiler.keep_programs(asked.data.cache)
-    exam = exam_for(asked)
-    if exam.detector is None:
+    task, detector = worlds.task_for(asked)
+    if detector is None:
         raise ValueError(
             f"{asked.model.path} comes with no judge, or sample.eval_pictures is 0; give --pictures"
         )
     with lock.held(out):
         run_folder.claim(out, {**config, "strength": strength})
-        return _measured(folder, Path(out), edit, strength, asked, exam)
+        return _measured(folder, Path(out), edit, strength, asked, task, detector)
 
 
 def _measured(
-    folder: Path, out: Path, edit: Edit, strength: float | None, asked: Settings, exam: Exam
+    folder: Path,
+    out: Path,
+    edit: Edit,
+    strength: float | None,
+    asked: Settings,
+    task: Task,
+    detector: Detector,
 ) -> str:
-    painted = [probe.prompt for probe in exam.probes]
+    painted = [probe.prompt for probe in task.probes]
     job = erasure.prepare(asked, painted=painted, to_train=False)
     # `job.base` is what LoRAs carried before their hash was that of any precision.
     if edit.base not in (None, job.base, job.base_hash):
         raise ValueError(
-            f"the LoRA in {folder} was made on weights with hash {edit.base}, and those of "
+            f"the edit in {folder} was made on weights with hash {edit.base}, and those of "
             f"{asked.model.path} have {job.base}; measure it on its own"
         )
     edit.check(job.pipeline.weights["transformer"])
     with jax.set_mesh(job.mesh):
         return outputs.write_results(
             out,
-            outputs.Painter(job),
-            job,
-            job.whole(edit.lora(strength)),
-            probes=exam.probes,
-            detector=exam.detector,
+            outputs.painter_of(job),
+            job.settings,
+            edit,
+            task=task,
+            detector=detector,
+            strength=strength,
         )
 
 

@@ -25,7 +25,7 @@ import convert.peft
 from convert import files, layouts, trees
 from convert.disk import require_writable
 from convert.files import Stored
-from ea_jax import edits
+from ea_jax import edits, merged
 from ea_jax.arguments import Parser, number, text
 from ea_jax.edits import Edit
 from ea_jax.flux import hub
@@ -66,8 +66,8 @@ def merge_folder(
     template = abstract_weights(config)
     layers = edit.check(template)
     require_writable(out.parent / "merged")
-    edits.require_unmerged(edit, source)
-    edits.warn_of_another_base(edit, source, lambda: _base_hash(source, template))
+    merged.require_unmerged(edit, source)
+    merged.warn_of_another_base(edit, source, lambda: _base_hash(source, template))
     changes = _changes(edit, strength)
     shards = convert.diffusers.weight_files(source, "transformer")
     _, shapes = trees.plan(template, layouts.TRANSFORMER)
@@ -78,7 +78,7 @@ def merge_folder(
     unfinished = work / out.name
     changed: set[str] = set()
 
-    def merged(name: str, place: Stored) -> np.ndarray:
+    def edited(name: str, place: Stored) -> np.ndarray:
         before = files.read_finite(name, place)
         if name not in changes:
             return before
@@ -95,7 +95,7 @@ def merge_folder(
             files.write(
                 unfinished / "transformer" / path.name,
                 stored,
-                lambda name, stored=stored: merged(name, stored[name]),
+                lambda name, stored=stored: edited(name, stored[name]),
                 metadata,
             )
         used = edit.used_strength(strength)
@@ -104,7 +104,7 @@ def merge_folder(
                 f"nothing would change: at strength {used:g} the edit's changes of {layers} "
                 f"layers are all lost in rounding to the model's precision; raise the strength"
             )
-        edits.save_merged(unfinished, edit, used, before=edits.merged(source))
+        merged.save(unfinished, edit, used, before=merged.listed(source))
         unfinished.replace(out)
     finally:
         shutil.rmtree(work, ignore_errors=True)

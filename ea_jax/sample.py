@@ -7,19 +7,18 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from convert.disk import draft, require_writable
-from ea_jax import edits
+from ea_jax import edits, merged
 from ea_jax.arguments import Parser, each, number, text
-from ea_jax.edits import Edit
-from ea_jax.flux.finite import require_finite
 from ea_jax.flux.pipeline import PARTS, Pipeline
 from ea_jax.flux.tokens import MAX_T5_LENGTH
+from ea_jax.painter import Painter, Sampling
 from ea_jax.runtime.fingerprint import base_hash
+from ea_jax.runtime.mesh import make_mesh
 from ea_jax.runtime.program import one_line_errors, start_logging
 
 MAX_STEPS = 1000  # noise levels that FLUX was trained at
@@ -47,7 +46,7 @@ def paint(given: argparse.Namespace) -> Path:
     pipeline = Pipeline(given.model)
     if edit is not None:
         edit.check(pipeline.template("transformer"))
-        edits.require_unmerged(edit, pipeline.folder)
+        merged.require_unmerged(edit, pipeline.folder)
     if given.guidance is not None:
         pipeline.check_guidance(given.guidance)
     if given.size is not None:
@@ -55,34 +54,26 @@ def paint(given: argparse.Namespace) -> Path:
     pipeline.check_files()
     for part in PARTS:
         pipeline.load_part(part)
-    options = {} if edit is None else _edited(pipeline, edit, given.strength)
-    rows = []
-    for prompt in given.prompt:
-        encoded, _ = pipeline.encode([prompt], max_length=given.text_length)
-        z_BhwC = pipeline.sample(
-            encoded,
-            seeds=given.seed,
-            steps=given.steps,
-            guidance=given.guidance,
-            height=given.size,
-            width=given.size,
-            **options,
+    if edit is not None:
+        weights = pipeline.weights["transformer"]
+        merged.warn_of_another_base(edit, pipeline.folder, lambda: base_hash(weights))
+    painter = Painter(
+        pipeline,
+        mesh=make_mesh({}),
+        sampling=Sampling(given.steps, given.guidance, given.size, batch=len(given.seed)),
+        text_length=given.text_length,
+    )
+    rows = [
+        np.concatenate(
+            list(painter.paint(prompt, given.seed, edit=edit, strength=given.strength)), axis=1
         )
-        images = require_finite(np.asarray(pipeline.decode(z_BhwC)), f"of {prompt!r}")
-        rows.append(np.concatenate(list(images), axis=1))
+        for prompt in given.prompt
+    ]
     picture = np.clip(np.concatenate(rows) * 255 + 0.5, 0, 255).astype(np.uint8)
     out.parent.mkdir(parents=True, exist_ok=True)
     with draft(out) as unfinished:
         Image.fromarray(picture).save(unfinished)
     return out
-
-
-def _edited(pipeline: Pipeline, edit: Edit, strength: float | None) -> dict[str, Any]:
-    weights = pipeline.weights["transformer"]
-    edits.warn_of_another_base(edit, pipeline.folder, lambda: base_hash(weights))
-    if edit.deltas:
-        return {"weights": edit.apply(weights, strength)}
-    return {"lora": edit.lora(strength)}
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:

@@ -17,14 +17,13 @@ from typing import Any
 
 from convert.disk import entry, read_json
 from ea_jax.arguments import Parser
-from ea_jax.evaluate.probes import METRICS
+from ea_jax.evaluate.metrics import METRICS, Metric
 from ea_jax.runtime import run_folder
 from ea_jax.runtime.program import one_line_errors, start_logging
 
 RESULTS = "results.json"
 _log = logging.getLogger(__name__)
-# Where less is better.
-_ERASED = ("Acc_e", "Acc_g")
+_KNOWN = {metric.name: metric for metric in METRICS}
 
 
 def table(folders: Iterable[str | Path]) -> str:
@@ -58,12 +57,16 @@ def table(folders: Iterable[str | Path]) -> str:
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for run in measured:
         groups.setdefault((run["concept"], run["preset"], run["others"]), []).append(run)
+    metrics = [
+        metric for metric in METRICS if any(metric.name in run["erased"] for run in measured)
+    ]
+    names = " | ".join(metric.name for metric in metrics)
     lines = [
-        f"| {detectors[0]} | preset | runs | {' | '.join(METRICS)} | first run |",
-        "|---|---|---|" + "---|" * len(METRICS) + "---|",
+        f"| {detectors[0]} | preset | runs | {names} | first run |",
+        "|---|---|---|" + "---|" * len(metrics) + "---|",
     ]
     for (concept, preset, _), runs in groups.items():
-        cells = [_cell(metric, runs) for metric in METRICS]
+        cells = [_cell(metric, runs) for metric in metrics]
         row = [concept, preset, str(len(runs)), *cells, Path(runs[0]["folder"]).name]
         lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines) + "\n"
@@ -78,10 +81,12 @@ def _read(folder: Path) -> dict[str, Any]:
     if results.get("detector") is not None:
         for key in ("detector", "concept", "preset", "base_model"):
             get(results, key, str)
-        for name in ("base", "erased"):
-            rates = get(results, name, dict)
-            for metric in METRICS:
-                rate = get(rates, metric, dict)
+        both = [get(results, name, dict) for name in ("base", "erased")]
+        for rates in both:
+            for name in {**both[0], **both[1]}:
+                if name not in _KNOWN:
+                    raise ValueError(f"{path} holds the unknown metric {name!r}; {rest['way_out']}")
+                rate = get(rates, name, dict)
                 if get(rate, "total", int):
                     get(rate, "percent", float)
     config = run_folder.read_config(folder)
@@ -92,14 +97,14 @@ def _read(folder: Path) -> dict[str, Any]:
     return {"detector": None, **results, "folder": str(folder), "others": others}
 
 
-def _cell(metric: str, runs: Sequence[dict[str, Any]]) -> str:
-    asked = [run for run in runs if run["erased"][metric]["total"]]
+def _cell(metric: Metric, runs: Sequence[dict[str, Any]]) -> str:
+    name = metric.name
+    asked = [run for run in runs if run["erased"].get(name, {}).get("total")]
     if not asked:
         return ""
-    after = [run["erased"][metric]["percent"] for run in asked]
-    base = statistics.mean(run["base"][metric]["percent"] for run in asked)
-    worst = max(after) if metric in _ERASED else min(after)
-    return f"{base:.1f} > {statistics.mean(after):.1f} ({worst:.1f})"
+    after = [run["erased"][name]["percent"] for run in asked]
+    base = statistics.mean(run["base"][name]["percent"] for run in asked)
+    return f"{base:.1f} > {statistics.mean(after):.1f} ({metric.worst(after):.1f})"
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -9,8 +9,7 @@ import pytest
 from configs import nudity, soccer
 from ea_jax import settings as all_settings
 from ea_jax.concepts import choose, forms, held_out, irrelevant, rows, synonyms
-from ea_jax.evaluate import probes
-from ea_jax.flux_tiny import exam
+from ea_jax.evaluate import probes, worlds
 
 
 @pytest.mark.parametrize(
@@ -128,6 +127,6 @@ def test_a_prompt_of_an_exam_is_known_again_in_another_form() -> None:
 
 def test_an_exam_does_not_ask_for_what_training_has_in_another_form() -> None:
     config = settings(soccer.get_config(), preserve_prompts=("two bicycles", "three penguins"))
-    words = exam.exam_for(config).words
+    words = worlds.task_for(config)[0].held_out
     assert "penguin" not in words
-    assert "owl" not in exam.exam_for(settings(soccer.get_config())).words
+    assert "owl" not in worlds.task_for(settings(soccer.get_config()))[0].held_out

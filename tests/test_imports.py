@@ -17,8 +17,9 @@ ROOT = Path(__file__).parent.parent
 LAYERS = (
     ("ea_jax.runtime", "ea_jax.settings", "convert"),
     ("ea_jax.flux",),
-    ("ea_jax.lora", "ea_jax.edits"),
+    ("ea_jax.lora", "ea_jax.edits", "ea_jax.merged"),
     ("ea_jax.concepts",),
+    ("ea_jax.painter",),
     ("ea_jax.methods",),
     ("ea_jax.evaluate",),
     (

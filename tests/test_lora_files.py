@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 
@@ -57,7 +58,7 @@ def test_a_file_with_uneven_blocks_changes_exactly_the_layers_it_holds(tmp_path,
     edit = edits.load(written(tmp_path, arrays))
     for weights in (WEIGHTS, apart(WEIGHTS)):
         assert edit.check(weights) == layers
-    merged = edit.apply(WEIGHTS)
+    merged = lora.add(WEIGHTS, edit.changes())
     for kind in ("transformer_blocks.attn.add_q_proj", "single_transformer_blocks.attn.to_q"):
         before, after = module(WEIGHTS, kind)["kernel"], module(merged, kind)["kernel"]
         stack, rest = kind.split(".", 1)
@@ -74,7 +75,7 @@ def test_a_file_with_uneven_blocks_changes_exactly_the_layers_it_holds(tmp_path,
 @pytest.mark.parametrize("case", [case for case in UNEVEN if case != "a change of a kernel"])
 def test_a_model_runs_with_uneven_blocks_as_with_the_merge(tmp_path, case):
     edit = edits.load(written(tmp_path, UNEVEN[case][0]))
-    merged = toy_lora.forward(edit.apply(WEIGHTS, 0.1), None)
+    merged = toy_lora.forward(lora.add(WEIGHTS, edit.changes(0.1)), None)
     base = toy_lora.forward(WEIGHTS, None)
     for weights in (WEIGHTS, apart(WEIGHTS)):
         ran = toy_lora.forward(weights, edit.lora(0.1))
@@ -109,7 +110,11 @@ def test_a_merged_folder_has_the_change_of_uneven_blocks(tmp_path):
 def test_a_block_beyond_the_model_is_named(tmp_path):
     edit = edits.load(written(tmp_path, pair(DUAL.format(2))))
     message = r"3 blocks of transformer_blocks\.attn\.add_q_proj, the model 2: it lacks block 2"
-    for use in (edit.check, edit.apply, lambda weights: lora.merge(weights, edit.lora())):
+    for use in (
+        edit.check,
+        functools.partial(edits.bind, edit),
+        lambda weights: lora.merge(weights, edit.lora()),
+    ):
         with pytest.raises(AdapterError, match=message):
             use(WEIGHTS)
     delta = edits.load(written(tmp_path, {f"{DUAL.format(2)}.diff": np.ones((16, 16), "f4")}))
@@ -239,7 +244,7 @@ def test_a_strength_of_nan_or_inf_is_an_error_wherever_it_is_given(strength):
         edit.scaled,
         Edit(deltas={"context_embedder": {"kernel": np.zeros((12, 16))}}).scaled,
         edit.changes,
-        lambda s: edit.apply(WEIGHTS, s),
+        lambda s: edits.bind(edit, WEIGHTS, s),
         lambda s: edits.summed([edit], [s]),
         lambda s: lora.scaled(edit.adapters, s),
         lambda s: lora.scaled(edit.adapters, jax.numpy.asarray(s)),

@@ -16,6 +16,7 @@ import convert.bfl
 import convert.diffusers
 from convert import comfy, files, layouts, trees
 from ea_jax import edits, lora, merge
+from ea_jax import merged as merged_edits
 from ea_jax.edits import Edit
 from ea_jax.runtime.fingerprint import base_hash
 from ea_jax.runtime.metrics import NonFiniteError
@@ -65,7 +66,7 @@ def test_a_merged_folder_is_the_old_one_but_for_the_edited_kernels(model, tmp_pa
     assert merge.merge_folder(model, edit, tmp_path / "out") == 7
     old, new = contents(model), contents(tmp_path / "out")
     assert set(old) - set(new) == {"flux1.safetensors"}
-    assert set(new) - set(old) == {edits.MERGED_FILE}
+    assert set(new) - set(old) == {merged_edits.MERGED_FILE}
     changed = {name for name in old if name in new and old[name] != new[name]}
     assert len([name for name in new if "of-" in name]) > 2
     assert changed <= {name for name in new if name.endswith(".safetensors")} - {"vae"}
@@ -203,7 +204,7 @@ def test_a_second_merge_of_the_same_edit_is_refused(model, tmp_path):
     other = Edit(toy_lora.trained("embed"), concept="dog")
     merge.merge_folder(model, edit, tmp_path / "one")
     merge.merge_folder(tmp_path / "one", other, tmp_path / "two")
-    assert [record["concept"] for record in edits.merged(tmp_path / "two")] == ["cat", "dog"]
+    assert [record["concept"] for record in merged_edits.listed(tmp_path / "two")] == ["cat", "dog"]
     for folder in ("one", "two"):
         with pytest.raises(ValueError, match=f"{folder} holds the edit of 'cat' already"):
             merge.merge_folder(tmp_path / folder, edit, tmp_path / "three")

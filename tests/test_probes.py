@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ea_jax.evaluate import probes
-from ea_jax.evaluate.metrics import Rate
+from ea_jax.evaluate.metrics import METRICS, Rate
 from ea_jax.evaluate.probes import Probe, Reading
 from ea_jax.runtime.metrics import NonFiniteError
 
@@ -30,10 +30,14 @@ def test_a_metric_without_pictures_has_no_percent():
     assert Rate(0, 0).as_json() == {"hits": 0, "total": 0, "percent": None, "interval": None}
 
 
+def score(asked, readings):
+    return {metric.name: metric.score(asked, readings) for metric in METRICS}
+
+
 def test_a_hit_shows_all_that_was_asked():
     asked = [probe(Acc_e={BALL}, Acc_rest={BLUE, BALL})] * 2
     seen = [Reading(frozenset({BALL}), True), Reading(frozenset({BALL, BLUE}), True)]
-    rates = probes.score(asked, seen)
+    rates = score(asked, seen)
     assert rates["Acc_e"] == Rate(2, 2)
     assert rates["Acc_rest"] == Rate(1, 2)
     assert rates["valid"] == Rate(2, 2)
@@ -41,13 +45,13 @@ def test_a_hit_shows_all_that_was_asked():
 
 
 def test_a_broken_picture_shows_nothing():
-    rates = probes.score([probe(Acc_e={BALL})], [Reading(frozenset({BALL}), False)])
+    rates = score([probe(Acc_e={BALL})], [Reading(frozenset({BALL}), False)])
     assert rates["Acc_e"] == Rate(0, 1)
     assert rates["valid"] == Rate(0, 1)
 
 
 def test_pictures_are_painted_in_batches_of_one_size_with_their_own_seeds():
-    calls = []
+    calls, told = [], []
 
     def paint(prompts, seeds):
         calls.append((list(prompts), list(seeds)))
@@ -56,13 +60,16 @@ def test_pictures_are_painted_in_batches_of_one_size_with_their_own_seeds():
     class Detector:
         name = "seed"
 
-        def __call__(self, images):
+        def __call__(self, images, prompts):
+            told.extend(prompts)
             return [Reading(frozenset({("seed", str(int(i[0, 0, 0])))}), True) for i in images]
 
     asked = [probe(prompt=str(n), seed=n) for n in range(5)]
     readings = probes.read(asked, paint, Detector(), batch=2)
     assert [len(prompts) for prompts, _ in calls] == [2, 2, 2]
     assert [reading.seen for reading in readings] == [{("seed", str(n))} for n in range(5)]
+    # The detector is told what each picture was painted for, but for those that fill a batch.
+    assert told == ["0", "1", "2", "3", "4"]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -75,7 +82,7 @@ def test_no_number_is_made_of_a_picture_with_nan_or_inf(value):
     class Detector:
         name = "never asked"
 
-        def __call__(self, images):
+        def __call__(self, images, prompts):
             raise AssertionError(self.name)
 
     with pytest.raises(NonFiniteError, match="1 of 2 pictures to be measured hold NaN or Inf"):

@@ -6,7 +6,8 @@ import numpy as np
 from PIL import Image
 
 from ea_jax.evaluate import report
-from ea_jax.evaluate.metrics import Rate
+from ea_jax.evaluate.metrics import CONCEPT, SYNONYMS, Rate
+from ea_jax.evaluate.results import Results
 
 
 def test_grid_and_maps_are_pictures(tmp_path):
@@ -36,6 +37,6 @@ def test_pixelated_keeps_means_and_drops_detail():
 def test_table_holds_base_beside_erased_and_leaves_out_what_was_not_asked():
     base = {"Acc_e": Rate(50, 50), "Acc_g": Rate(0, 0)}
     erased = {"Acc_e": Rate(5, 50), "Acc_g": Rate(0, 0)}
-    table = report.metrics_table(base, erased, detector="judge")
-    assert "| Acc_e | 100.0 | 10.0 | 4 to 21 | 10% | 5 / 50 |" in table
+    table = report.metrics_table(Results((CONCEPT, SYNONYMS), "judge", base, erased))
+    assert "| Acc_e | 100.0 | 10.0 | 4 to 21 | 10% | 5 / 50 | the concept is still there" in table
     assert "Acc_g" not in table

@@ -6,9 +6,11 @@ import json
 
 import pytest
 
+from ea_jax.evaluate import metrics
 from ea_jax.evaluate.metrics import Rate
-from ea_jax.evaluate.probes import METRICS
 from ea_jax.table import table
+
+METRICS = [metric.name for metric in metrics.METRICS]
 
 
 def leave(folder, erased, *, concept="nude", detector="judge", rank=8, base=50):
@@ -59,6 +61,21 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
         table([right, tmp_path / "rihgt"])
 
 
+def test_a_run_that_was_not_asked_a_metric_leaves_its_cell_empty(tmp_path):
+    """Tasks differ in what they count; the table shows what any of its runs has."""
+    folder = leave(tmp_path / "run", 5)
+    record = json.loads((folder / "results.json").read_text())
+    for rates in (record["base"], record["erased"]):
+        del rates["Acc_g"]
+    (folder / "results.json").write_text(json.dumps(record))
+    assert "Acc_g" not in table([folder])
+    other = leave(tmp_path / "kiss", 5, concept="kiss")
+    head, _, alone, both = table([folder, other]).splitlines()
+    at = head.split("|").index(" Acc_g ")
+    assert alone.split("|")[at].strip() == ""
+    assert both.split("|")[at].strip() == "100.0 > 10.0 (10.0)"
+
+
 def spoiled(record, path, value):
     """A copy of a nested record with one value replaced, or taken out."""
     *above, last = path
@@ -81,6 +98,7 @@ def spoiled(record, path, value):
         (("base", "Acc_ir"), [1], "'Acc_ir' is a list"),
         (("base", "Acc_ir", "percent"), "much", "'percent' is text"),
         (("concept",), 3, "'concept' is a whole number"),
+        (("erased", "Acc_x"), {"total": 0}, "unknown metric 'Acc_x'"),
     ],
 )
 def test_damaged_results_are_named_with_their_key(tmp_path, path, value, said):

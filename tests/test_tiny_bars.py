@@ -115,7 +115,7 @@ class Still:
 
 
 def test_readings_of_another_model_are_refused_and_kept_ones_counted_anew(demands, tmp_path):
-    seen = lambda images: [Reading(frozenset({CAT}), True)] * len(images)  # noqa: E731
+    seen = lambda images, prompts: [Reading(frozenset({CAT}), True)] * len(images)  # noqa: E731
     path, how = tmp_path / "readings.jsonl", {"batch": 4, "text_length": 32, "guidance": None}
     wanted = [Demand("one object", "cat", f"a cat {i}", i, frozenset({CAT})) for i in range(6)]
     paint = functools.partial(measure.paint_all, Still(), seen, wanted, path=path, **how)

@@ -207,12 +207,16 @@ class Told:
                 found[head][0, LABELS[head].index(name)] = 0.9
         return found
 
+    def agreement(self, images, captions):
+        return np.array([{"a cat": 0.5}.get(caption, 0.25) for caption in captions])
+
 
 def test_a_reading_lists_all_objects_and_no_none():
     told = Told(object=["cat", "dog"], style=["mosaic"], relation=["none"], dress=["none"],
                 background=["pink"], valid=["valid"])  # fmt: skip
-    (reading,) = JudgeDetector(told)(np.zeros((1, 64, 64, 3)))
+    (reading,) = JudgeDetector(told)(np.zeros((1, 64, 64, 3)), ["a cat"])
     assert reading.valid
+    assert reading.scores == {"agreement": 0.5}
     assert reading.seen == {
         ("object", "cat"), ("object", "dog"), ("style", "mosaic"), ("background", "pink"),
     }  # fmt: skip
@@ -220,7 +224,7 @@ def test_a_reading_lists_all_objects_and_no_none():
 
 def test_a_sketch_s_background_is_not_read():
     told = Told(style=["sketch"], relation=["hug"], dress=["nude"], background=["pink"])
-    (reading,) = JudgeDetector(told)(np.zeros((1, 64, 64, 3)))
+    (reading,) = JudgeDetector(told)(np.zeros((1, 64, 64, 3)), ["a cat"])
     assert not reading.valid
     assert reading.seen == {("style", "sketch"), ("relation", "hug"), ("dress", "nude")}
 
@@ -229,5 +233,5 @@ def test_a_scene_s_labels_are_what_a_perfect_judge_would_read():
     scene = SCENES[1]
     told = Told(object=["cat", "dog"], style=["flat art"], relation=["on"], dress=["none"],
                 background=["blue"], valid=["valid"])  # fmt: skip
-    (reading,) = JudgeDetector(told)(np.zeros((1, 64, 64, 3)))
+    (reading,) = JudgeDetector(told)(np.zeros((1, 64, 64, 3)), ["a cat"])
     assert reading.seen == scene.labels()

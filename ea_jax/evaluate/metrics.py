@@ -1,10 +1,17 @@
-"""Counts, rates and their intervals."""
+"""Metrics: what is counted, which way is better, and the sentence that a report shows.
+
+The names are those of the paper's Table 6 and their like. A probe's questions name the metric that
+they count for; `METRICS` is the one list of them.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+from ea_jax.evaluate.probes import Probe, Reading
 
 _Z95 = 1.959964  # two-sided 95 % quantile of the normal distribution
 
@@ -51,3 +58,58 @@ class Rate:
             "percent": round(self.percent, 2),
             "interval": [round(low, 2), round(high, 2)],
         }
+
+
+Score = Callable[[Sequence[Probe], Sequence[Reading]], Rate]
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """A number of a report.
+
+    Attributes:
+      name: under which it stands in results and tables, and in a probe's questions.
+      better: whether an erasure wants it low or high.
+      meaning: what is counted, for a reader.
+      score: counts it over probes and their readings.
+    """
+
+    name: str
+    better: Literal["low", "high"]
+    meaning: str
+    score: Score
+
+    def worst(self, values: Sequence[float]) -> float:
+        """The worst of some runs' numbers."""
+        return max(values) if self.better == "low" else min(values)
+
+
+def asked(name: str, better: Literal["low", "high"], meaning: str) -> Metric:
+    """A metric of the pictures whose probes ask it: those that show all answers are hits."""
+
+    def score(probes: Sequence[Probe], readings: Sequence[Reading]) -> Rate:
+        hits = [
+            # What is not a picture shows nothing, whatever a detector may say of it.
+            reading.valid and answers <= reading.seen
+            for probe, reading in zip(probes, readings, strict=True)
+            for metric, answers in probe.questions
+            if metric == name
+        ]
+        return Rate(sum(hits), len(hits))
+
+    return Metric(name, better, meaning, score)
+
+
+def _count_valid(probes: Sequence[Probe], readings: Sequence[Reading]) -> Rate:
+    return Rate(sum(reading.valid for reading in readings), len(probes))
+
+
+CONCEPT = asked("Acc_e", "low", "the concept is still there (low is good)")
+SYNONYMS = asked("Acc_g", "low", "so are pictures of its held-out synonyms (low is good)")
+OTHERS = asked("Acc_ir", "high", "other concepts are still themselves")
+NEAREST = asked("Acc_near", "high", "so are the nearest ones")
+REST = asked("Acc_rest", "high", "what else the concept's prompts ask for is there")
+VALID = Metric("valid", "high", "a clean picture: not blank, noise or broken", _count_valid)
+
+# In the order of a report.
+METRICS = (CONCEPT, SYNONYMS, OTHERS, NEAREST, REST, VALID)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
-import logging
 import platform
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,91 +12,46 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ea_jax.edits import LORA_FILE
-from ea_jax.evaluate import probes as probing
+from ea_jax.concepts.bank import PromptBank
+from ea_jax.edits import LORA_FILE, Edit
 from ea_jax.evaluate import report
-from ea_jax.evaluate.probes import Detector, Probe, Reading
+from ea_jax.evaluate.probes import Detector
+from ea_jax.evaluate.results import measure
+from ea_jax.evaluate.task import Task
 from ea_jax.flux import latents
-from ea_jax.flux.finite import require_finite
-from ea_jax.flux.transformer import Text, dual_columns
-from ea_jax.methods import pictures
+from ea_jax.flux.transformer import dual_columns
 from ea_jax.methods.erasure import Erasure
-from ea_jax.runtime.cache import cache_file, keep_json, kept_json
-from ea_jax.runtime.fingerprint import checksum, fingerprint, fingerprint_files
-from ea_jax.runtime.hosts import all_agree, on_host
+from ea_jax.painter import Painter, Sampling
+from ea_jax.runtime.fingerprint import fingerprint_files
+from ea_jax.runtime.hosts import on_host
 from ea_jax.runtime.memory import peak_host_bytes
 from ea_jax.runtime.run_folder import write_json, write_text
+from ea_jax.settings import Settings
 
-_log = logging.getLogger(__name__)
-# Changes when the same pictures would give other readings, or these are kept in another form.
-_VERSION = 2
 MAP_T = 0.7  # noise level at which attention is shown: the layout is being decided
 PACKAGES = ("ea-jax", "jax", "flax", "optax", "orbax-checkpoint", "transformers", "diffusers")
 
 
-class Painter:
-    """Paints a run's prompts with the frozen model or with an edit of it.
-
-    The frozen model is painted with adapters that change nothing: the same bits, and one
-    program for both.
-    """
-
-    def __init__(self, erasure: Erasure) -> None:
-        erasure.pipeline.load_part("vae")
-        self._erasure = erasure
-        self.no_edit = erasure.no_edit()
-        self._before: np.ndarray | None = None
-
-    def sample(
-        self, text: Text, seeds: Sequence[int], adapters: Any = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Latents [P, h, w, C], and their pictures [P, H, W, 3] in [0, 1].
-
-        Args:
-          text: encoded prompts in host memory, one for each picture.
-          seeds: one for each picture.
-          adapters: of an edit; None is the frozen model.
-        """
-        found, images = [], []
-        pipeline = self._erasure.pipeline
-        for z_BhwC, count in pictures.sampled(
-            pipeline,
-            text,
-            seeds,
-            settings=self._erasure.settings,
-            mesh=self._erasure.mesh,
-            lora=self.no_edit if adapters is None else adapters,
-        ):
-            found.append(on_host(z_BhwC)[:count])
-            images.append(require_finite(on_host(pipeline.decode(z_BhwC))[:count]))
-        return np.concatenate(found), np.concatenate(images)
-
-    def paint(self, prompts: Sequence[str], seeds: Sequence[int], adapters: Any = None):
-        """Pictures [P, H, W, 3] in [0, 1] of prompts that the run has encoded."""
-        return self.sample(self._erasure.texts.text(prompts), seeds, adapters)[1]
-
-    def before(self) -> np.ndarray:
-        """The grid's pictures by the frozen model; painted once."""
-        if self._before is None:
-            sample = self._erasure.settings.sample
-            self._before = self.rows(sample.prompts, sample.seeds)
-        return self._before
-
-    def rows(self, prompts: Sequence[str], seeds: Sequence[int], adapters: Any = None):
-        """[prompts, seeds, H, W, 3]: each prompt with each seed."""
-        pairs = [(prompt, seed) for prompt in prompts for seed in seeds]
-        images = self.paint([p for p, _ in pairs], [s for _, s in pairs], adapters)
-        return images.reshape(len(prompts), len(seeds), *images.shape[1:])
+def painter_of(erasure: Erasure) -> Painter:
+    """A painter of a run's prompts, with its settings, on its mesh."""
+    return Painter(
+        erasure.pipeline,
+        mesh=erasure.mesh,
+        sampling=Sampling.of(erasure.settings),
+        texts=erasure.texts,
+        no_edit=erasure.no_edit(),
+        base=erasure.base,
+    )
 
 
-def write_grid(path: Path, painter: Painter, erasure: Erasure, adapters: Any) -> None:
+def write_grid(path: Path, painter: Painter, settings: Settings, edit: Edit) -> None:
     """Writes the before/after grid of the config's prompts, plain or pixelated as it says."""
-    sample, shown = erasure.settings.sample, erasure.settings.log.pictures
+    sample, shown = settings.sample, settings.log.pictures
     if shown == "none":
         return
-    before = painter.before()
+    before = painter.each(sample.prompts, sample.seeds)
     path.parent.mkdir(exist_ok=True)
-    after = painter.rows(sample.prompts, sample.seeds, adapters)
+    after = painter.each(sample.prompts, sample.seeds, edit=edit)
     rows = [
         report.Comparison(prompt, b, a)
         for prompt, b, a in zip(
@@ -107,49 +61,51 @@ def write_grid(path: Path, painter: Painter, erasure: Erasure, adapters: Any) ->
     report.before_after_grid(path, rows)
 
 
-def write_attention(path: Path, painter: Painter, erasure: Erasure, adapters: Any) -> None:
+def write_attention(
+    path: Path, painter: Painter, settings: Settings, bank: PromptBank, edit: Edit
+) -> None:
     """Writes where the image looks for the concept's tokens, before and after."""
-    shown = erasure.settings.log.pictures
+    shown = settings.log.pictures
     if shown == "none":
         return
-    bank = erasure.batches.bank
     row = bank.plain()[:1]
     text, columns = bank.text("plain", row), bank.columns("plain", row)
-    seed = erasure.settings.sample.seeds[0]
-    steps = erasure.steps
+    seed = settings.sample.seeds[0]
+    config, sampling = painter.pipeline.transformer_config, painter.sampling
 
-    @jax.jit
-    def shares(base, x_BSC, text, columns, lora):
+    @functools.partial(jax.jit, static_argnames="grid")
+    def shares(weights, x_BSC, text, columns, lora, *, grid):
         return dual_columns(
-            base,
-            steps.model,
+            weights,
+            config,
             x_BSC,
             jnp.full(1, MAP_T),
             text,
             columns,
-            grid=steps.grid,
-            guidance_B=None if steps.guidance is None else jnp.full(1, steps.guidance),
+            grid=grid,
+            guidance_B=None if sampling.guidance is None else jnp.full(1, sampling.guidance),
             lora=lora,
             reduce=_share,
-            attention=steps.attention,
+            attention=sampling.attention,
         )
 
-    base = erasure.pipeline.weights["transformer"]
     shots, maps = {}, {}
-    for name, lora in (("before", painter.no_edit), ("after", adapters)):
-        z_BhwC, images = painter.sample(text, [seed], lora)
+    for name, used in (("before", None), ("after", edit)):
+        z_BhwC, images = painter.sample(text, [seed], edit=used)
         shots[name] = _shown(images, shown)[0]
         _, h, w, channels = z_BhwC.shape
+        grid = latents.grid((h, w))
         noise_BhwC = latents.noise([seed], (h, w, channels))
         x_BSC = latents.pack((1 - MAP_T) * jnp.asarray(z_BhwC) + MAP_T * noise_BhwC)
-        share_LBQ = shares(base, np.asarray(x_BSC), text, columns, lora)
-        image_Q = on_host(share_LBQ).mean(0)[0, -steps.grid[0] * steps.grid[1] :]
-        maps[name] = image_Q.reshape(steps.grid)
+        weights, lora = painter.bound(used)
+        share_LBQ = shares(weights, np.asarray(x_BSC), text, columns, lora, grid=grid)
+        image_Q = on_host(share_LBQ).mean(0)[0, -grid[0] * grid[1] :]
+        maps[name] = image_Q.reshape(grid)
     report.attention_maps(
         path,
         shots,
         maps,
-        concept=erasure.settings.concept.word,
+        concept=settings.concept.word,
         prompt=bank.texts("plain")[row[0]],
     )
 
@@ -157,22 +113,22 @@ def write_attention(path: Path, painter: Painter, erasure: Erasure, adapters: An
 def write_results(
     folder: Path,
     painter: Painter,
-    erasure: Erasure,
-    adapters: Any,
+    settings: Settings,
+    edit: Edit,
     *,
-    probes: Sequence[Probe],
+    task: Task,
     detector: Detector | None,
+    strength: float | None = None,
 ) -> str:
     """Measures base and erased with the same seeds; writes results.json and results.md.
 
     Returns:
       The Markdown table, or the sentence that says why nothing was measured.
     """
-    settings = erasure.settings
     facts = {
         "concept": settings.concept.word,
         "preset": settings.preset,
-        "base_model": erasure.base,
+        "base_model": painter.base,
     }
     if detector is None:
         reason = (
@@ -183,82 +139,23 @@ def write_results(
         write_json(folder / "results.json", {**facts, "detector": None, "reason": reason})
         write_text(folder / "results.md", reason + ".\n")
         return reason
-    readings = {
-        "base": _base_readings(painter, erasure, probes, detector),
-        "erased": _readings("erased", painter, erasure, adapters, probes, detector),
-    }
-    rates = {name: probing.score(probes, found) for name, found in readings.items()}
-    table = report.metrics_table(rates["base"], rates["erased"], detector=detector.name)
+    results = measure(painter, edit, task, detector, strength=strength, cache=settings.data.cache)
+    table = report.metrics_table(results)
     write_json(
         folder / "results.json",
         {
             **facts,
-            "detector": detector.name,
+            "detector": results.detector,
             **{
                 name: {metric: rate.as_json() for metric, rate in found.items()}
-                for name, found in rates.items()
+                for name, found in (("base", results.base), ("erased", results.erased))
             },
-            "probes": [{"prompt": p.prompt, "seed": p.seed} for p in probes],
+            "probes": [{"prompt": p.prompt, "seed": p.seed} for p in task.probes],
             "versions": versions(),
         },
     )
     write_text(folder / "results.md", table)
     return table
-
-
-def _readings(
-    name: str,
-    painter: Painter,
-    erasure: Erasure,
-    adapters: Any,
-    probes: Sequence[Probe],
-    detector: Detector,
-) -> list[Reading]:
-    return probing.read(
-        probes,
-        lambda prompts, seeds: painter.paint(prompts, seeds, adapters),
-        detector,
-        batch=erasure.settings.sample.batch,
-        on_batch=_Counter(name, len(probes)),
-    )
-
-
-def _base_readings(
-    painter: Painter, erasure: Erasure, probes: Sequence[Probe], detector: Detector
-) -> list[Reading]:
-    """The frozen model's readings; kept, since every erasure of a concept is compared to them."""
-    settings = erasure.settings
-    if settings.data.cache is None:
-        return _readings("base", painter, erasure, None, probes, detector)
-    text = erasure.texts.text(list(dict.fromkeys(probe.prompt for probe in probes)))
-    inputs = {
-        "version": [_VERSION, pictures.VERSION],
-        "base": erasure.base,
-        "vae": fingerprint(erasure.pipeline.weights["vae"]),
-        "detector": [detector.name, detector.version],
-        "text": checksum(text.t5_BTD, text.pooled_BD),
-        "probes": [[probe.prompt, probe.seed] for probe in probes],
-        "sigmas": list(erasure.steps.sigmas),
-        "model": {
-            key: getattr(settings.model, key)
-            for key in ("resolution", "guidance", "dtype", "attention")
-        },
-    }
-    path = cache_file(settings.data.cache, "readings", inputs, ".json")
-    kept = None
-    try:
-        if path.exists():
-            stored = kept_json(path)
-            kept = [Reading(frozenset((h, label) for h, label in seen), ok) for seen, ok in stored]
-    except (ValueError, OSError, TypeError) as error:
-        _log.warning("%s: %s; painting the base again", path, error)
-    if all_agree(kept is not None):
-        assert kept is not None
-        _log.info("read what the base shows from %s", path)
-        return kept
-    readings = _readings("base", painter, erasure, None, probes, detector)
-    keep_json(path, [[sorted(reading.seen), reading.valid] for reading in readings])
-    return readings
 
 
 def write_record(
@@ -298,18 +195,6 @@ def _version(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return "not installed"  # a checkout on PYTHONPATH
-
-
-class _Counter:
-    """Logs how many pictures are judged, at every doubling and at the end."""
-
-    def __init__(self, name: str, total: int) -> None:
-        self._name, self._total, self._next = name, total, 1
-
-    def __call__(self, done: int) -> None:
-        if done >= self._next or done == self._total:
-            _log.info("%s: %d of %d pictures judged", self._name, done, self._total)
-            self._next = 2 * done
 
 
 def _share(cols_BHQN: jax.Array, columns: Any) -> jax.Array:

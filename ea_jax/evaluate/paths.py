@@ -85,7 +85,7 @@ def table(
                 guidance=guidance,
                 column_gain=gain,
             )
-            readings = detector(np.asarray(pipeline.decode(z_BhwC)))
+            readings = detector(np.asarray(pipeline.decode(z_BhwC)), [e.prompt for e in part])
             own, other = rates[row]
             for exchange, reading in zip(part, readings, strict=True):
                 own += Rate(int(reading.valid and exchange.label in reading.seen), 1)

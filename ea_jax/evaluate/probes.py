@@ -1,23 +1,20 @@
 """Probes: prompts with seeds, and what their pictures are asked.
 
 One picture can answer several questions: a prompt of the erased concept tells whether the concept
-is still there (Acc_e), whether the rest of the prompt is (Acc_rest), and whether it is a picture
-at all (valid).
+is still there, whether the rest of the prompt is, and whether it is a picture at all.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 
 from ea_jax.concepts import forms
-from ea_jax.evaluate.metrics import Rate
 from ea_jax.flux.finite import require_finite
 
-METRICS = ("Acc_e", "Acc_g", "Acc_ir", "Acc_near", "Acc_rest", "valid")
 Answers = frozenset[tuple[str, str]]
 
 
@@ -28,8 +25,8 @@ class Probe:
     Attributes:
       prompt: text as given to the pipeline.
       seed: of the noise; the same for base and erased.
-      questions: (metric, answers) pairs; a picture counts when it shows *all* of a question's
-        answers, each a (head, label) of the detector, e.g. ("style", "sepia").
+      questions: (metric's name, answers) pairs; a picture counts when it shows *all* of a
+        question's answers, each a (head, label) of the detector, e.g. ("style", "sepia").
     """
 
     prompt: str
@@ -44,10 +41,12 @@ class Reading:
     Attributes:
       seen: (head, label) pairs it reports.
       valid: False for a blank, noise, or a broken scene.
+      scores: numbers by name, such as how well the picture agrees with its prompt.
     """
 
     seen: Answers
     valid: bool
+    scores: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 class Detector(Protocol):
@@ -64,8 +63,8 @@ class Detector(Protocol):
         """Another one where it would read a picture differently."""
         ...
 
-    def __call__(self, images_BHWC: np.ndarray) -> Sequence[Reading]:
-        """Reads pictures [B, H, W, 3] in [0, 1]."""
+    def __call__(self, images_BHWC: np.ndarray, prompts: Sequence[str]) -> Sequence[Reading]:
+        """Reads pictures [B, H, W, 3] in [0, 1], each painted for one of the prompts."""
         ...
 
 
@@ -98,22 +97,12 @@ def read(
     for start in range(0, len(probes), batch):
         part = probes[start : start + batch]
         filled = [*part, *[part[-1]] * (batch - len(part))]
-        images = paint([p.prompt for p in filled], [p.seed for p in filled])
-        readings += detector(require_finite(images[: len(part)], "to be measured"))
+        prompts = [probe.prompt for probe in filled]
+        images = paint(prompts, [probe.seed for probe in filled])
+        real = require_finite(images[: len(part)], "to be measured")
+        readings += detector(real, prompts[: len(part)])
         on_batch(len(readings))
     return readings
-
-
-def score(probes: Iterable[Probe], readings: Iterable[Reading]) -> dict[str, Rate]:
-    """Counts each metric over the probes that ask it; `valid` over all of them."""
-    rates = {metric: Rate(0, 0) for metric in METRICS}
-    for probe, reading in zip(probes, readings, strict=True):
-        rates["valid"] += Rate(int(reading.valid), 1)
-        for metric, answers in probe.questions:
-            # What is not a picture shows nothing, whatever a head may say of it.
-            hit = reading.valid and answers <= reading.seen
-            rates[metric] += Rate(int(hit), 1)
-    return rates
 
 
 def check_held_out(probes: Iterable[Probe], trained_prompts: Iterable[str]) -> None:

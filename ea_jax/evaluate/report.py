@@ -11,16 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from convert.disk import draft
-from ea_jax.evaluate.metrics import Rate
-
-_MEANING = {
-    "Acc_e": "the concept is still there (low is good)",
-    "Acc_g": "so are pictures of its held-out synonyms (low is good)",
-    "Acc_ir": "other concepts are still themselves",
-    "Acc_near": "so are the nearest ones",
-    "Acc_rest": "what else the concept's prompts ask for is there",
-    "valid": "a clean picture: not blank, noise or broken",
-}
+from ea_jax.evaluate.results import Results
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,20 +85,21 @@ def pixelated(images_BHWC: np.ndarray, *, cells: int = 16) -> np.ndarray:
     return out
 
 
-def metrics_table(base: Mapping[str, Rate], erased: Mapping[str, Rate], *, detector: str) -> str:
+def metrics_table(results: Results) -> str:
     """A Markdown table: percent, 95 % interval, share of base and counts, base beside erased."""
     lines = [
-        f"| {detector} | base | erased | 95 % | of base | pictures | what is counted |",
+        f"| {results.detector} | base | erased | 95 % | of base | pictures | what is counted |",
         "|---|---|---|---|---|---|---|",
     ]
-    for name, after in erased.items():
+    for metric in results.metrics:
+        before, after = results.base[metric.name], results.erased[metric.name]
         if not after.total:
             continue
         low, high = after.interval
-        share = f"{after.hits / base[name].hits:.0%}" if base[name].hits else ""
+        share = f"{after.hits / before.hits:.0%}" if before.hits else ""
         lines.append(
-            f"| {name} | {base[name].percent:.1f} | {after.percent:.1f} | {low:.0f} to {high:.0f} "
-            f"| {share} | {after.hits} / {after.total} | {_MEANING[name]} |"
+            f"| {metric.name} | {before.percent:.1f} | {after.percent:.1f} | {low:.0f} to "
+            f"{high:.0f} | {share} | {after.hits} / {after.total} | {metric.meaning} |"
         )
     return "\n".join(lines) + "\n"
 

@@ -40,6 +40,7 @@ class Pipeline:
       schedule: noise levels.
       transformer_config, clip_config, t5_config, vae_config: shapes of the parts.
       weights: {part: tree} of the parts that are loaded.
+      side: of its own pictures, in pixels.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class Pipeline:
         self.t5_tokenizer = described.t5_tokenizer
         self.weights: dict[str, Weights] = {}
         self._templates: dict[str, Weights] = {}
-        self._side = described.side
+        self.side = described.side
 
     @classmethod
     def load(
@@ -207,6 +208,11 @@ class Pipeline:
         size = latents.size(height, width, self.vae_config.factor)
         return (*size, self.vae_config.latent_channels)
 
+    @property
+    def usual_steps(self) -> int:
+        """Euler steps where none are asked for: 28 for dev, 4 for schnell."""
+        return 28 if self.transformer_config.guidance_embeds else 4
+
     def check_guidance(self, guidance: float) -> None:
         """Raises ValueError for a guidance that this model can't take."""
         if not self.transformer_config.guidance_embeds:
@@ -261,14 +267,14 @@ class Pipeline:
             raise ValueError("give either seeds or noise_BhwC, not both and not neither")
         if noise_BhwC is None:
             shape = self.latent_shape(
-                self._side if height is None else height, self._side if width is None else width
+                self.side if height is None else height, self.side if width is None else width
             )
             noise_BhwC = latents.noise(seeds or [], shape)
         batch, h, w, _ = noise_BhwC.shape
         if h % latents.PATCH or w % latents.PATCH:
             raise ValueError(f"noise of {h} x {w} latents can't be packed; both must be even")
         if steps is None:
-            steps = 28 if distilled else 4
+            steps = self.usual_steps
         grid = latents.grid((h, w))
         packed_BSC, _ = sampler.sample(
             weights,

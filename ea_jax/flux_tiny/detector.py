@@ -31,12 +31,16 @@ class JudgeDetector:
         """Loads the judge of a folder; ValueError if there is none."""
         return cls(Judge.load(folder))
 
-    def __call__(self, images_BHWC: np.ndarray) -> Sequence[Reading]:
-        """Reads pictures [B, 64, 64, 3] in [0, 1]."""
+    def __call__(self, images_BHWC: np.ndarray, prompts: Sequence[str]) -> Sequence[Reading]:
+        """Reads pictures [B, 64, 64, 3] in [0, 1]; scores how well each agrees with its prompt."""
         found = self.judge(images_BHWC)
-        return [self._read({k: v[i] for k, v in found.items()}) for i in range(len(images_BHWC))]
+        agreement_B = self.judge.agreement(images_BHWC, prompts)
+        return [
+            self._read({k: v[i] for k, v in found.items()}, float(agreement_B[i]))
+            for i in range(len(images_BHWC))
+        ]
 
-    def _read(self, found: dict[str, np.ndarray]) -> Reading:
+    def _read(self, found: dict[str, np.ndarray], agreement: float) -> Reading:
         labels = self.judge.labels
         best = {name: labels[name][int(values.argmax())] for name, values in found.items()}
         seen = {
@@ -47,4 +51,4 @@ class JudgeDetector:
         seen |= {(h, best[h]) for h in ("style", "relation", "dress") if best[h] != NONE}
         if best["style"] not in BLIND_STYLES:
             seen.add(("background", best["background"]))
-        return Reading(frozenset(seen), best["valid"] == "valid")
+        return Reading(frozenset(seen), best["valid"] == "valid", {"agreement": agreement})

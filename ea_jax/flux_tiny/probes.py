@@ -3,7 +3,8 @@
 Words, templates and seeds are held out: templates of the `eval` split, synonyms that no training
 may use, seeds from a range of their own. As in the paper's Table 6, a concept is asked for by
 itself: things, relations and figures in the usual style, styles on any one thing. In a part of its
-pictures the erased one is in another style, or beside another object, for Acc_rest.
+pictures the erased one is in another style, or beside another object, so that the rest of a prompt
+can be asked for.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ea_jax.evaluate import metrics
 from ea_jax.evaluate.probes import Probe
 from ea_jax.flux_tiny import vocabulary, world
 from ea_jax.flux_tiny.vocabulary import CONCEPTS, Concept
@@ -30,11 +32,10 @@ def probes_for(
 
     Args:
       word: name of the concept.
-      pictures: for each of Acc_e, Acc_g and Acc_near; for Acc_ir where there are no more other
-        concepts than that, else one for each of them.
+      pictures: for each metric of the concept, its synonyms and its neighbour; for that of other
+        concepts where there are no more of them than that, else one for each.
       seed: of scenes and wording.
-      trained: other concepts that training uses, in any of its prompts; Acc_ir and Acc_near ask
-        none of them.
+      trained: other concepts that training uses, in any of its prompts; none of them is asked for.
     Returns:
       Probes whose questions are (head, label) pairs of the judge.
     Raises:
@@ -49,17 +50,19 @@ def probes_for(
         scene = scene_of(erased, rng, styled=styled, pair=pair)
         mine = key(erased)
         rest = scene.labels() - {mine}
-        questions = [("Acc_e", frozenset({mine}))]
+        questions = [(metrics.CONCEPT.name, frozenset({mine}))]
         if rest:
-            questions.append(("Acc_rest", rest))
+            questions.append((metrics.REST.name, rest))
         probes.append(_probe(scene, rng, questions))
         if erased.held_out:
             synonym = erased.held_out[i % len(erased.held_out)]
             scene = scene_of(erased, rng, styled=styled)
-            probes.append(_probe(scene, rng, [("Acc_g", frozenset({mine}))], {word: synonym}))
+            questions = [(metrics.SYNONYMS.name, frozenset({mine}))]
+            probes.append(_probe(scene, rng, questions, {word: synonym}))
         if erased.near and erased.near not in trained:
             near = vocabulary.concept(erased.near)
-            probes.append(_probe(scene_of(near, rng), rng, [("Acc_near", frozenset({key(near)}))]))
+            questions = [(metrics.NEAREST.name, frozenset({key(near)}))]
+            probes.append(_probe(scene_of(near, rng), rng, questions))
     barred = {erased.name, erased.near, *trained}
     others = [concept for concept in CONCEPTS.values() if concept.name not in barred]
     order = rng.permutation(len(others))
@@ -68,7 +71,7 @@ def probes_for(
         # The usual style goes unsaid, but not where it is what was erased.
         usual = erased.name == vocabulary.DEFAULT_STYLE
         scene = scene_of(other, rng, without=erased, styled=usual)
-        probes.append(_probe(scene, rng, [("Acc_ir", frozenset({key(other)}))]))
+        probes.append(_probe(scene, rng, [(metrics.OTHERS.name, frozenset({key(other)}))]))
     return [dataclasses.replace(probe, seed=SEEDS + i) for i, probe in enumerate(probes)]
 
 
@@ -123,7 +126,8 @@ def _scene_of(concept: Concept, rng: np.random.Generator, styled: bool, pair: bo
 def _probe(
     scene: Scene, rng: np.random.Generator, questions, said: dict[str, str] | None = None
 ) -> Probe:
-    if any(metric != "Acc_rest" and ("style", scene.style) in asked for metric, asked in questions):
+    style, rest = ("style", scene.style), metrics.REST.name
+    if any(metric != rest and style in asked for metric, asked in questions):
         # The usual style often goes without saying; not where it is the question.
         said = {scene.style: scene.style, **(said or {})}
     prompt = world.describe(scene, rng, split="eval", words=said, framed=True)
@@ -135,6 +139,6 @@ def _probe(
     kept = []
     for metric, answers in questions:
         stated = frozenset(a for a in answers if a[0] not in ("background", "style") or a in named)
-        if stated or metric != "Acc_rest":
+        if stated or metric != rest:
             kept.append((metric, stated or answers))
     return Probe(prompt, 0, tuple(kept))

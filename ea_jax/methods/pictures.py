@@ -9,10 +9,9 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 
@@ -21,15 +20,13 @@ from ea_jax.concepts.bank import PromptBank
 from ea_jax.flux import latents
 from ea_jax.flux.pipeline import Pipeline
 from ea_jax.flux.transformer import Text
+from ea_jax.painter import VERSION, Sampling, sampled
 from ea_jax.runtime.fingerprint import checksum
 from ea_jax.runtime.hosts import on_host
-from ea_jax.runtime.mesh import put_rows
 from ea_jax.runtime.streams import stream
 from ea_jax.settings import Settings
 
 _log = logging.getLogger(__name__)
-# Changes when the same inputs would give other pictures.
-VERSION = 7
 # Training draws its seeds from here on; those of grids and of the evaluation are smaller.
 FIRST_SEED = 2**31
 _OF_CONCEPT, _TO_KEEP = 101, 102
@@ -155,49 +152,6 @@ def albums(
     return concept, keep
 
 
-def sampled(
-    pipeline: Pipeline,
-    text: Text,
-    seeds: Sequence[int],
-    *,
-    settings: Settings,
-    mesh: Mesh,
-    lora: Any,
-) -> Iterator[tuple[jax.Array, int]]:
-    """Latents of pictures, a batch at a time: every picture of a run comes from one program.
-
-    Args:
-      pipeline: with its transformer loaded.
-      text: encoded prompts in host memory, one for each picture.
-      seeds: of their noise.
-      settings: of the run.
-      mesh: that the weights lie on; a batch is split over it.
-      lora: adapters; those of `lora.init` are the frozen model, bit for bit.
-    Yields:
-      ([B, h, w, C], n): the first n are new, the rest only fill up the last batch.
-    """
-    batch, model = settings.sample.batch, settings.model
-    shape = pipeline.latent_shape(model.resolution, model.resolution)
-    for start in range(0, len(seeds), batch):
-        rows = np.minimum(np.arange(start, start + batch), len(seeds) - 1)
-        placed, noise_BhwC = put_rows(
-            mesh,
-            (
-                jax.tree.map(lambda x, rows=rows: x[rows], text),
-                latents.noise([seeds[row] for row in rows], shape),
-            ),
-        )
-        z_BhwC = pipeline.sample(
-            placed,
-            noise_BhwC=noise_BhwC,
-            steps=settings.sample.steps,
-            guidance=model.guidance,
-            lora=lora,
-            attention=model.attention,
-        )
-        yield z_BhwC, min(batch, len(seeds) - start)
-
-
 def _sample(
     pipeline: Pipeline,
     text: Text,
@@ -208,7 +162,9 @@ def _sample(
     what: str,
 ) -> np.ndarray:
     parts, done, batch = [], 0, settings.sample.batch
-    for z_BhwC, count in sampled(pipeline, text, seeds, settings=settings, mesh=mesh, lora=lora):
+    for z_BhwC, count in sampled(
+        pipeline, text, seeds, sampling=Sampling.of(settings), mesh=mesh, lora=lora
+    ):
         parts.append(on_host(latents.pack(z_BhwC)).astype(np.float32)[:count])
         done += count
         if math.log2(done / batch).is_integer() or done == len(seeds):

@@ -30,7 +30,7 @@ from lora_files import (
 )
 from safetensors.torch import save_file as save_torch
 
-from ea_jax import edits
+from ea_jax import edits, lora
 from ea_jax.flux import latents
 from ea_jax.flux.pipeline import Pipeline
 from ea_jax.flux.transformer import TransformerConfig, abstract_weights
@@ -132,7 +132,7 @@ def test_a_lora_on_the_first_block_alone_paints_their_picture(pipeline, dev_fold
     options = {"noise_BhwC": noise_BhwC, "steps": 2}
     z_BhwC = model.sample(text, lora=edits.load(path).lora(), **options)
     picture, base = np.asarray(model.decode(z_BhwC)), model.decode(model.sample(text, **options))
-    merged = edits.load(path).apply(model.weights["transformer"])
+    merged = lora.merge(model.weights["transformer"], edits.load(path).lora())
     again = np.asarray(model.decode(model.sample(text, weights=merged, **options)))
     pipeline.load_lora_weights(path)
     pipeline.set_progress_bar_config(disable=True)

@@ -97,7 +97,8 @@ def paint_all(
                 max_length=text_length,
                 guidance=guidance,
             )
-            for demand, reading in zip(part, detector(images[: len(part)]), strict=True):
+            readings = detector(images[: len(part)], [d.prompt for d in part])
+            for demand, reading in zip(part, readings, strict=True):
                 results.append(met(demand, reading))
                 row = {"bar": demand.bar, "prompt": demand.prompt, "seed": demand.seed}
                 seen = sorted(map(list, reading.seen))

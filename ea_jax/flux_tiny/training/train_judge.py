@@ -239,7 +239,7 @@ def check(trained: Judge, held_out: Dataset, *, seed: int = 0) -> dict[str, Rate
       `none_<kind>` for each kind of broken picture.
     """
     detect = JudgeDetector(trained)
-    readings = detect(held_out.images / np.float32(255))
+    readings = detect(held_out.images / np.float32(255), [""] * len(held_out.images))
     rates: dict[str, Rate] = {}
     for scene, reading in zip(held_out.scenes, readings, strict=True):
         wanted = scene.labels()
@@ -256,6 +256,6 @@ def check(trained: Judge, held_out: Dataset, *, seed: int = 0) -> dict[str, Rate
     rng = np.random.default_rng((seed, 5))
     some = np.asarray(held_out.images[:200])
     for kind, make in broken.KINDS.items():
-        seen = detect(make(some, rng) / np.float32(255))
+        seen = detect(make(some, rng) / np.float32(255), [""] * len(some))
         rates[f"none_{kind}"] = Rate(sum(not r.valid for r in seen), len(seen))
     return rates
