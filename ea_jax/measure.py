@@ -23,9 +23,10 @@ from ea_jax.edits import Edit
 from ea_jax.evaluate import outputs
 from ea_jax.flux.tokens import MAX_T5_LENGTH
 from ea_jax.flux_tiny.exam import Exam, exam_for
-from ea_jax.methods import erasure
+from ea_jax.methods import prepare
 from ea_jax.runtime import compiler, lock, memory, run_folder
 from ea_jax.runtime.program import one_line_errors, start_logging
+from ea_jax.runtime.progress import Laps
 from ea_jax.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -79,7 +80,9 @@ def _measured(
     folder: Path, out: Path, edit: Edit, strength: float | None, asked: Settings, exam: Exam
 ) -> str:
     painted = [probe.prompt for probe in exam.probes]
-    job = erasure.prepare(asked, painted=painted, to_train=False)
+    laps = Laps()
+    mesh, pipeline = prepare.open_model(asked, columns=False)
+    job = prepare.load(asked, mesh, pipeline, painted=painted, laps=laps)
     # `job.base` is what LoRAs carried before their hash was that of any precision.
     if edit.base not in (None, job.base, job.base_hash):
         raise ValueError(

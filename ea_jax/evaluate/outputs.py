@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ea_jax.concepts.bank import PromptBank
 from ea_jax.edits import LORA_FILE
 from ea_jax.evaluate import probes as probing
 from ea_jax.evaluate import report
@@ -21,7 +22,8 @@ from ea_jax.flux import latents
 from ea_jax.flux.finite import require_finite
 from ea_jax.flux.transformer import Text, dual_columns
 from ea_jax.methods import pictures
-from ea_jax.methods.erasure import Erasure
+from ea_jax.methods.pictures import Album
+from ea_jax.methods.prepare import Loaded
 from ea_jax.runtime.cache import cache_file, keep_json, kept_json
 from ea_jax.runtime.fingerprint import checksum, fingerprint, fingerprint_files
 from ea_jax.runtime.hosts import all_agree, on_host
@@ -42,7 +44,7 @@ class Painter:
     program for both.
     """
 
-    def __init__(self, erasure: Erasure) -> None:
+    def __init__(self, erasure: Loaded) -> None:
         erasure.pipeline.load_part("vae")
         self._erasure = erasure
         self.no_edit = erasure.no_edit()
@@ -90,7 +92,7 @@ class Painter:
         return images.reshape(len(prompts), len(seeds), *images.shape[1:])
 
 
-def write_grid(path: Path, painter: Painter, erasure: Erasure, adapters: Any) -> None:
+def write_grid(path: Path, painter: Painter, erasure: Loaded, adapters: Any) -> None:
     """Writes the before/after grid of the config's prompts, plain or pixelated as it says."""
     sample, shown = erasure.settings.sample, erasure.settings.log.pictures
     if shown == "none":
@@ -107,12 +109,13 @@ def write_grid(path: Path, painter: Painter, erasure: Erasure, adapters: Any) ->
     report.before_after_grid(path, rows)
 
 
-def write_attention(path: Path, painter: Painter, erasure: Erasure, adapters: Any) -> None:
+def write_attention(
+    path: Path, painter: Painter, erasure: Loaded, bank: PromptBank, adapters: Any
+) -> None:
     """Writes where the image looks for the concept's tokens, before and after."""
     shown = erasure.settings.log.pictures
     if shown == "none":
         return
-    bank = erasure.batches.bank
     row = bank.plain()[:1]
     text, columns = bank.text("plain", row), bank.columns("plain", row)
     seed = erasure.settings.sample.seeds[0]
@@ -157,7 +160,7 @@ def write_attention(path: Path, painter: Painter, erasure: Erasure, adapters: An
 def write_results(
     folder: Path,
     painter: Painter,
-    erasure: Erasure,
+    erasure: Loaded,
     adapters: Any,
     *,
     probes: Sequence[Probe],
@@ -209,7 +212,7 @@ def write_results(
 def _readings(
     name: str,
     painter: Painter,
-    erasure: Erasure,
+    erasure: Loaded,
     adapters: Any,
     probes: Sequence[Probe],
     detector: Detector,
@@ -224,7 +227,7 @@ def _readings(
 
 
 def _base_readings(
-    painter: Painter, erasure: Erasure, probes: Sequence[Probe], detector: Detector
+    painter: Painter, erasure: Loaded, probes: Sequence[Probe], detector: Detector
 ) -> list[Reading]:
     """The frozen model's readings; kept, since every erasure of a concept is compared to them."""
     settings = erasure.settings
@@ -262,25 +265,24 @@ def _base_readings(
 
 
 def write_record(
-    folder: Path, erasure: Erasure, config: dict[str, Any], *, seconds: dict[str, float]
+    folder: Path,
+    erasure: Loaded,
+    config: dict[str, Any],
+    *,
+    words: dict[str, Any],
+    albums: Mapping[str, Album],
+    seconds: dict[str, float],
 ) -> None:
     """Writes run.json: what made this LoRA."""
     write_json(
         folder / "run.json",
         {
             "config": config,
-            "words": erasure.words,
+            "words": words,
             "lora": fingerprint_files([folder / LORA_FILE]),
-            "training_seeds": {
-                name: list(album.seeds)
-                for name, album in (
-                    ("concept", erasure.batches.concept),
-                    ("keep", erasure.batches.keep),
-                )
-                if album is not None
-            },
+            "training_seeds": {name: list(album.seeds) for name, album in albums.items()},
             "base": erasure.base,
-            "seconds": {**erasure.seconds, **seconds},
+            "seconds": {**erasure.laps.seconds, **seconds},
             "peak_host_bytes": peak_host_bytes(),
             "devices": [str(device) for device in erasure.mesh.devices.flat],
             "versions": versions(),
