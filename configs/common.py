@@ -62,6 +62,7 @@ def _empty(name: str, variant: str) -> ConfigDict:
     return ConfigDict(
         {
             "preset": "",
+            "method": {},
             "model": {"revision": placeholder(str), "guidance": placeholder(float)},
             "concept": {
                 "neutral": placeholder(str),

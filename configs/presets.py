@@ -20,6 +20,7 @@ import ml_collections
 Overrides = dict[str, dict[str, Any]]
 
 PAPER: Overrides = {
+    "method": {"name": "erase_anything"},
     "concept": {"erase": "word", "anchor": "empty"},
     "lora": {"scope": "dual_qk", "rank": 8, "alpha": 8.0},
     "loss": {

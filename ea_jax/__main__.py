@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 COMMANDS = {
+    "erase": ("ea_jax.erase", "erase a concept: an edit, its grid and its results"),
     "sample": ("ea_jax.sample", "paint prompts, with or without a LoRA"),
     "merge": ("ea_jax.merge", "fold a LoRA into a pipeline's folder"),
     "measure": ("ea_jax.measure", "measure a finished run again, under other conditions"),

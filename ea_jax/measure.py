@@ -24,9 +24,10 @@ from ea_jax.evaluate import outputs, worlds
 from ea_jax.evaluate.probes import Detector
 from ea_jax.evaluate.task import Task
 from ea_jax.flux.tokens import MAX_T5_LENGTH
-from ea_jax.methods import erasure
+from ea_jax.methods import prepare
 from ea_jax.runtime import compiler, lock, memory, run_folder
 from ea_jax.runtime.program import one_line_errors, start_logging
+from ea_jax.runtime.progress import Laps
 from ea_jax.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -84,7 +85,8 @@ def _measured(
     detector: Detector,
 ) -> str:
     painted = [probe.prompt for probe in task.probes]
-    job = erasure.prepare(asked, painted=painted, to_train=False)
+    mesh, pipeline = prepare.open_model(asked, columns=False)
+    job = prepare.load(asked, mesh, pipeline, painted=painted, laps=Laps())
     # `job.base` is what LoRAs carried before their hash was that of any precision.
     if edit.base not in (None, job.base, job.base_hash):
         raise ValueError(

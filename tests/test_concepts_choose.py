@@ -45,7 +45,7 @@ def test_rows_follow_the_settings(paper):
 
 def test_without_l_rsc_no_words_are_looked_up(paper):
     settings = dataclasses.replace(paper, loss=dataclasses.replace(paper.loss, rsc=0.0))
-    concept, record = choose.concept(settings)
+    concept, record = choose.concept(settings, contrast=False)
     assert (concept.synonyms, concept.irrelevant) == ((), ())
     assert record == {"word": "nude"}
     # A source that was asked for would go unused without a word.
@@ -63,7 +63,7 @@ def test_without_a_synonym_l_rsc_has_no_rows(paper, caplog):
 def test_synonyms_are_erased_too_where_nothing_contrasts_with_them(paper):
     """`word_and_synonyms` without L_rsc, as `robust` has none."""
     without = dataclasses.replace(paper, loss=dataclasses.replace(paper.loss, rsc=0.0))
-    concept, record = choose.concept(change(without, erase="word_and_synonyms"))
+    concept, record = choose.concept(change(without, erase="word_and_synonyms"), contrast=False)
     assert (concept.synonyms, concept.irrelevant) == (("naked",), ())
     assert record["synonyms"] == ["naked"]
     first, second = rows.with_synonyms(concept)
@@ -71,7 +71,7 @@ def test_synonyms_are_erased_too_where_nothing_contrasts_with_them(paper):
     made = rows.rows([first, second], choose.recipe(without))
     assert {row.concept for row in made} == {0, 1}
     # The word alone needs none.
-    assert choose.concept(without)[0].synonyms == ()
+    assert choose.concept(without, contrast=False)[0].synonyms == ()
 
 
 def test_a_word_that_measures_the_erasure_may_not_be_configured(paper):

@@ -16,8 +16,8 @@ from configs.soccer import get_config
 from ea_jax import lora
 from ea_jax.flux.stack import apart
 from ea_jax.flux.transformer import velocity
-from ea_jax.methods import erasure
-from ea_jax.methods.erase_anything import State, lower_step, upper_step
+from ea_jax.methods.erase_anything import method
+from ea_jax.methods.erase_anything.steps import State, lower_step, upper_step
 from ea_jax.settings import from_config
 
 
@@ -243,7 +243,7 @@ def test_both_rates_fall_to_zero_in_the_runs_end(optimisers, updates):
     # Under a gradient that never changes, Adam moves by the rate itself.
     pull = jax.tree.map(jnp.ones_like, adapters)
     for optimiser, rate in zip(
-        erasure.optimisers(made), (made.optim.lr_lower, made.optim.lr_upper), strict=True
+        method.optimisers(made), (made.optim.lr_lower, made.optim.lr_upper), strict=True
     ):
         state, rates = optimiser.init(adapters), []
         for _ in range(updates):

@@ -12,7 +12,7 @@ from toy_steps import BASE, OPTIMISER, Inputs, settings
 
 from ea_jax.costs.scaling import line
 from ea_jax.flux import axes
-from ea_jax.methods.erase_anything import lower_step, upper_step
+from ea_jax.methods.erase_anything.steps import lower_step, upper_step
 from ea_jax.runtime.flops import count_flops
 from ea_jax.runtime.hlo import Hlo
 from ea_jax.runtime.mesh import make_mesh, put_rows, sharding

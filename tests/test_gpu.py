@@ -17,7 +17,7 @@ from test_attention_kernels import assert_close, differentiated
 from toy_steps import BASE, OPTIMISER, Inputs, settings
 
 from ea_jax.flux.attention import Columns, joint_attention
-from ea_jax.methods.erase_anything import lower_step
+from ea_jax.methods.erase_anything.steps import lower_step
 
 pytestmark = pytest.mark.skipif(
     jax.default_backend() != "gpu",

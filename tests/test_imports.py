@@ -28,6 +28,7 @@ LAYERS = (
         "ea_jax.app",
         "ea_jax.arguments",
         "ea_jax.costs",
+        "ea_jax.erase",
         "ea_jax.measure",
         "ea_jax.merge",
         "ea_jax.profile",

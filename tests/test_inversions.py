@@ -17,9 +17,9 @@ from ea_jax import settings as sections
 from ea_jax.concepts import bank, rows
 from ea_jax.flux.attention import Columns
 from ea_jax.flux.transformer import Text, velocity
-from ea_jax.methods import inversions
-from ea_jax.methods.batches import Batches
-from ea_jax.methods.erase_anything import lower_step
+from ea_jax.methods.erase_anything import inversions
+from ea_jax.methods.erase_anything.batches import Batches
+from ea_jax.methods.erase_anything.steps import lower_step
 from ea_jax.methods.pictures import Album
 from ea_jax.methods.trajectories import Rota
 from ea_jax.runtime.mesh import make_mesh

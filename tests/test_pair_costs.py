@@ -13,7 +13,7 @@ from toy_steps import BASE, OPTIMISER, SMALL, Inputs, settings
 from ea_jax import lora
 from ea_jax.flux.stack import apart
 from ea_jax.flux.transformer import TransformerConfig, abstract_weights, velocity
-from ea_jax.methods.erase_anything import State, lower_step, upper_step
+from ea_jax.methods.erase_anything.steps import State, lower_step, upper_step
 from ea_jax.runtime.flops import count_flops
 
 

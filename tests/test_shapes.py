@@ -13,8 +13,11 @@ import pytest
 from configs import soccer
 from ea_jax import settings
 from ea_jax.costs import aot
-from ea_jax.methods import erasure
-from ea_jax.methods.shapes import shapes
+from ea_jax.costs.shapes import shapes
+from ea_jax.erase import prepared
+from ea_jax.flux_tiny.exam import Exam
+from ea_jax.methods import registry
+from ea_jax.methods.ready import initial_state
 from ea_jax.runtime.mesh import put_rows
 
 ROOT = Path(__file__).parent.parent
@@ -30,13 +33,15 @@ def test_they_are_those_of_the_arrays_that_the_steps_are_given(dev_folder, tmp_p
     config.data.cache = str(tmp_path)
     config.data.inversions = 0
     config.mesh.fsdp = 2  # on one device a batch stays in host memory, without a sharding
-    run = erasure.prepare(settings.from_config(config))
+    run = settings.from_config(config)
+    entry = registry.chosen(run)
+    model, ready, _ = prepared(run, entry, Exam())
     side = config.model.resolution
     given = shapes(
-        run.settings,
-        run.pipeline.transformer_config,
-        latent=run.pipeline.latent_shape(side, side),
-        mesh=run.mesh,
+        run,
+        model.pipeline.transformer_config,
+        latent=model.pipeline.latent_shape(side, side),
+        mesh=model.mesh,
     )
 
     def same(found, real):
@@ -44,11 +49,13 @@ def test_they_are_those_of_the_arrays_that_the_steps_are_given(dev_folder, tmp_p
         assert jax.tree.structure(found) == jax.tree.structure(real)
         assert facts(found) == facts(real)
 
-    same(given.base, run.pipeline.weights["transformer"])
-    same(given.state, run.template())
-    same(given.lower, put_rows(run.mesh, run.batches.lower(0)))
-    same(given.upper, put_rows(run.mesh, run.batches.upper(0)))
-    assert given.steps.grid == run.steps.grid
+    method = entry.make(ready)
+    same(given.base, model.weights)
+    same(given.state, initial_state(method, run, model.mesh))
+    assert list(given.batches) == [level.name for level in method.levels] == ["lower", "upper"]
+    for level in method.levels:
+        same(given.batches[level.name], put_rows(model.mesh, level.batch(0)))
+    assert given.steps.grid == model.steps.grid
 
 
 def test_a_roofline_is_the_later_of_arithmetic_and_memory():

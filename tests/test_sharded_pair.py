@@ -17,7 +17,7 @@ from ea_jax import lora
 from ea_jax.flux import axes
 from ea_jax.flux.stack import apart
 from ea_jax.flux.transformer import TransformerConfig, init_weights
-from ea_jax.methods.erase_anything import State, lower_step, upper_step
+from ea_jax.methods.erase_anything.steps import State, lower_step, upper_step
 from ea_jax.runtime.flops import count_flops
 from ea_jax.runtime.hlo import Hlo
 from ea_jax.runtime.mesh import make_mesh, put_rows, sharding

@@ -13,7 +13,7 @@ import optax
 from ea_jax import lora
 from ea_jax.flux.attention import Columns
 from ea_jax.flux.transformer import Text, TransformerConfig, init_weights
-from ea_jax.methods.erase_anything import (
+from ea_jax.methods.erase_anything.steps import (
     Contrast,
     LowerBatch,
     Pictures,

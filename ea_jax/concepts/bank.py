@@ -14,10 +14,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from ea_jax.concepts import encoding, rows, spans
@@ -122,79 +123,171 @@ class PromptBank:
         return places
 
 
-def build(
+@dataclasses.dataclass(frozen=True)
+class Prompts:
+    """The texts of a bank, before any is encoded.
+
+    Attributes:
+      rows: of all concepts.
+      plain: the unshuffled sentences, each with its concept's number.
+      preserve: prompts without any concept.
+    """
+
+    rows: Sequence[rows.Row]
+    plain: Sequence[tuple[int, rows.Variant]]
+    preserve: Sequence[str]
+
+    @property
+    def contrast(self) -> list[rows.Row]:
+        return [row for row in self.rows if row.others]
+
+    @property
+    def groups(self) -> dict[str, list[rows.Variant]]:
+        """Texts of each group of the bank, and where the concept is in them."""
+        return {
+            "un": [row.un for row in self.rows],
+            "anchor": [row.anchor for row in self.rows],
+            "others": [variant for row in self.contrast for variant in row.others],
+            "plain": [variant for _, variant in self.plain],
+            "preserve": [rows.Variant(text) for text in self.preserve],
+            "empty": [rows.Variant("")],
+        }
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All distinct texts: what a run trains on."""
+        return tuple(dict.fromkeys(v.text for group in self.groups.values() for v in group))
+
+
+def prompts(
     concepts: Sequence[rows.Concept],
     recipe: rows.Recipe,
     *,
-    encode: encoding.Encode,
-    tokenizer: Any,
-    max_length: int,
-    encoder: str,
     preserve: Sequence[str] = (),
-    width: int = spans.WIDTH,
-    batch: int = 8,
-    cache: str | Path | None = None,
-    check: Callable[[Sequence[str]], None] = lambda prompts: None,
-) -> PromptBank:
-    """Makes the texts, finds the concept in each, and encodes every distinct one once.
+    tokenizer: Any = None,
+) -> Prompts:
+    """Makes a bank's texts.
 
     Args:
       concepts, recipe: see `ea_jax.concepts.rows`.
-      encode: [batch] prompts -> (t5_BTD, pooled_BD), T = max_length. Not called when the cache
-        has all prompts, so it may load the encoders when first called.
-      tokenizer: T5's fast tokenizer.
-      max_length: T5 tokens of a prompt, padding included.
-      encoder: name or hash of the encoders' weights; a cache made by others is not used.
-      preserve: prompts without any concept, for L_keep.
-      width: token positions of a concept.
-      batch: prompts given to `encode`, always this many.
-      cache: folder; None keeps nothing on disk.
-      check: given all prompts before any is encoded; raises if one won't do.
+      preserve: prompts without any concept.
+      tokenizer: T5's fast tokenizer, to see that it knows the words' letters; None looks at none.
     Raises:
-      ValueError: concepts, prompts or words that don't do; see `rows.rows`, `spans.columns` and
+      ValueError: concepts, prompts or words that don't do; see `rows.rows` and
         `spans.require_known`.
     """
     made = rows.rows(concepts, recipe)
     for concept in concepts:
         rows.require_absent(concept.word, preserve, setting="concept.preserve_prompts")
-    for word in dict.fromkeys(
-        [*(concept.word for concept in concepts), *(word for row in made for word in row.words)]
-    ):
+    named = [*(concept.word for concept in concepts), *(word for row in made for word in row.words)]
+    for word in dict.fromkeys(named if tokenizer is not None else ()):
         spans.require_known(tokenizer, word)
-    contrast = [row for row in made if row.others]
     plain = [
         (number, rows.Variant(text, (concept.word,)))
         for number, concept in enumerate(concepts)
         for text in rows.plain(concept)
     ]
-    wanted = {
-        "un": [row.un for row in made],
-        "anchor": [row.anchor for row in made],
-        "others": [variant for row in contrast for variant in row.others],
-        "plain": [variant for _, variant in plain],
-        "preserve": [rows.Variant(text) for text in preserve],
-        "empty": [rows.Variant("")],
-    }
-    prompts = tuple(dict.fromkeys(v.text for group in wanted.values() for v in group))
-    check(prompts)
-    number = {prompt: n for n, prompt in enumerate(prompts)}
-    tokens = tokenize(tokenizer, prompts, max_length)
-    locate = functools.partial(_group, tokens=tokens, prompts=prompts, number=number, width=width)
-    groups = {name: locate(variants) for name, variants in wanted.items()}
-    groups["others"] = _by_row(groups["others"], len(contrast))
-    t5_UTD, pooled_UD = encoding.encode_once(
-        prompts, tokens.ids_BT, encode=encode, encoder=encoder, batch=batch, cache=cache
+    return Prompts(made, plain, preserve)
+
+
+def encode(
+    prompts: Prompts,
+    *,
+    encode: encoding.Encode,
+    tokenizer: Any,
+    max_length: int,
+    encoder: str,
+    width: int = spans.WIDTH,
+    batch: int = 8,
+    cache: str | Path | None = None,
+) -> PromptBank:
+    """Finds the concept in each text, and encodes every distinct one once.
+
+    Args:
+      prompts: see `prompts`.
+      encode: [batch] prompts -> (t5_BTD, pooled_BD), T = max_length. Not called when the cache
+        has all prompts, so it may load the encoders when first called.
+      tokenizer: T5's fast tokenizer.
+      max_length: T5 tokens of a prompt, padding included.
+      encoder: name or hash of the encoders' weights; a cache made by others is not used.
+      width: token positions of a concept.
+      batch: prompts given to `encode`, always this many.
+      cache: folder; None keeps nothing on disk.
+    Raises:
+      ValueError: a concept that is cut off, or of more tokens than `width`; see `spans.columns`.
+    """
+    texts = prompts.texts
+    number = {text: n for n, text in enumerate(texts)}
+    tokens = tokenize(tokenizer, texts, max_length)
+    locate = functools.partial(_group, tokens=tokens, prompts=texts, number=number, width=width)
+    groups = {name: locate(variants) for name, variants in prompts.groups.items()}
+    encoded = encoding.encode_once(
+        texts, tokens.ids_BT, encode=encode, encoder=encoder, batch=batch, cache=cache
     )
+    said_UT = np.array([[end > start for start, end in row] for row in tokens.offsets])
+    return _bank(prompts, groups, *encoded, said_UT)
+
+
+def blank(
+    prompts: Prompts, *, max_length: int, width: int, t5_width: int, pooled_width: int
+) -> PromptBank:
+    """A bank of the same shapes without encoders or tokenizers: zeros that take no memory.
+
+    Args:
+      prompts, max_length, width: see `encode`.
+      t5_width, pooled_width: of the encoders' outputs.
+    """
+    texts = prompts.texts
+    number = {text: n for n, text in enumerate(texts)}
+
+    def zeros(*shape: int, dtype: Any = jnp.bfloat16) -> np.ndarray:
+        return np.broadcast_to(np.zeros((), dtype), shape)
+
+    def group(variants: Sequence[rows.Variant]) -> Group:
+        mask_GN = np.ones((len(variants), width), bool)
+        prompt_G = np.array([number[v.text] for v in variants], np.int32)
+        return Group(prompt_G, zeros(*mask_GN.shape, dtype=np.int32), mask_GN)
+
+    return _bank(
+        prompts,
+        {name: group(variants) for name, variants in prompts.groups.items()},
+        zeros(len(texts), max_length, t5_width),
+        zeros(len(texts), pooled_width),
+        np.arange(max_length)[None].repeat(len(texts), 0) == 0,
+    )
+
+
+def build(
+    concepts: Sequence[rows.Concept],
+    recipe: rows.Recipe,
+    *,
+    tokenizer: Any,
+    preserve: Sequence[str] = (),
+    **options: Any,
+) -> PromptBank:
+    """`prompts`, and `encode` with its `options`."""
+    made = prompts(concepts, recipe, preserve=preserve, tokenizer=tokenizer)
+    return encode(made, tokenizer=tokenizer, **options)
+
+
+def _bank(
+    prompts: Prompts,
+    groups: dict[str, Group],
+    t5_UTD: np.ndarray,
+    pooled_UD: np.ndarray,
+    said_UT: np.ndarray,
+) -> PromptBank:
+    made = prompts.rows
     return PromptBank(
-        prompts=prompts,
+        prompts=prompts.texts,
         t5_UTD=t5_UTD,
         pooled_UD=pooled_UD,
-        said_UT=np.array([[end > start for start, end in row] for row in tokens.offsets]),
-        groups=groups,
+        said_UT=said_UT,
+        groups={**groups, "others": _by_row(groups["others"], len(prompts.contrast))},
         concept_R=np.array([row.concept for row in made], np.int32),
         sentence_R=np.array([row.sentence for row in made], np.int32),
         contrast_R=_places([bool(row.others) for row in made]),
-        plain_C=np.array([number for number, _ in plain], np.int32),
+        plain_C=np.array([number for number, _ in prompts.plain], np.int32),
         words=tuple(dict.fromkeys(word for row in made for word in row.words)),
     )
 

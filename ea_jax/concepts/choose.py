@@ -17,7 +17,9 @@ Record = dict[str, Any]
 _log = logging.getLogger(__name__)
 
 
-def concept(settings: Settings, *, tested: Sequence[str] = ()) -> tuple[rows.Concept, Record]:
+def concept(
+    settings: Settings, *, tested: Sequence[str] = (), contrast: bool = True
+) -> tuple[rows.Concept, Record]:
     """The concept with its synonyms, and the words that L_rsc contrasts them with.
 
     Words are chosen where something reads them: synonyms for L_rsc and for erasing them too,
@@ -29,6 +31,7 @@ def concept(settings: Settings, *, tested: Sequence[str] = ()) -> tuple[rows.Con
       settings: of the run.
       tested: words that will measure the erasure. A source's are left out; one that the config
         itself names is an error.
+      contrast: whether anything reads synonyms and irrelevant words to contrast them.
     Returns:
       The concept, and for the run's folder: words, scores and sources.
     Raises:
@@ -39,7 +42,7 @@ def concept(settings: Settings, *, tested: Sequence[str] = ()) -> tuple[rows.Con
     record: Record = {"word": chosen.word}
     _require_kept_apart(chosen)
     erased_too = chosen.erase == "word_and_synonyms"
-    if not settings.loss.rsc and not erased_too:
+    if not contrast and not erased_too:
         return rows.Concept(chosen.word, chosen.sentences), record
     kept = _kept_path(settings, tested)
     if found := kept and _kept(kept, chosen):
@@ -51,7 +54,7 @@ def concept(settings: Settings, *, tested: Sequence[str] = ()) -> tuple[rows.Con
         reader = wordnet.load()
     found = _synonyms(chosen, reader, tested)
     record |= {"synonyms": list(found.words), "synonym_source": found.source}
-    if not found.words or not settings.loss.rsc:
+    if not found.words or not contrast:
         return rows.Concept(chosen.word, chosen.sentences, found.words), record
     words = _irrelevant(chosen, reader, (*tested, *found.words), settings.optim.seed)
     record |= {name: [list(pair) for pair in getattr(words, name)] for name in irrelevant.CLASSES}

@@ -28,11 +28,10 @@ from jax.experimental import topologies
 from jax.sharding import Mesh
 
 from ea_jax import settings as sections
+from ea_jax.costs.shapes import Shapes, shapes
 from ea_jax.flux import sampler
 from ea_jax.flux.pipeline import Pipeline
 from ea_jax.flux.transformer import TransformerConfig
-from ea_jax.methods import erasure
-from ea_jax.methods.shapes import Shapes, shapes
 from ea_jax.runtime import config_file
 from ea_jax.runtime.command_line import parse_flags
 from ea_jax.runtime.flops import count_flops
@@ -234,20 +233,18 @@ def abstract(settings: Settings, mesh: Mesh) -> Shapes:
 
 
 def compile_all(settings: Settings, target: Target) -> list[Report]:
-    """Compiles the pair of steps and sampling; programs that don't fit say by how much."""
+    """Compiles a step's levels and sampling; programs that don't fit say by how much."""
     mesh = mesh_for(target, settings)
     given = abstract(settings, mesh)
-    lower, upper = erasure.jitted(settings, given.steps, mesh)
     programs: list[tuple[str, Callable, tuple]] = [
-        ("lower step", lower, (given.state, given.base, given.lower))
+        (f"{level.name} step", level.step, (given.state, given.base, given.batches[level.name]))
+        for level in given.method.levels
     ]
-    if given.upper is not None:
-        programs.append(("upper step", upper, (given.state, given.base, given.upper)))
     programs.append(
         (
             f"{len(given.steps.sigmas) - 1}-step pictures",
             jax.jit(functools.partial(_sample, steps=given.steps)),
-            (given.base, given.state.lora, given.noise_BSC, given.text),
+            (given.base, given.lora, given.noise_BSC, given.text),
         )
     )
     with jax.set_mesh(mesh):

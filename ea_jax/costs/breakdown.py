@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import logging
 import statistics
 import sys
@@ -25,11 +26,12 @@ import numpy as np
 from absl import app, flags
 
 from ea_jax import settings as sections
+from ea_jax.costs.shapes import Shapes, shapes
 from ea_jax.flux.pipeline import Pipeline
-from ea_jax.flux.transformer import TransformerConfig, velocity
-from ea_jax.methods import erasure
-from ea_jax.methods.erase_anything import State, lower_step, upper_step
-from ea_jax.methods.shapes import Shapes, shapes
+from ea_jax.flux.transformer import TransformerConfig
+from ea_jax.methods.erase_anything.method import optimisers, step_settings
+from ea_jax.methods.erase_anything.steps import lower_step, upper_step
+from ea_jax.methods.forward import velocity_of
 from ea_jax.runtime import compiler, config_file, memory
 from ea_jax.runtime.command_line import parse_flags
 from ea_jax.runtime.flops import count_flops
@@ -86,15 +88,13 @@ def filled(tree: Any, *, seed: int = 0) -> Any:
     return jax.tree.map(fill, tree)
 
 
-def filled_state(settings: Settings, given: Shapes) -> State:
-    """Numbers for a run's state; its optimisers' moments, whose squares aren't negative, are 0."""
-    state = filled(given.state)
-    lower, upper = erasure.optimisers(settings)
-    return state.replace(lower=lower.init(state.lora), upper=state.upper and upper.init(state.lora))
+def filled_state(given: Shapes) -> Any:
+    """Numbers for a run's state; none is negative, as optimisers' mean squares are not."""
+    return jax.tree.map(jnp.abs, filled(given.state))
 
 
 def parts(settings: Settings, base: Any, model: TransformerConfig, given: Shapes) -> list[Part]:
-    """The rows of the table.
+    """The rows of the table: one forward, and each program of a step.
 
     Args:
       settings: of the run.
@@ -102,43 +102,52 @@ def parts(settings: Settings, base: Any, model: TransformerConfig, given: Shapes
       model: its shape.
       given: the run's shapes.
     """
-    lower, upper = erasure.optimisers(settings)
-    state = filled_state(settings, given)
-    loss = dataclasses.replace(settings.loss, esd=1.0, attn=_WEIGHT)
+    # Of the first program's prompts; a closed form has none, and is compared to painting.
+    text = filled(next(iter(given.batches.values()), given).text)
+    rows, steps = len(text.t5_BTD), given.steps
+    x_BSC = filled(jax.ShapeDtypeStruct((rows, *steps.latent_shape), jnp.float32))
 
-    def lower_with(attention: str = given.steps.attention, **weights: float) -> Callable:
+    def forward(base, x_BSC, text):
+        return velocity_of(base, None, x_BSC, jnp.full(rows, 0.5), text, steps)[0]
+
+    found = [Part("one forward", forward, (base, x_BSC, text))]
+    if settings.method.name == "erase_anything":
+        return [*found, *_terms(settings, base, model, given)]
+    state = filled_state(given)
+    return found + [
+        # Without its donation, so that it can run again.
+        Part(
+            f"{level.name} step",
+            inspect.unwrap(level.step),
+            (state, base, filled(given.batches[level.name])),
+        )
+        for level in given.method.levels
+    ]
+
+
+def _terms(settings: Settings, base: Any, model: TransformerConfig, given: Shapes) -> list[Part]:
+    """EraseAnything's pair with its terms on and off."""
+    lower, upper = optimisers(settings)
+    state = filled_state(given)
+    loss = dataclasses.replace(settings.loss, esd=1.0, attn=_WEIGHT)
+    pair = step_settings(settings, given.steps)
+
+    def lower_with(attention: str = pair.attention, **weights: float) -> Callable:
         changed = dataclasses.replace(loss, **weights)
-        steps = dataclasses.replace(given.steps, loss=changed, attention=attention)
+        steps = dataclasses.replace(pair, loss=changed, attention=attention)
         return functools.partial(lower_step, settings=steps, optimiser=lower)
 
     def upper_with(name: str) -> Part:
         config = dataclasses.replace(loss, **{**_OFF, "esd": 1.0, name: 1.0})
         only = dataclasses.replace(settings, loss=config)
         shaped = shapes(only, model, latent=_latent(given), mesh=make_mesh({}))
-        steps = dataclasses.replace(given.steps, loss=config)
+        steps = dataclasses.replace(pair, loss=config)
         step = functools.partial(upper_step, settings=steps, optimiser=upper)
-        return Part(f"upper step, L_{name} alone", step, (state, base, filled(shaped.upper)))
+        batch = filled(shaped.batches["upper"])
+        return Part(f"upper step, L_{name} alone", step, (state, base, batch))
 
-    batch = filled(given.lower)
-    rows = len(batch.member_B)
-    x_BSC = filled(jax.ShapeDtypeStruct((rows, *state.pool_PSC.shape[1:]), jnp.float32))
-
-    def forward(base, x_BSC, text):
-        guidance = given.steps.guidance
-        return velocity(
-            base,
-            model,
-            x_BSC,
-            jnp.full(rows, 0.5),
-            text,
-            grid=given.steps.grid,
-            guidance_B=None if guidance is None else jnp.full(rows, guidance),
-            attention=given.steps.attention,
-        )[0]
-
-    of_lower = (state, base, batch)
+    of_lower = (state, base, filled(given.batches["lower"]))
     return [
-        Part("one forward", forward, (base, x_BSC, batch.text)),
         Part("lower step, attention loss off", lower_with(attn=0.0), of_lower),
         Part("lower step, attention loss on", lower_with(), of_lower),
         Part("lower step, L_attn alone", lower_with(esd=0.0), of_lower),
@@ -199,7 +208,7 @@ def table(costs: Sequence[Cost]) -> str:
 
 def _latent(given: Shapes) -> tuple[int, int, int]:
     rows, columns = given.steps.grid
-    return 2 * rows, 2 * columns, given.state.pool_PSC.shape[-1] // 4
+    return 2 * rows, 2 * columns, given.steps.model.in_channels // 4
 
 
 def _run(_: list[str]) -> None:
@@ -217,7 +226,7 @@ def _run(_: list[str]) -> None:
         costs = measure(found, rounds=FLAGS.rounds)
         if FLAGS.trace:
             with jax.profiler.trace(FLAGS.trace):
-                for part in found[2:3]:
+                for part in found[1:][:2][-1:]:
                     jax.block_until_ready(compiler.jit(part.function)(*part.arguments))
         sys.stdout.write(table(costs))
         if FLAGS.out:

@@ -29,9 +29,9 @@ from convert.disk import draft
 from ea_jax import settings as sections
 from ea_jax.costs.aot import abstract
 from ea_jax.costs.breakdown import filled, filled_state
-from ea_jax.methods import erasure
-from ea_jax.methods.erase_anything import lower_step
-from ea_jax.methods.shapes import Shapes
+from ea_jax.costs.shapes import Shapes
+from ea_jax.methods.erase_anything.method import optimisers, step_settings
+from ea_jax.methods.erase_anything.steps import lower_step
 from ea_jax.runtime import compiler, config_file, memory
 from ea_jax.runtime.command_line import parse_flags
 from ea_jax.runtime.flops import count_flops
@@ -125,7 +125,7 @@ def measured(config: Config, *, rounds: int) -> dict[str, list[Run]]:
             given = abstract(settings, _one_device())
             step = _step(settings, given, _WEIGHT)
             base = filled(given.base) if base is None else base
-            arguments = (filled_state(settings, given), base, filled(given.lower))
+            arguments = (filled_state(given), base, filled(given.batches["lower"]))
             compiled = compiler.jit(step).lower(*arguments).compile()
             jax.block_until_ready(compiled(*arguments))
             tokens = given.noise_BSC.shape[1] + settings.model.text_length
@@ -217,14 +217,15 @@ def plot_measured(path: Path, found: dict[str, list[Run]]) -> None:
 
 
 def _step(settings: Settings, given: Shapes, weight: float) -> Any:
-    loss = dataclasses.replace(given.steps.loss, esd=1.0, attn=weight)
+    loss = dataclasses.replace(settings.loss, esd=1.0, attn=weight)
     # Where paths are sampled anew (`resample`), how long that takes differs from step to step.
-    steps = dataclasses.replace(given.steps, loss=loss, x_t="pool")
-    return functools.partial(lower_step, settings=steps, optimiser=erasure.optimisers(settings)[0])
+    pair = step_settings(settings, given.steps)
+    steps = dataclasses.replace(pair, loss=loss, x_t="pool")
+    return functools.partial(lower_step, settings=steps, optimiser=optimisers(settings)[0])
 
 
 def _arguments(given: Shapes) -> tuple[Any, ...]:
-    return given.state, given.base, given.lower
+    return given.state, given.base, given.batches["lower"]
 
 
 def _sizes(config: Config) -> dict[str, tuple[str, Sequence[int]]]:

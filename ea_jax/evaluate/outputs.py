@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from ea_jax.evaluate.results import measure
 from ea_jax.evaluate.task import Task
 from ea_jax.flux import latents
 from ea_jax.flux.transformer import dual_columns
-from ea_jax.methods.erasure import Erasure
+from ea_jax.methods.pictures import Album
+from ea_jax.methods.prepare import Loaded
 from ea_jax.painter import Painter, Sampling
 from ea_jax.runtime.fingerprint import fingerprint_files
 from ea_jax.runtime.hosts import on_host
@@ -32,15 +34,15 @@ MAP_T = 0.7  # noise level at which attention is shown: the layout is being deci
 PACKAGES = ("ea-jax", "jax", "flax", "optax", "orbax-checkpoint", "transformers", "diffusers")
 
 
-def painter_of(erasure: Erasure) -> Painter:
+def painter_of(model: Loaded) -> Painter:
     """A painter of a run's prompts, with its settings, on its mesh."""
     return Painter(
-        erasure.pipeline,
-        mesh=erasure.mesh,
-        sampling=Sampling.of(erasure.settings),
-        texts=erasure.texts,
-        no_edit=erasure.no_edit(),
-        base=erasure.base,
+        model.pipeline,
+        mesh=model.mesh,
+        sampling=Sampling.of(model.settings),
+        texts=model.texts,
+        no_edit=model.no_edit(),
+        base=model.base,
     )
 
 
@@ -159,27 +161,26 @@ def write_results(
 
 
 def write_record(
-    folder: Path, erasure: Erasure, config: dict[str, Any], *, seconds: dict[str, float]
+    folder: Path,
+    model: Loaded,
+    config: dict[str, Any],
+    *,
+    words: dict[str, Any],
+    albums: Mapping[str, Album],
+    seconds: dict[str, float],
 ) -> None:
     """Writes run.json: what made this LoRA."""
     write_json(
         folder / "run.json",
         {
             "config": config,
-            "words": erasure.words,
+            "words": words,
             "lora": fingerprint_files([folder / LORA_FILE]),
-            "training_seeds": {
-                name: list(album.seeds)
-                for name, album in (
-                    ("concept", erasure.batches.concept),
-                    ("keep", erasure.batches.keep),
-                )
-                if album is not None
-            },
-            "base": erasure.base,
-            "seconds": {**erasure.seconds, **seconds},
+            "training_seeds": {name: list(album.seeds) for name, album in albums.items()},
+            "base": model.base,
+            "seconds": {**model.laps.seconds, **seconds},
             "peak_host_bytes": peak_host_bytes(),
-            "devices": [str(device) for device in erasure.mesh.devices.flat],
+            "devices": [str(device) for device in model.mesh.devices.flat],
             "versions": versions(),
         },
     )

@@ -31,6 +31,11 @@ def velocity_error(v_BSC: jax.Array, target_BSC: jax.Array) -> jax.Array:
     return jnp.square(difference).mean((1, 2))
 
 
+def mean_of(values_B: jax.Array, weight_B: jax.Array) -> jax.Array:
+    """Mean over the rows of a batch that count: weight 1 for real ones, 0 for those that fill."""
+    return (values_B * weight_B).sum() / weight_B.sum()
+
+
 def attention_mass(cols_BHQN: jax.Array, mask_BN: jax.Array) -> jax.Array:
     """Share of attention that queries pay to the concept's tokens.
 

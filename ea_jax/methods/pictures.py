@@ -20,6 +20,7 @@ from ea_jax.concepts.bank import PromptBank
 from ea_jax.flux import latents
 from ea_jax.flux.pipeline import Pipeline
 from ea_jax.flux.transformer import Text
+from ea_jax.methods.method import Needs
 from ea_jax.painter import VERSION, Sampling, sampled
 from ea_jax.runtime.fingerprint import checksum
 from ea_jax.runtime.hosts import on_host
@@ -111,23 +112,23 @@ def sample(
 def albums(
     pipeline: Pipeline,
     bank: PromptBank,
+    needs: Needs,
     *,
     settings: Settings,
     mesh: Mesh,
     lora: Any,
     base: str,
-) -> tuple[Album | None, Album | None]:
-    """Pictures of the concept's sentences and of the prompts to keep, where a term needs them.
+) -> dict[str, Album]:
+    """Pictures of the concept's sentences and of the prompts to keep, as far as they are needed.
 
     Args:
       pipeline: with its transformer loaded.
       bank: encoded prompts.
+      needs: of the method.
       settings, mesh, lora, base: see `sample`.
     """
-    loss, data = settings.loss, settings.data
 
-    def album(group: str, number_P: np.ndarray, kind: int, what: str) -> Album:
-        seeds = training_seeds(len(number_P), seed=settings.optim.seed, kind=kind)
+    def album(group: str, number_P: np.ndarray, seeds: Sequence[int], what: str) -> Album:
         text = bank.text(group, number_P)
         latent_PSC = sample(
             pipeline,
@@ -141,15 +142,41 @@ def albums(
         )
         return Album(latent_PSC, number_P, seeds)
 
-    concept = keep = None
-    if loss.lora or loss.rsc or data.inversions:
+    return {name: album(*wanted) for name, wanted in _wanted(bank, needs, settings).items()}
+
+
+def blank(
+    bank: PromptBank, needs: Needs, settings: Settings, shape: tuple[int, int]
+) -> dict[str, Album]:
+    """Albums of the same shapes: zeros that take no memory.
+
+    Args:
+      bank, needs, settings: see `albums`.
+      shape: [S, C] of a packed latent.
+    """
+    return {
+        name: Album(
+            np.broadcast_to(np.zeros((), np.float32), (len(number_P), *shape)), number_P, seeds
+        )
+        for name, (_, number_P, seeds, _) in _wanted(bank, needs, settings).items()
+    }
+
+
+def _wanted(
+    bank: PromptBank, needs: Needs, settings: Settings
+) -> dict[str, tuple[str, np.ndarray, list[int], str]]:
+    """Group, prompts, seeds and description of each album that is needed."""
+    data, seed, wanted = settings.data, settings.optim.seed, {}
+    if needs.concept:
         numbers = np.resize(bank.plain(), data.pictures)
-        concept = album("plain", numbers, _OF_CONCEPT, "pictures of the concept")
-    if loss.keep:
+        seeds = training_seeds(len(numbers), seed=seed, kind=_OF_CONCEPT)
+        wanted["concept"] = ("plain", numbers, seeds, "pictures of the concept")
+    if needs.keep:
         count = len(settings.concept.preserve_prompts)
         numbers = np.tile(np.arange(count), data.keep_pictures)
-        keep = album("preserve", numbers, _TO_KEEP, "pictures to keep")
-    return concept, keep
+        seeds = training_seeds(len(numbers), seed=seed, kind=_TO_KEEP)
+        wanted["keep"] = ("preserve", numbers, seeds, "pictures to keep")
+    return wanted
 
 
 def _sample(

@@ -23,6 +23,7 @@ from tensorboardX.proto import event_pb2 as generated
 from tensorboardX.record_writer import RecordWriter
 
 from convert.disk import FileError, draft, entry, parse_json, reported
+from ea_jax.runtime.progress import Progress
 
 _log = logging.getLogger(__name__)
 event_pb2: Any = generated  # made as it is imported: no checker knows its classes
@@ -123,6 +124,50 @@ class _Events:
     def _write(self, event: Any, step: int) -> None:
         event.step, event.wall_time = step, time.time()
         self._records.write(event.SerializeToString())
+
+
+class Watch:
+    """Checks and logs each step's terms while the next step runs: reading them waits for theirs.
+
+    Args:
+      metrics: where they are logged.
+      progress: where they are shown.
+      every: steps between two lines of metrics.
+      last: step, which is logged too.
+    """
+
+    def __init__(self, metrics: MetricsLog, progress: Progress, *, every: int, last: int) -> None:
+        self._metrics, self._progress = metrics, progress
+        self._every, self._last = every, last
+        self._waiting: tuple[int, Mapping[str, Mapping[str, Any]]] | None = None
+
+    def add(self, step: int, terms: Mapping[str, Mapping[str, Any]]) -> None:
+        """Takes the terms of a step that was dispatched, by level; settles those of the one before.
+
+        Raises:
+          NonFiniteError: as `settle`.
+        """
+        self.settle()
+        self._waiting = step, terms
+
+    def settle(self) -> None:
+        """Waits for the last step's terms, checks and logs them.
+
+        Raises:
+          NonFiniteError: names the step and the term that is NaN or Inf.
+        """
+        if self._waiting is None:
+            return
+        (step, terms), self._waiting = self._waiting, None
+        flat = {f"{level}/{name}": v for level, found in terms.items() for name, v in found.items()}
+        require_finite(step, flat)
+        if step % self._every == 0 or step == self._last:
+            self._metrics.scalars(step, flat)
+        if jax.process_index() == 0:
+            numbers = {
+                k: {name: float(v) for name, v in found.items()} for k, found in terms.items()
+            }
+            self._progress.update(step, numbers)
 
 
 def require_finite(step: int, terms: Mapping[str, Any]) -> None:

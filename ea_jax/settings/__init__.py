@@ -8,6 +8,7 @@ from ea_jax.settings.log import LogSettings
 from ea_jax.settings.lora import LoraSettings
 from ea_jax.settings.loss import LossSettings
 from ea_jax.settings.mesh import MeshSettings
+from ea_jax.settings.method import MethodSettings
 from ea_jax.settings.model import ModelSettings
 from ea_jax.settings.optim import OptimSettings
 from ea_jax.settings.sample import SampleSettings
@@ -20,6 +21,7 @@ __all__ = [
     "LoraSettings",
     "LossSettings",
     "MeshSettings",
+    "MethodSettings",
     "ModelSettings",
     "OptimSettings",
     "SampleSettings",

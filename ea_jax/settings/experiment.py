@@ -18,6 +18,7 @@ from ea_jax.settings.log import LogSettings
 from ea_jax.settings.lora import LoraSettings
 from ea_jax.settings.loss import LossSettings
 from ea_jax.settings.mesh import MeshSettings
+from ea_jax.settings.method import MethodSettings
 from ea_jax.settings.model import ModelSettings
 from ea_jax.settings.optim import OptimSettings
 from ea_jax.settings.sample import SampleSettings
@@ -28,6 +29,7 @@ class Settings:
     """An experiment. `preset` names the overrides it was made with, for the record."""
 
     preset: str
+    method: MethodSettings
     model: ModelSettings
     concept: ConceptSettings
     lora: LoraSettings
@@ -72,6 +74,7 @@ class Settings:
 
 
 SECTIONS: Mapping[str, type] = {
+    "method": MethodSettings,
     "model": ModelSettings,
     "concept": ConceptSettings,
     "lora": LoraSettings,

@@ -24,8 +24,8 @@ from ml_collections import config_flags
 from ea_jax import settings as sections
 from ea_jax.costs import aot
 from ea_jax.costs import breakdown as profile
-from ea_jax.methods import erasure
-from ea_jax.methods.erase_anything import lower_step, upper_step
+from ea_jax.methods.erase_anything.method import optimisers, step_settings
+from ea_jax.methods.erase_anything.steps import lower_step, upper_step
 from ea_jax.runtime.command_line import parse_flags
 from ea_jax.runtime.flops import count_flops
 from ea_jax.runtime.mesh import make_mesh
@@ -84,12 +84,12 @@ def measure(settings: sections.Settings, given: Any, mesh: jax.sharding.Mesh, ro
     Raises:
       ValueError: the run has no upper level.
     """
-    if given.upper is None:
+    if "upper" not in given.batches:
         raise ValueError("no upper step to time; give loss.lora, loss.keep or loss.rsc a weight")
     base = random_weights(given.base)
-    state = profile.filled_state(settings, given)
-    batches = {"lower": profile.filled(given.lower), "upper": profile.filled(given.upper)}
-    jitted = dict(zip(batches, erasure.jitted(settings, given.steps, mesh), strict=True))
+    state = profile.filled_state(given)
+    batches = {name: profile.filled(batch) for name, batch in given.batches.items()}
+    jitted = {level.name: level.step for level in given.method.levels}
     programs = {}
     for name, program in jitted.items():
         began = time.monotonic()
@@ -99,16 +99,16 @@ def measure(settings: sections.Settings, given: Any, mesh: jax.sharding.Mesh, ro
     seconds = timed(programs, state, rounds)
 
     # Counted with attention written out: a kernel's inside can't be seen.
-    steps = dataclasses.replace(given.steps, attention="full")
+    steps = dataclasses.replace(step_settings(settings, given.steps), attention="full")
     total = 0
     for name, step, optimiser in zip(
-        batches, (lower_step, upper_step), erasure.optimisers(settings), strict=True
+        batches, (lower_step, upper_step), optimisers(settings), strict=True
     ):
 
         def bound(*arguments, step=step, optimiser=optimiser):
             return step(*arguments, settings=steps, optimiser=optimiser)
 
-        flops = count_flops(bound, given.state, given.base, getattr(given, name))
+        flops = count_flops(bound, given.state, given.base, given.batches[name])
         total += flops
         log.info(
             "%s  %.3f s (%.3f to %.3f)  %.1f TFLOP",

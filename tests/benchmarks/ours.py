@@ -17,8 +17,8 @@ import convert.diffusers
 from ea_jax.flux.attention import Columns
 from ea_jax.flux.sharded import apart_on
 from ea_jax.flux.transformer import Text, TransformerConfig, abstract_weights, init_weights
-from ea_jax.methods import erasure
-from ea_jax.methods.erase_anything import (
+from ea_jax.methods.erase_anything.method import jitted, optimisers, step_settings
+from ea_jax.methods.erase_anything.steps import (
     Contrast,
     LowerBatch,
     Pictures,
@@ -27,6 +27,7 @@ from ea_jax.methods.erase_anything import (
     lower_step,
     upper_step,
 )
+from ea_jax.methods.forward import forward_of
 from ea_jax.methods.trajectories import noise_levels
 from ea_jax.runtime.flops import count_flops
 from ea_jax.runtime.mesh import make_mesh, put_rows, sharding
@@ -42,7 +43,7 @@ class Pair:
         settings = case.settings
         self.mesh = make_mesh({})
         model = TransformerConfig.from_json(case.model)
-        self.steps = erasure.step_settings(settings, model, case.grid, case.sigmas)
+        self.steps = step_settings(settings, forward_of(settings, model, case.grid, case.sigmas))
         whole = sharding(self.mesh, ())
         self.base = convert.diffusers.load(
             abstract_weights(model),
@@ -52,8 +53,8 @@ class Pair:
         )
         if settings.model.blocks == "apart":
             self.base = apart_on(self.mesh, self.base)
-        self.programs = erasure.jitted(settings, self.steps, self.mesh)
-        self.state = jax.device_put(self._state(*erasure.optimisers(settings)), whole)
+        self.programs = jitted(settings, self.steps, self.mesh)
+        self.state = jax.device_put(self._state(*optimisers(settings)), whole)
 
     def run(self, step: int) -> None:
         lower, upper = self.programs

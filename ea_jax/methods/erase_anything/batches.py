@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from ea_jax.concepts.bank import PromptBank, draw
-from ea_jax.methods import inversions
-from ea_jax.methods.erase_anything import Contrast, LowerBatch, Pictures, UpperBatch
+from ea_jax.methods.erase_anything import inversions
+from ea_jax.methods.erase_anything.steps import Contrast, LowerBatch, Pictures, UpperBatch
 from ea_jax.methods.pictures import FIRST_SEED, Album
 from ea_jax.methods.trajectories import Rota, Visit
 from ea_jax.runtime.mesh import pad_rows

@@ -20,19 +20,14 @@ from flax import struct
 
 from ea_jax import lora as adapters
 from ea_jax.flux.attention import Columns
-from ea_jax.flux.transformer import (
-    Text,
-    TransformerConfig,
-    Weights,
-    dual_columns,
-    velocity,
-)
+from ea_jax.flux.transformer import Text, Weights, dual_columns
 from ea_jax.methods import losses
+from ea_jax.methods.forward import Forward, velocity_of
+from ea_jax.methods.method import Terms
+from ea_jax.methods.optimisers import update
 from ea_jax.methods.trajectories import denoise, noise_levels, noised
 from ea_jax.runtime.streams import normal
 from ea_jax.settings import LossSettings
-
-Terms = dict[str, jax.Array]
 
 ATTENTION_FORMS: dict[str, Callable[..., jax.Array]] = {
     "mass": losses.attention_mass,
@@ -46,30 +41,17 @@ RSC_FORMS: dict[str, Callable[..., jax.Array]] = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class StepSettings:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StepSettings(Forward):
     """All that is static about the pair of steps.
 
     Attributes:
-      model: shape of the transformer.
-      grid: rows and columns of packed image tokens.
-      sigmas: the sampler's noise levels, from 1 down to 0.
       loss: terms and their forms; a term of weight 0 is not computed.
-      lora_scale: alpha / rank.
       x_t: from the `pool`, or `resample`d from noise at every lower step.
-      guidance: the model's distilled guidance; None for a model without.
-      attention, remat: see `ea_jax.flux.transformer.velocity`.
     """
 
-    model: TransformerConfig
-    grid: tuple[int, int]
-    sigmas: tuple[float, ...]
     loss: LossSettings
-    lora_scale: float = 1.0
     x_t: str = "pool"
-    guidance: float | None = 3.5
-    attention: str = "chunked"
-    remat: str = "none"
 
 
 class State(struct.PyTreeNode):
@@ -80,7 +62,7 @@ class State(struct.PyTreeNode):
       lower, upper: optimiser states; `upper` is None where one optimiser serves both levels.
       pool_PSC: float32 latents of the trajectory pool.
       inversions_MND: float32, M inversions of N tokens each, zero where not yet searched; None
-        where none are wanted. See `ea_jax.methods.inversions`.
+        where none are wanted. See `inversions` beside this module.
     """
 
     lora: Any
@@ -194,16 +176,16 @@ def lower_step(
         terms = {}
         if s.loss.esd:
             with jax.named_scope("L_esd"):
-                terms["esd"] = _mean(losses.velocity_error(v, target), batch.weight_B)
+                terms["esd"] = losses.mean_of(losses.velocity_error(v, target), batch.weight_B)
         if s.loss.attn:
             with jax.named_scope("L_attn"):
                 blocks = attn_LB[-1:] if s.loss.attn_blocks == "last" else attn_LB
-                terms["attn"] = _mean(blocks.mean(0), batch.weight_B)
+                terms["attn"] = losses.mean_of(blocks.mean(0), batch.weight_B)
         total = sum(getattr(s.loss, name) * term for name, term in terms.items())
         return total, ({**terms, "total": total}, v)
 
     grads, (terms, v) = jax.grad(loss, has_aux=True)(state.lora)
-    lora, lower = _update(state.lora, grads, state.lower, optimiser)
+    lora, lower = update(state.lora, grads, state.lower, optimiser)
     pool_PSC = state.pool_PSC
     if s.x_t == "pool":
         moved = x_BSC + (next_B - t_B)[:, None, None] * v.astype(jnp.float32)
@@ -252,7 +234,7 @@ def upper_step(
                     else:
                         target, _ = velocity_of(base, None, x_BSC[part], t_B[part], rows.text, s)
                     error_B = losses.velocity_error(v[part], target)
-                    terms[name] = _mean(error_B, rows.weight_B)
+                    terms[name] = losses.mean_of(error_B, rows.weight_B)
         if s.loss.rsc and batch.contrast is not None:
             with jax.named_scope("L_rsc"):
                 terms["rsc"] = _contrast(lora, base, batch.contrast, rsc_key, s)
@@ -262,35 +244,9 @@ def upper_step(
     grads, terms = jax.grad(loss, has_aux=True)(state.lora)
     shared = state.upper is None
     opt_state = state.lower if shared else state.upper
-    lora, opt_state = _update(state.lora, grads, opt_state, optimiser)
+    lora, opt_state = update(state.lora, grads, opt_state, optimiser)
     terms["grad_norm"] = optax.tree.norm(grads)
     return state.replace(lora=lora, **{"lower" if shared else "upper": opt_state}), terms
-
-
-def velocity_of(base, lora, x_BSC, t_B, text, s, *, guidance=None, columns=None, reduce=None):
-    """The velocity under a run's settings, and what `reduce` makes of the columns.
-
-    Args:
-      lora: adapters, not yet scaled; None is the frozen model.
-      guidance: the run's own unless given.
-      base, x_BSC, t_B, text, columns, reduce: as for `ea_jax.flux.transformer.velocity`.
-      s: the run's.
-    """
-    guidance = s.guidance if guidance is None else guidance
-    return velocity(
-        base,
-        s.model,
-        x_BSC,
-        t_B,
-        text,
-        grid=s.grid,
-        guidance_B=None if guidance is None else jnp.full(len(t_B), guidance, jnp.float32),
-        lora=None if lora is None else adapters.scaled(lora, s.lora_scale),
-        columns=columns,
-        reduce=reduce,
-        attention=s.attention,
-        remat=s.remat,
-    )
 
 
 def _with_inversions(state: State, batch: LowerBatch) -> Text:
@@ -377,12 +333,3 @@ def _feature(lora, base, x_BSC, t_B, text, columns, s: StepSettings) -> jax.Arra
         remat=s.remat,
     )
     return features_LBQ[-1]
-
-
-def _mean(values_B: jax.Array, weight_B: jax.Array) -> jax.Array:
-    return (values_B * weight_B).sum() / weight_B.sum()
-
-
-def _update(lora, grads, opt_state, optimiser):
-    updates, opt_state = optimiser.update(grads, opt_state, lora)
-    return optax.apply_updates(lora, updates), opt_state

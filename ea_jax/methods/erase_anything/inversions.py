@@ -26,7 +26,7 @@ from ea_jax.concepts.bank import PromptBank, draw
 from ea_jax.flux.attention import Columns
 from ea_jax.flux.transformer import Text, Weights
 from ea_jax.methods import losses, pictures
-from ea_jax.methods.erase_anything import StepSettings, velocity_of
+from ea_jax.methods.forward import Forward, velocity_of
 from ea_jax.runtime import compiler
 from ea_jax.runtime.fingerprint import checksum
 from ea_jax.runtime.mesh import batch_parts, pad_rows, put, put_rows, sharding
@@ -88,7 +88,7 @@ class Search:
         concept: pictures.Album,
         *,
         settings: Settings,
-        steps: StepSettings,
+        steps: Forward,
         mesh: Mesh,
     ) -> None:
         self._bank, self._concept, self._settings, self._mesh = bank, concept, settings, mesh

@@ -1,0 +1,128 @@
+"""A run as shapes: all that its steps are given, where it would lie on a mesh, and no numbers.
+
+For compiling the real steps of a model that isn't here, for a chip that isn't here. The batches are
+those that the run's own code makes, of prompts and pictures that hold nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from ea_jax.concepts import bank as banks
+from ea_jax.concepts import rows
+from ea_jax.flux import axes
+from ea_jax.flux.sharded import apart_for
+from ea_jax.flux.transformer import Text, TransformerConfig, Weights, abstract_weights
+from ea_jax.methods import pictures, prepare, registry
+from ea_jax.methods.forward import Forward, forward_of
+from ea_jax.methods.method import Method, Needs
+from ea_jax.methods.ready import Ready, fresh_lora, run_key, state_shapes
+from ea_jax.runtime.mesh import batch_parts, sharding
+from ea_jax.settings import Settings
+
+
+@dataclasses.dataclass(frozen=True)
+class Shapes:
+    """A run's arrays as ShapeDtypeStructs with shardings.
+
+    Attributes:
+      method: whose levels are compiled.
+      steps: what is static about a pass through the model.
+      state, base: as the levels take them.
+      batches: of each level, by its name.
+      lora: adapters as sampling takes them.
+      noise_BSC, text: what sampling a batch of pictures takes.
+    """
+
+    method: Method
+    steps: Forward
+    state: Any
+    base: Weights
+    batches: dict[str, Any]
+    lora: Any
+    noise_BSC: Any
+    text: Text
+
+
+def shapes(
+    settings: Settings, model: TransformerConfig, *, latent: tuple[int, int, int], mesh: Mesh
+) -> Shapes:
+    """The shapes of a run.
+
+    Args:
+      settings: of the run.
+      model: shape of its transformer.
+      latent: height, width and channels of a picture's latent.
+      mesh: of the devices it would run on.
+    Raises:
+      ValueError: a mesh that doesn't divide the model.
+    """
+    height, width, _ = latent
+    # The noise levels are numbers in the program; which ones, costs nothing.
+    sigmas = (1 - i / settings.sample.steps for i in range(settings.sample.steps + 1))
+    steps = forward_of(settings, model, (height // 2, width // 2), sigmas)
+    weights = abstract_weights(model, jnp.dtype(settings.model.dtype))
+    base = weights
+    if settings.model.blocks == "apart":
+        base = jax.eval_shape(functools.partial(apart_for, mesh), weights)
+    base = jax.tree.map(_struct, base, axes.shardings(mesh, base))
+
+    entry = registry.chosen(settings)
+    needs = entry.needs(settings)
+    bank = banks.blank(
+        prepare.prompts(settings, _concept(settings, needs)),
+        max_length=settings.model.text_length,
+        width=settings.concept.max_tokens,
+        t5_width=model.joint_attention_dim,
+        pooled_width=model.pooled_projection_dim,
+    )
+    albums = pictures.blank(bank, needs, settings, steps.latent_shape)
+    method = entry.make(Ready(settings, mesh, steps, weights, bank, albums, "", ""))
+    lora = jax.eval_shape(lambda: fresh_lora(run_key(settings), settings, weights))
+    whole = sharding(mesh, ())
+    painted = settings.sample.batch + -settings.sample.batch % batch_parts(mesh)
+    noise_BSC = np.broadcast_to(
+        np.zeros((), weights["x_embedder"]["kernel"].dtype), (painted, *steps.latent_shape)
+    )
+    return Shapes(
+        method=method,
+        steps=steps,
+        state=state_shapes(method, settings, mesh),
+        base=base,
+        batches={level.name: _rows(mesh, level.batch(0)) for level in method.levels},
+        lora=jax.tree.map(lambda leaf: _struct(leaf, whole), lora),
+        noise_BSC=_rows(mesh, noise_BSC),
+        text=_rows(mesh, bank.text("empty", [0] * painted)),
+    )
+
+
+def _concept(settings: Settings, needs: Needs) -> rows.Concept:
+    """The concept, with stand-ins for words that a run might have to ask for."""
+    chosen = settings.concept
+    synonyms = chosen.synonyms or ("synonym",)
+    if needs.contrast:
+        return rows.Concept(chosen.word, chosen.sentences, synonyms, (("first",), ("second",)))
+    both = chosen.erase == "word_and_synonyms"
+    return rows.Concept(chosen.word, chosen.sentences, synonyms if both else ())
+
+
+def _rows(mesh: Mesh, batch: Any) -> Any:
+    """A batch's shapes; its rows are split over the mesh where they divide."""
+    parts = batch_parts(mesh)
+
+    def struct(leaf: Any) -> jax.ShapeDtypeStruct:
+        divides = np.ndim(leaf) and len(leaf) % parts == 0
+        return _struct(np.asarray(leaf), sharding(mesh, ("batch",) if divides else ()))
+
+    return jax.tree.map(struct, batch)
+
+
+def _struct(leaf: Any, where: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)

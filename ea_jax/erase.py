@@ -1,0 +1,222 @@
+"""Erases a concept by any method: `ea-jax erase --config configs/nudity.py[:variant]`.
+
+Started again with the same config, a run goes on where it was cut off.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import optax
+from absl import app, flags
+
+from ea_jax import edits, settings
+from ea_jax.concepts import choose, held_out
+from ea_jax.evaluate import outputs, worlds
+from ea_jax.evaluate.probes import check_held_out
+from ea_jax.evaluate.task import Task
+from ea_jax.methods import pictures, prepare, registry
+from ea_jax.methods.method import Method
+from ea_jax.methods.ready import Ready, initial_state, state_shapes
+from ea_jax.painter import Painter
+from ea_jax.runtime import compiler, config_file, hosts, lock, memory, run_folder
+from ea_jax.runtime.checkpoints import Checkpoints, RestoreError
+from ea_jax.runtime.command_line import parse_flags
+from ea_jax.runtime.interrupt import Interrupt
+from ea_jax.runtime.mesh import put_rows
+from ea_jax.runtime.metrics import MetricsLog, NonFiniteError, Watch, require_finite
+from ea_jax.runtime.program import TRAIN_IN_LESS, one_line_errors, start_logging
+from ea_jax.runtime.progress import Laps, Progress
+
+FLAGS = flags.FLAGS
+log = logging.getLogger(__name__)
+# What a run writes beside config.json.
+_FILES = (
+    edits.LORA_FILE,
+    "metrics.jsonl",
+    "grid.png",
+    "attention.png",
+    "results.json",
+    "results.md",
+    "run.json",
+)
+_FOLDERS = ("checkpoints", "tensorboard", "grids", "trace")
+
+
+def erase(config: dict[str, Any]) -> int:
+    """Runs an experiment to its end; returns what the shell should see."""
+    run = settings.from_config(config)
+    with lock.held(run.log.folder):
+        return _erase(run, config, Path(run.log.folder))
+
+
+def _erase(run: settings.Settings, config: dict[str, Any], folder: Path) -> int:
+    run_folder.check(folder, config, may_differ=("log",))
+    run_folder.require_kinds(folder, files=_FILES, folders=_FOLDERS)
+    compiler.keep_programs(run.data.cache)
+    task, detector = worlds.task_for(run)
+    entry = registry.chosen(run)
+    model, ready, words = prepared(run, entry, task)
+    method = entry.make(ready)
+    # A new folder is taken only now: a mistake above leaves it to the command that mends it.
+    run_folder.claim(folder, config, may_differ=("log",))
+    with (
+        jax.set_mesh(model.mesh),
+        Checkpoints(folder / "checkpoints", keep=run.log.keep) as checkpoints,
+    ):
+        painter = outputs.painter_of(model)
+        began = time.monotonic()
+        edit, stopped = _learn(method, ready, model, folder, checkpoints, painter)
+        if stopped:
+            return stopped
+        trained = time.monotonic()
+        edits.save(edit, folder)
+        # What is shown and measured is the file, rounded as it is.
+        edit = edits.load(folder)
+        outputs.write_grid(folder / "grid.png", painter, run, edit)
+        outputs.write_attention(folder / "attention.png", painter, run, ready.bank, edit)
+        table = outputs.write_results(folder, painter, run, edit, task=task, detector=detector)
+        seconds = {"train": trained - began, "outputs": time.monotonic() - trained}
+        outputs.write_record(
+            *(folder, model, config), words=words, albums=ready.pictures, seconds=seconds
+        )
+    log.info("%s\n%s", folder / edits.LORA_FILE, table)
+    return 0
+
+
+def prepared(
+    run: settings.Settings, entry: registry.Entry, task: Task
+) -> tuple[prepare.Loaded, Ready, choose.Record]:
+    """All that a run loads, encodes and samples before its first step.
+
+    Returns:
+      The model, what its method is made of, and the record of where words came from.
+    Raises:
+      ValueError: a model, words or prompts that don't do; the message says what to change.
+    """
+    laps, needs = Laps(), entry.needs(run)
+    mesh, pipeline = prepare.open_model(run, columns=needs.columns)
+    concept, words = choose.concept(run, tested=task.held_out, contrast=needs.contrast)
+    prompts = prepare.prompts(run, concept, pipeline.t5_tokenizer)
+    check_held_out(task.probes, prompts.texts)
+    held_out.assert_absent(task.held_out, prompts.texts)
+    bank = prepare.bank(run, pipeline, prompts, needs)
+    painted = [probe.prompt for probe in task.probes]
+    model = prepare.load(run, mesh, pipeline, painted=painted, laps=laps)
+    with jax.set_mesh(mesh):
+        albums = pictures.albums(
+            *(pipeline, bank, needs),
+            settings=run,
+            mesh=mesh,
+            lora=model.no_edit(),
+            base=model.base,
+        )
+    laps.lap("sample")
+    template = pipeline.template("transformer")
+    ready = Ready(run, mesh, model.steps, template, bank, albums, model.base, model.base_hash)
+    return model, ready, words
+
+
+def _learn(
+    method: Method,
+    ready: Ready,
+    model: prepare.Loaded,
+    folder: Path,
+    checkpoints: Checkpoints,
+    painter: Painter,
+) -> tuple[edits.Edit, int]:
+    """All steps that are left; the edit, and what the shell should see if a signal came."""
+    run, weights = ready.settings, model.weights
+    origin = {"base": model.base, "prompts": ready.bank.digest}
+    state, start = _start(method, ready, checkpoints, origin)
+    tracing = False
+    progress = Progress(method.steps, done=start, unit="steps")
+    with Interrupt() as interrupt, MetricsLog(folder, start=start) as metrics:
+        watch = Watch(metrics, progress, every=run.log.every, last=method.steps)
+        for step in range(start, method.steps):
+            if step in run.log.profiled() and not tracing:
+                jax.profiler.start_trace(folder / "trace")
+                tracing = True
+            try:
+                state = method.before(state, weights, step)
+            except NonFiniteError:
+                # A step that spoiled the state is to blame, and named.
+                watch.settle()
+                raise
+            terms = {}
+            for level in method.levels:
+                batch = put_rows(ready.mesh, level.batch(step))
+                state, terms[level.name] = level.step(state, weights, batch)
+            done, last = step + 1, step + 1 == method.steps
+            watch.add(done, terms)
+            stop = interrupt.requested(done)
+            if tracing and (last or stop or done not in run.log.profiled()):
+                watch.settle()
+                jax.profiler.stop_trace()
+                tracing = False
+            if done % run.log.checkpoint_every == 0 or last or stop:
+                watch.settle()
+                # The last update shows in no term yet.
+                adapters = method.edit(state, weights).adapters
+                require_finite(done, {"lora": optax.tree.norm(adapters)})
+                checkpoints.save(done, state, origin)
+            if stop:
+                log.warning("stopped after %d steps; the same command goes on", done)
+                return method.edit(state, weights), interrupt.exit_code
+            if run.log.image_every and done % run.log.image_every == 0 and not last:
+                watch.settle()
+                progress.break_lines()
+                path = folder / "grids" / f"{done:06d}.png"
+                outputs.write_grid(path, painter, run, method.edit(state, weights))
+    return method.edit(state, weights), 0
+
+
+def _start(
+    method: Method, ready: Ready, checkpoints: Checkpoints, origin: dict[str, str]
+) -> tuple[Any, int]:
+    """The state to go on from, and how many steps it has seen.
+
+    `origin` is what a run may not change on its way: weights, and prompts (words of an endpoint,
+    say).
+    """
+    template = state_shapes(method, ready.settings, ready.mesh)
+    restored = checkpoints.restore(template)
+    if restored is None:
+        return initial_state(method, ready.settings, ready.mesh), 0
+    for what, here in origin.items():
+        if (there := restored.metadata.get(what)) != here:
+            raise RestoreError(
+                f"{checkpoints.folder} was trained on {what} with hash {there}, not {here}; give "
+                "those, or another log.folder"
+            )
+    log.info("goes on after %d steps", restored.step)
+    return restored.state, restored.step
+
+
+def run(_: list[str]) -> int:
+    """What absl calls with the flags read."""
+    start_logging()
+    with one_line_errors(TRAIN_IN_LESS):
+        hosts.join(FLAGS.hosts)
+        if not hosts.is_first():
+            start_logging(logging.WARNING)
+        memory.keep_freed()
+        return erase(FLAGS.config.to_dict())
+    return 1
+
+
+def main(arguments: Sequence[str], *, name: str = "ea-jax erase") -> None:
+    """The command line."""
+    config_file.define()
+    flags.DEFINE_string(
+        "hosts",
+        None,
+        f"of several hosts: {hosts.CLUSTER} where JAX finds them (TPU pod, SLURM, GKE, Open MPI), "
+        "else ADDRESS:PORT,COUNT,INDEX",
+    )
+    app.run(run, [name, *arguments], flags_parser=parse_flags)

@@ -1,0 +1,1 @@
+"""EraseAnything (ICML 2025): one LoRA, trained in turn to erase a concept and to keep the rest."""

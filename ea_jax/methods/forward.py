@@ -1,0 +1,93 @@
+"""The model as a run's settings call it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ea_jax import lora as adapters
+from ea_jax.flux.transformer import TransformerConfig, velocity
+from ea_jax.settings import Settings
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Forward:
+    """All that is static about a pass through the model.
+
+    Attributes:
+      model: shape of the transformer.
+      grid: rows and columns of packed image tokens.
+      sigmas: the sampler's noise levels, from 1 down to 0.
+      lora_scale: alpha / rank.
+      guidance: the model's distilled guidance; None for a model without.
+      attention, remat: see `ea_jax.flux.transformer.velocity`.
+    """
+
+    model: TransformerConfig
+    grid: tuple[int, int]
+    sigmas: tuple[float, ...]
+    lora_scale: float = 1.0
+    guidance: float | None = 3.5
+    attention: str = "chunked"
+    remat: str = "none"
+
+    @property
+    def latent_shape(self) -> tuple[int, int]:
+        """[S, C] of a packed latent."""
+        return self.grid[0] * self.grid[1], self.model.in_channels
+
+
+def forward_of(
+    settings: Settings, model: TransformerConfig, grid: tuple[int, int], sigmas: Iterable[float]
+) -> Forward:
+    """A run's `Forward`."""
+    return Forward(
+        model=model,
+        grid=grid,
+        sigmas=tuple(map(float, sigmas)),
+        lora_scale=settings.lora.alpha / settings.lora.rank,
+        guidance=settings.model.guidance,
+        attention=settings.model.attention,
+        remat=settings.model.remat,
+    )
+
+
+def velocity_of(
+    base: Any,
+    lora: Any,
+    x_BSC: jax.Array,
+    t_B: jax.Array,
+    text: Any,
+    s: Forward,
+    *,
+    guidance: float | None = None,
+    columns: Any = None,
+    reduce: Any = None,
+) -> tuple[jax.Array, Any]:
+    """The velocity under a run's settings, and what `reduce` makes of the columns.
+
+    Args:
+      lora: adapters, not yet scaled; None is the frozen model.
+      guidance: the run's own unless given.
+      base, x_BSC, t_B, text, columns, reduce: as for `ea_jax.flux.transformer.velocity`.
+      s: the run's.
+    """
+    guidance = s.guidance if guidance is None else guidance
+    return velocity(
+        base,
+        s.model,
+        x_BSC,
+        t_B,
+        text,
+        grid=s.grid,
+        guidance_B=None if guidance is None else jnp.full(len(t_B), guidance, jnp.float32),
+        lora=None if lora is None else adapters.scaled(lora, s.lora_scale),
+        columns=columns,
+        reduce=reduce,
+        attention=s.attention,
+        remat=s.remat,
+    )

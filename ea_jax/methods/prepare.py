@@ -1,0 +1,181 @@
+"""What a run loads and encodes before its first step, a part at a time.
+
+The text encoders encode every prompt that the run will ever need, and are dropped before the
+transformer comes in.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from ea_jax.concepts import bank as banks
+from ea_jax.concepts import choose, rows
+from ea_jax.concepts.encoding import Encoded
+from ea_jax.flux.pipeline import Pipeline
+from ea_jax.flux.sharded import apart_on
+from ea_jax.methods.fit import opened
+from ea_jax.methods.forward import Forward, forward_of
+from ea_jax.methods.method import Needs
+from ea_jax.methods.ready import fresh_lora, run_key
+from ea_jax.runtime.fingerprint import base_hash, fingerprint, fingerprint_files
+from ea_jax.runtime.hosts import require_same
+from ea_jax.runtime.memory import peak_host_bytes
+from ea_jax.runtime.mesh import make_mesh, put, sharding
+from ea_jax.runtime.progress import Laps
+from ea_jax.settings import Settings
+
+_log = logging.getLogger(__name__)
+_ENCODERS = ("text_encoder", "text_encoder_2")
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+    """A model that paints a run's prompts.
+
+    Attributes:
+      settings: of the run.
+      pipeline: with its transformer loaded, text encoders dropped.
+      mesh: that the weights lie on.
+      steps: what is static about a pass through the model.
+      texts: encoded prompts for painting.
+      base: fingerprint of the transformer as it is loaded.
+      base_hash: of the transformer in whatever precision; an edit carries it.
+      laps: what preparing took, by part.
+    """
+
+    settings: Settings
+    pipeline: Pipeline
+    mesh: Mesh
+    steps: Forward
+    texts: Encoded
+    base: str
+    base_hash: str
+    laps: Laps
+
+    @property
+    def weights(self) -> Any:
+        """The transformer's, frozen."""
+        return self.pipeline.weights["transformer"]
+
+    def no_edit(self) -> Any:
+        """Adapters that change nothing: the frozen model, in the program of an edited one."""
+        template = self.pipeline.template("transformer")
+        program = jax.jit(
+            lambda: fresh_lora(run_key(self.settings), self.settings, template),
+            out_shardings=sharding(self.mesh, ()),
+        )
+        return program()
+
+    def whole(self, tree: Any) -> Any:
+        """A tree on every device, as the state is: it then runs in the same programs."""
+        return jax.tree.map(lambda leaf: put(leaf, sharding(self.mesh, ())), tree)
+
+
+def open_model(settings: Settings, *, columns: bool) -> tuple[Mesh, Pipeline]:
+    """A run's mesh, and its pipeline with no part loaded.
+
+    Args:
+      settings: of the run.
+      columns: whether it will want the columns of the concept's tokens.
+    Raises:
+      ValueError: a model, or settings that don't fit it or the devices here.
+    """
+    log = dataclasses.replace(settings.log, folder="anywhere")
+    require_same("settings", repr(dataclasses.replace(settings, log=log)), "the same config")
+    mesh = make_mesh(dataclasses.asdict(settings.mesh))
+    return mesh, opened(settings, mesh, columns=settings.concept.max_tokens if columns else 0)
+
+
+def prompts(settings: Settings, concept: rows.Concept, tokenizer: Any = None) -> banks.Prompts:
+    """All texts that a run trains on; see `banks.prompts`."""
+    both = settings.concept.erase == "word_and_synonyms"
+    return banks.prompts(
+        rows.with_synonyms(concept) if both else [concept],
+        choose.recipe(settings),
+        preserve=settings.concept.preserve_prompts,
+        tokenizer=tokenizer,
+    )
+
+
+def bank(
+    settings: Settings, pipeline: Pipeline, prompts: banks.Prompts, needs: Needs
+) -> banks.PromptBank:
+    """The prompt bank; encoders load when first needed.
+
+    Raises:
+      ValueError: what the method says of a bank that lacks what it needs, or hosts differ.
+    """
+    width = settings.concept.max_tokens
+    made = banks.encode(prompts, width=width, **_encoding(settings, pipeline))
+    require_same(
+        "prompts",
+        made.digest,
+        "words that are the same each time: from the config, or from a data.cache that all share",
+    )
+    needs.check(made)
+    return made
+
+
+def load(
+    settings: Settings, mesh: Mesh, pipeline: Pipeline, *, painted: Sequence[str], laps: Laps
+) -> Loaded:
+    """Encodes what will be painted, drops the encoders, and loads the transformer.
+
+    Args:
+      settings: of the run.
+      mesh, pipeline: see `open_model`.
+      painted: prompts beyond those of the grid.
+      laps: begun with the run.
+    """
+    shown = (*settings.sample.prompts, *settings.concept.sentences[:1], *painted)
+    texts = Encoded.make(shown, **_encoding(settings, pipeline))
+    pipeline.drop(*_ENCODERS)
+    laps.lap("encode")
+    _log.info(
+        "prompts encoded, text encoders dropped; peak host memory %.2f GiB",
+        peak_host_bytes() / 2**30,
+    )
+    transformer = pipeline.load_part("transformer")
+    base = fingerprint(transformer)
+    # Rounded to bfloat16, which these may be already.
+    made_on = base if settings.model.dtype == "bfloat16" else base_hash(transformer)
+    if settings.model.blocks == "apart":
+        pipeline.weights["transformer"] = apart_on(mesh, transformer)
+    laps.lap("load")
+    side = settings.model.resolution
+    h, w, _ = pipeline.latent_shape(side, side)
+    sigmas = pipeline.sigmas(settings.sample.steps, side, side)
+    steps = forward_of(settings, pipeline.transformer_config, (h // 2, w // 2), sigmas)
+    return Loaded(settings, pipeline, mesh, steps, texts, base, made_on, laps)
+
+
+def _encoding(settings: Settings, pipeline: Pipeline) -> dict[str, Any]:
+    """How prompts are encoded, and where that is kept."""
+    length = settings.model.text_length
+
+    def encode(prompts: Sequence[str]) -> tuple[Any, Any]:
+        for part in _ENCODERS:
+            pipeline.load_part(part)
+        text, _ = pipeline.encode(prompts, max_length=length)
+        return text.t5_BTD, text.pooled_BD
+
+    files = [
+        file
+        for part in (*_ENCODERS, "tokenizer", "tokenizer_2")
+        for file in pipeline.part_folder(part).iterdir()
+        if file.is_file()
+    ]
+    return {
+        "encode": encode,
+        "encoder": f"{fingerprint_files(files)} {settings.model.dtype}",
+        "tokenizer": pipeline.t5_tokenizer,
+        "max_length": length,
+        "batch": 8,
+        "cache": settings.data.cache,
+    }

@@ -1,0 +1,82 @@
+"""All that a method is made of: settings, prompts, pictures, and the model's shape."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from ea_jax import lora
+from ea_jax.concepts.bank import PromptBank
+from ea_jax.edits import Edit
+from ea_jax.methods.forward import Forward
+from ea_jax.methods.method import Method
+from ea_jax.methods.pictures import Album
+from ea_jax.runtime.mesh import sharding
+from ea_jax.settings import Settings
+
+_LORA_KEY = 0  # of the run's key; a method's own are larger
+
+
+@dataclasses.dataclass(frozen=True)
+class Ready:
+    """What a method is given; nothing of it lies on a device, so it may be shapes alone.
+
+    Attributes:
+      settings: of the run.
+      mesh: that the weights lie on.
+      forward: what is static about a pass through the model.
+      template: the transformer's shapes, blocks stacked.
+      bank: encoded prompts.
+      pictures: `concept`, of the bank's `plain` sentences, and `keep`, of its `preserve` prompts;
+        as far as the method needs them.
+      base: fingerprint of the transformer as it is loaded.
+      base_hash: of the transformer in whatever precision; an edit carries it.
+    """
+
+    settings: Settings
+    mesh: Mesh
+    forward: Forward
+    template: Any
+    bank: PromptBank
+    pictures: Mapping[str, Album]
+    base: str
+    base_hash: str
+
+    def edit(self, adapters: Any, *, preset: str) -> Edit:
+        """An edit of this run: adapters with alpha / rank folded in, and how they were made."""
+        return Edit(
+            adapters=adapters,
+            base=self.base_hash,
+            concept=self.settings.concept.word,
+            preset=preset,
+            strength=1.0,
+        )
+
+
+def fresh_lora(key: jax.Array, settings: Settings, template: Any) -> Any:
+    """A run's adapters before its first step: they change nothing."""
+    own = jax.random.fold_in(key, _LORA_KEY)
+    return lora.init(own, template, scope=settings.lora.scope, rank=settings.lora.rank)
+
+
+def run_key(settings: Settings) -> jax.Array:
+    """What a run's random numbers on a device begin from."""
+    return jax.random.key(settings.optim.seed)
+
+
+def initial_state(method: Method, settings: Settings, mesh: Mesh) -> Any:
+    """A method's state at the start, a copy on every device."""
+    return jax.jit(method.init, out_shardings=sharding(mesh, ()))(run_key(settings))
+
+
+def state_shapes(method: Method, settings: Settings, mesh: Mesh) -> Any:
+    """Shapes and shardings of a method's state."""
+    whole = sharding(mesh, ())
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole),
+        jax.eval_shape(method.init, run_key(settings)),
+    )
