@@ -11,6 +11,7 @@ COMMANDS = {
     "erase": ("ea_jax.erase", "erase a concept: an edit, its grid and its results"),
     "sample": ("ea_jax.sample", "paint prompts, with or without a LoRA"),
     "merge": ("ea_jax.merge", "fold a LoRA into a pipeline's folder"),
+    "combine": ("ea_jax.combine", "make one LoRA of several"),
     "measure": ("ea_jax.measure", "measure a finished run again, under other conditions"),
     "table": ("ea_jax.table", "one table of many runs"),
     "costs aot": ("ea_jax.costs.aot", "memory and operations on chips that are not here"),

@@ -10,6 +10,7 @@ as it was made; without one, an edit is used at the strength that its maker reco
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ import numpy as np
 from flax import traverse_util
 
 import convert.peft
+from convert.disk import entry, parse_json
 from convert.files import WeightsError
 from ea_jax import lora as adapters
 from ea_jax.flux.adapters import AdapterError, Module, check_blocks, kernel_shapes, padded, walk
@@ -35,6 +37,17 @@ Tree = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
+class Origin:
+    """What a part of a combined edit erases, how, on which base, at which strength."""
+
+    concept: str | None = None
+    method: str | None = None
+    preset: str | None = None
+    base: str | None = None
+    strength: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Edit:
     """A change of named layers and its origin.
 
@@ -44,7 +57,9 @@ class Edit:
       base: fingerprint of the weights it was made on; None if unknown, as the rest.
       concept: what it erases.
       preset: how.
+      method: the method that made it.
       strength: recommended by its maker.
+      parts: what a combined edit was made of; empty for any other.
       more: further strings of its file, kept as they are.
     """
 
@@ -53,12 +68,23 @@ class Edit:
     base: str | None = None
     concept: str | None = None
     preset: str | None = None
+    method: str | None = None
     strength: float | None = None
+    parts: tuple[Origin, ...] = ()
     more: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.adapters and not self.deltas:
             raise AdapterError("an edit needs adapters or deltas; this one would change nothing")
+
+    def origins(self, strength: float | None = None) -> tuple[Origin, ...]:
+        """What it was made of, used at a strength: itself, or the parts of a combined one."""
+        used = self.used_strength(strength)
+        if not self.parts:
+            return (Origin(self.concept, self.method, self.preset, self.base, used),)
+        return tuple(
+            dataclasses.replace(part, strength=used * (part.strength or 0.0)) for part in self.parts
+        )
 
     def lora(self, strength: float | None = None) -> Tree:
         """Adapters for `velocity` and `Pipeline`, strength folded in.
@@ -164,9 +190,11 @@ def save(edit: Edit, folder: str | Path) -> Path:
     Raises:
       OSError: it can't be written; a file of that name stays as it was.
     """
-    facts = {"base": edit.base, "concept": edit.concept, "preset": edit.preset}
+    facts = {key: getattr(edit, name) for name, key in _FACTS.items()}
     metadata = {"format": "pt", **edit.more}
-    metadata |= {_FACTS[name]: value for name, value in facts.items() if value is not None}
+    metadata |= {key: value for key, value in facts.items() if value is not None}
+    if edit.parts:
+        metadata[_PARTS] = json.dumps([dataclasses.asdict(part) for part in edit.parts])
     if edit.strength is not None:
         metadata[_STRENGTH] = repr(float(edit.strength))
     path = Path(folder) / (DELTA_FILE if edit.deltas else LORA_FILE)
@@ -195,7 +223,8 @@ def load(source: str | Path) -> Edit:
     lora, deltas, metadata = convert.peft.read(path)
     facts = {name: metadata.pop(key, None) for name, key in _FACTS.items()}
     strength = _number(metadata.pop(_STRENGTH, None), path)
-    return Edit(lora, deltas, strength=strength, more=metadata, **facts)
+    parts = _origins(metadata.pop(_PARTS, None), path)
+    return Edit(lora, deltas, strength=strength, parts=parts, more=metadata, **facts)
 
 
 def summed(edits: Sequence[Edit], strengths: Sequence[float] | None = None) -> Edit:
@@ -220,8 +249,9 @@ def averaged(edits: Sequence[Edit], strengths: Sequence[float] | None = None) ->
 
 
 # Keys of the file's metadata.
-_FACTS = {"base": "base_hash", "concept": "concept", "preset": "preset"}
+_FACTS = {"base": "base_hash", "concept": "concept", "preset": "preset", "method": "method"}
 _STRENGTH = "recommended_strength"
+_PARTS = "edit_parts"
 
 
 def _weighted(edits: Sequence[Edit], strengths: Sequence[float] | None, weight: float) -> Edit:
@@ -250,7 +280,13 @@ def _weighted(edits: Sequence[Edit], strengths: Sequence[float] | None, weight: 
         base=next(iter(bases), None),
         concept=_joined(edit.concept for edit in edits),
         preset=_joined(edit.preset for edit in edits),
+        method=_joined(edit.method for edit in edits),
         strength=1.0,
+        parts=tuple(
+            origin
+            for edit, strength in zip(edits, given, strict=True)
+            for origin in edit.origins(weight * edit.used_strength(strength))
+        ),
     )
 
 
@@ -288,6 +324,25 @@ def _number(stated: str | None, path: Path) -> float | None:
             f"{path} states the strength {stated!r}, which is no finite number; export it again"
         )
     return number
+
+
+def _origins(stated: str | None, path: Path) -> tuple[Origin, ...]:
+    """The parts of a combined edit, as `save` wrote them."""
+    if stated is None:
+        return ()
+    where = f"{_PARTS} of {path}"
+    options: Any = {"way_out": "combine the edits again", "error": WeightsError}
+    parts = []
+    for part in parse_json(stated, where, kind=list, **options):
+        fields = entry({"part": part}, "part", dict, where=where, **options)
+        strength = entry(fields, "strength", float, where=where, **options)
+        names = {
+            name: entry(fields, name, str, where=where, **options)
+            for name in _FACTS
+            if fields.get(name) is not None
+        }
+        parts.append(Origin(**names, strength=strength))
+    return tuple(parts)
 
 
 def _joined(names: Any) -> str | None:

@@ -27,6 +27,7 @@ LAYERS = (
         "ea_jax.aot",
         "ea_jax.app",
         "ea_jax.arguments",
+        "ea_jax.combine",
         "ea_jax.costs",
         "ea_jax.erase",
         "ea_jax.measure",

@@ -63,10 +63,11 @@ def run(*args, **options) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, dev_folder):
-    """A run to its end, and its cache; what it said of compiling lies beside them."""
+    """A run to its end, and its cache; what it compiled and imported lies beside them."""
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAX_LOG_COMPILES", "1")
+        patch.setenv("PYTHONPROFILEIMPORTTIME", "1")
         done = run(dev_folder, folder / "whole", folder / "cache")
     assert done.returncode == 0, done.stderr
     (folder / "said.txt").write_text(done.stderr)
@@ -96,6 +97,13 @@ def test_one_program_paints_all_pictures_of_a_run(finished):
     said = (finished[1].parent / "said.txt").read_text()
     for program in ("_scan", "_decode", "shares", "lower_step", "upper_step"):
         assert said.count(f"Finished XLA compilation of jit({program}) in") == 1, program
+
+
+def test_a_run_on_a_flux_imports_nothing_of_flux_tiny(finished):
+    said = (finished[1].parent / "said.txt").read_text().splitlines()
+    imported = {line.rpartition("|")[2].strip() for line in said if line.startswith("import time")}
+    assert "ea_jax.evaluate.worlds" in imported
+    assert not [name for name in imported if name.startswith("ea_jax.flux_tiny")]
 
 
 def test_without_a_judge_the_results_say_that_nothing_was_measured(finished):
@@ -130,6 +138,17 @@ def test_with_a_judge_the_base_is_read_once_and_compared_to_each_erasure(
         measure(tmp_path / "1e-2", tmp_path / name, strength=strength)
         again = json.loads((tmp_path / name / "results.json").read_text())
         assert (again["base"], again["erased"]) == (second["base"], edited)
+    # Changes of whole kernels are measured by the same command.
+    shape = Pipeline(model).template("transformer")["context_embedder"]["kernel"].shape
+    kernels = {"context_embedder": {"kernel": np.ones(shape, np.float32)}}
+    edits.save(edits.Edit(deltas=kernels), tmp_path / "kernels")
+    shutil.copy(tmp_path / "1e-2" / "config.json", tmp_path / "kernels")
+    measure(tmp_path / "kernels", tmp_path / "none", strength=0.0)
+    assert json.loads((tmp_path / "none" / "results.json").read_text())["erased"] == second["base"]
+    measure(tmp_path / "kernels", tmp_path / "some")
+    again = json.loads((tmp_path / "some" / "results.json").read_text())
+    assert again["base"] == second["base"]
+    assert again["erased"]["Acc_e"]["total"] == 2
 
 
 def test_a_killed_run_goes_on_to_the_same_lora(finished, tmp_path, dev_folder):

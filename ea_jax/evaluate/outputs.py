@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ea_jax.concepts.bank import PromptBank
-from ea_jax.edits import LORA_FILE, Edit
+from ea_jax.edits import DELTA_FILE, LORA_FILE, Edit
 from ea_jax.evaluate import report
 from ea_jax.evaluate.probes import Detector
 from ea_jax.evaluate.results import measure
@@ -175,7 +175,9 @@ def write_record(
         {
             "config": config,
             "words": words,
-            "lora": fingerprint_files([folder / LORA_FILE]),
+            "lora": fingerprint_files(
+                [folder / name for name in (LORA_FILE, DELTA_FILE) if (folder / name).is_file()]
+            ),
             "training_seeds": {name: list(album.seeds) for name, album in albums.items()},
             "base": model.base,
             "seconds": {**model.laps.seconds, **seconds},
