@@ -6,6 +6,7 @@
 | `literal` | what the paper prints, equation by equation |
 | `release` | what the authors' PyTorch code does |
 | `robust` | anchor removed, inversions erased too, L_keep; flux-tiny's default |
+| `embedder` | another method: a closed form on the text's first layer |
 
 A preset is chosen with the variant: `--config configs/nudity.py:tiny+paper`. Single values are
 then still open to flags: `--config.loss.rsc=0`.
@@ -41,6 +42,7 @@ PAPER: Overrides = {
         "rsc_t_min": 0.7,
         "t_draw": "uniform",
     },
+    "embedder": {"keep": 1.0, "ridge": 3.0, "tolerance": 0.03},
     "optim": {
         "pairs": 1000,
         "optimisers": "two",
@@ -121,6 +123,10 @@ CHANGES: dict[str, Overrides] = {
             "keep_batch": 8,
         },
         "data": {"inversions": 2},
+    },
+    "embedder": {
+        "method": {"name": "embedder"},
+        "concept": {"erase": "word_and_synonyms"},
     },
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import threading
@@ -12,7 +13,8 @@ import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from ea_jax.runtime.metrics import MetricsLog, NonFiniteError, require_finite
+from ea_jax.runtime.metrics import MetricsLog, NonFiniteError, Watch, require_finite
+from ea_jax.runtime.progress import Progress
 
 
 def events(folder: Path) -> list[Event]:
@@ -136,3 +138,37 @@ def test_what_only_closing_can_not_write_names_the_file(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"metrics\.jsonl was not written: free"):
         log.close()
     assert log._events._records._writer.closed
+
+
+class Term:
+    """A scalar that says when it is fetched."""
+
+    def __init__(self, value: float, fetched: list[float]) -> None:
+        self._value, self._fetched = value, fetched
+
+    def __float__(self) -> float:
+        self._fetched.append(self._value)
+        return self._value
+
+
+def test_a_steps_terms_are_fetched_when_the_next_step_is_under_way(tmp_path: Path) -> None:
+    fetched: list[float] = []
+    with MetricsLog(tmp_path) as log:
+        watch = Watch(log, Progress(3, stream=io.StringIO()), every=2, last=3)
+        for step in (1, 2, 3):
+            watch.add(step, {"lower": {"esd": Term(float(step), fetched)}})
+            assert set(fetched) == set(range(1, step))
+        watch.settle()
+        assert set(fetched) == {1, 2, 3}
+        watch.settle()
+    assert [line["step"] for line in lines(tmp_path)] == [2, 3]
+
+
+def test_what_is_no_number_is_named_by_its_own_step_when_the_next_is_added(tmp_path: Path) -> None:
+    with MetricsLog(tmp_path) as log:
+        watch = Watch(log, Progress(3, stream=io.StringIO()), every=1, last=3)
+        watch.add(1, {"lower": {"esd": 0.5}})
+        watch.add(2, {"lower": {"esd": float("nan")}})
+        with pytest.raises(NonFiniteError, match=r"lower/esd is nan at step 2;"):
+            watch.add(3, {"lower": {"esd": float("nan")}})
+    assert [line["step"] for line in lines(tmp_path)] == [1]

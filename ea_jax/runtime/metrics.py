@@ -159,15 +159,18 @@ class Watch:
         if self._waiting is None:
             return
         (step, terms), self._waiting = self._waiting, None
-        flat = {f"{level}/{name}": v for level, found in terms.items() for name, v in found.items()}
+        levels = {
+            level: {name: float(value) for name, value in found.items()}
+            for level, found in terms.items()
+        }
+        flat = {
+            f"{level}/{name}": v for level, found in levels.items() for name, v in found.items()
+        }
         require_finite(step, flat)
         if step % self._every == 0 or step == self._last:
             self._metrics.scalars(step, flat)
         if jax.process_index() == 0:
-            numbers = {
-                k: {name: float(v) for name, v in found.items()} for k, found in terms.items()
-            }
-            self._progress.update(step, numbers)
+            self._progress.update(step, levels)
 
 
 def require_finite(step: int, terms: Mapping[str, Any]) -> None:

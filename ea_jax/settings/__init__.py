@@ -2,6 +2,7 @@
 
 from ea_jax.settings.concept import ConceptSettings
 from ea_jax.settings.data import DataSettings
+from ea_jax.settings.embedder import EmbedderSettings
 from ea_jax.settings.experiment import SECTIONS, Settings, from_config
 from ea_jax.settings.fields import SettingsError
 from ea_jax.settings.log import LogSettings
@@ -17,6 +18,7 @@ __all__ = [
     "SECTIONS",
     "ConceptSettings",
     "DataSettings",
+    "EmbedderSettings",
     "LogSettings",
     "LoraSettings",
     "LossSettings",

@@ -13,6 +13,7 @@ from typing import Any
 
 from ea_jax.settings.concept import ConceptSettings
 from ea_jax.settings.data import DataSettings
+from ea_jax.settings.embedder import EmbedderSettings
 from ea_jax.settings.fields import SettingsError, require_keys, shown
 from ea_jax.settings.log import LogSettings
 from ea_jax.settings.lora import LoraSettings
@@ -34,6 +35,7 @@ class Settings:
     concept: ConceptSettings
     lora: LoraSettings
     loss: LossSettings
+    embedder: EmbedderSettings
     optim: OptimSettings
     data: DataSettings
     sample: SampleSettings
@@ -79,6 +81,7 @@ SECTIONS: Mapping[str, type] = {
     "concept": ConceptSettings,
     "lora": LoraSettings,
     "loss": LossSettings,
+    "embedder": EmbedderSettings,
     "optim": OptimSettings,
     "data": DataSettings,
     "sample": SampleSettings,
