@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from ea_jax.flux.attention import Columns, device_axes
+from ea_jax.flux.axes import device_axes
+from ea_jax.flux.columns import Columns
 
 # cuDNN takes multiples of 8. Its backward pass takes wider heads than these on Hopper alone.
 LANES, WIDEST = 8, 128

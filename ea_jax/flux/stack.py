@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ea_jax.flux import axes, layers
+from ea_jax.flux import axes, cpu, layers
 from ea_jax.flux.adapters import padded
 
 
@@ -27,7 +27,7 @@ def apart(weights: dict[str, Any], *, transposes: bool = False) -> dict[str, Any
     Args:
       weights: stacked.
       transposes: each kernel gets its transpose as `kernel_T` beside it, for a frozen model
-        through which gradients pass, see `layers.Linear`.
+        through which gradients pass, see `cpu.product`.
     """
 
     def blocks(stack):
@@ -87,18 +87,6 @@ def run_blocks(
     outs = []
     for index, block in enumerate(weights):
         run = last_body if last_body and index == len(weights) - 1 else body
-        carry, out = run(_border(carry), block, jax.tree.map(lambda x, i=index: x[i], lora))
+        carry, out = run(cpu.border(carry), block, jax.tree.map(lambda x, i=index: x[i], lora))
         outs.append(out)
     return carry, jax.tree.map(lambda *xs: jnp.stack(xs), *outs)
-
-
-@jax.custom_vjp
-def _border(carry: Any) -> Any:
-    """The streams as they are; their cotangents are written down.
-
-    XLA would compute a cotangent anew, through all blocks behind it, wherever one is read.
-    """
-    return carry
-
-
-_border.defvjp(lambda carry: (carry, None), lambda _, grad: (jax.lax.optimization_barrier(grad),))

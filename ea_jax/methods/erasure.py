@@ -28,9 +28,10 @@ from ea_jax import edits, lora
 from ea_jax.concepts import bank as banks
 from ea_jax.concepts import choose, rows
 from ea_jax.concepts.encoding import Encoded
+from ea_jax.flux import euler
 from ea_jax.flux.pipeline import Pipeline
 from ea_jax.flux.sharded import apart_on
-from ea_jax.flux.transformer import TransformerConfig
+from ea_jax.flux.transformer import TransformerConfig, dtype_of
 from ea_jax.methods import inversions, pictures
 from ea_jax.methods.batches import Batches
 from ea_jax.methods.erase_anything import (
@@ -42,7 +43,7 @@ from ea_jax.methods.erase_anything import (
     velocity_of,
 )
 from ea_jax.methods.fit import opened
-from ea_jax.methods.trajectories import Rota, staggered
+from ea_jax.methods.trajectories import Rota
 from ea_jax.runtime import compiler
 from ea_jax.runtime.fingerprint import base_hash, fingerprint, fingerprint_files
 from ea_jax.runtime.hosts import on_host, require_same
@@ -180,7 +181,7 @@ class Erasure:
             frozen = lambda x_PSC, t_P: velocity_of(base, None, x_PSC, t_P, text, s)[0]  # noqa: E731
             shape = (rota.members, *_packed_shape(self.pipeline, self.settings))
             noise_PSC = normal(key, shape)
-            return staggered(frozen, noise_PSC, jnp.array(s.sigmas, jnp.float32), rota)
+            return euler.follow(frozen, noise_PSC, s.sigmas, rota.offsets(), dtype=dtype_of(base))
 
         text = self.batches.bank.text("un", numbers)
         program = compiler.jit(stagger, self.mesh, out_shardings=_whole(self.mesh))

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from ea_jax import lora
 from ea_jax.flux import axes
-from ea_jax.flux.attention import Columns
+from ea_jax.flux.columns import Columns
 from ea_jax.flux.sharded import apart_for
 from ea_jax.flux.transformer import Text, TransformerConfig, Weights, abstract_weights
 from ea_jax.methods import erasure

@@ -14,7 +14,7 @@ import optax
 from cases import Case, Prompts
 
 import convert.diffusers
-from ea_jax.flux.attention import Columns
+from ea_jax.flux.columns import Columns
 from ea_jax.flux.sharded import apart_on
 from ea_jax.flux.transformer import Text, TransformerConfig, abstract_weights, init_weights
 from ea_jax.methods import erasure

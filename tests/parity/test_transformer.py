@@ -13,9 +13,9 @@ from diffusers import FluxTransformer2DModel
 
 from convert import diffusers as layout
 from ea_jax.flux import transformer
-from ea_jax.flux.attention import Columns
+from ea_jax.flux.columns import ColumnGain, Columns
 from ea_jax.flux.stack import apart
-from ea_jax.flux.transformer import ColumnGain, Text, TransformerConfig
+from ea_jax.flux.transformer import Text, TransformerConfig
 
 pytestmark = pytest.mark.parity
 
