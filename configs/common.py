@@ -101,7 +101,7 @@ def _model_sections(model: str) -> dict[str, dict[str, Any]]:
                 "resolution": 64,
                 "text_length": 32,
                 "guidance": 3.5,
-                "attention": "chunked",
+                "attention": "auto",
                 "remat": "none",
                 "blocks": "apart",
             },
@@ -112,7 +112,7 @@ def _model_sections(model: str) -> dict[str, dict[str, Any]]:
         "dtype": "bfloat16",
         "resolution": 512,
         "text_length": 256,
-        "attention": "chunked",
+        "attention": "auto",
         "remat": "block",
         "blocks": "stacked",
     }

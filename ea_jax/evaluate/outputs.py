@@ -280,6 +280,7 @@ def write_record(
                 if album is not None
             },
             "base": erasure.base,
+            "attention": erasure.steps.attention,
             "seconds": {**erasure.seconds, **seconds},
             "peak_host_bytes": peak_host_bytes(),
             "devices": [str(device) for device in erasure.mesh.devices.flat],

@@ -84,6 +84,35 @@ def require_backend(
         cudnn.require_kernel(jnp.dtype(dtype), platform, cudnn.lanes(head, columns), tokens)
 
 
+def resolve_backend(
+    name: str, platform: str, *, dtype: Any, head: int, columns: int, tokens: int
+) -> str:
+    """The name of a backend: `auto` is the fastest that these devices can have.
+
+    That is `cudnn` on a Hopper GPU or later, `splash` on TPUs, and else `chunked`. A program that
+    is compiled ahead of time gets no `cudnn`, which asks a GPU of this process.
+
+    Args:
+      name: a backend, which stays as it is, or `auto`.
+      platform, dtype, head, columns, tokens: see `require_backend`.
+    Raises:
+      ValueError: an unknown name.
+    """
+    if name != "auto":
+        check_backend(name)
+        return name
+    if platform == "tpu":
+        from ea_jax.flux import splash
+
+        return "splash" if head % splash.LANES == 0 else "chunked"
+    if platform == "gpu":
+        from ea_jax.flux import cudnn
+
+        width = cudnn.lanes(head, columns)
+        return "cudnn" if cudnn.pays(jnp.dtype(dtype), width, tokens) else "chunked"
+    return "chunked"
+
+
 def _full(q, k, v, columns):
     scale = q.shape[-1] ** -0.5
     logits_BHQK = cpu.logits(q, k)

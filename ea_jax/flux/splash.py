@@ -21,7 +21,9 @@ from jax.sharding import PartitionSpec
 from ea_jax.flux.axes import device_axes
 from ea_jax.runtime.mesh import program_platform
 
-# Queries and keys of a tile of the map, multiples of the 128 lanes of a TPU.
+# Of a TPU. Narrower heads than these leave lanes idle.
+LANES = 128
+# Queries and keys of a tile of the map, multiples of the lanes.
 TILES = (512, 384, 256)
 
 

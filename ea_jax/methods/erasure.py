@@ -42,7 +42,7 @@ from ea_jax.methods.erase_anything import (
     upper_step,
     velocity_of,
 )
-from ea_jax.methods.fit import opened
+from ea_jax.methods.fit import opened, resolved
 from ea_jax.methods.trajectories import Rota
 from ea_jax.runtime import compiler
 from ea_jax.runtime.fingerprint import base_hash, fingerprint, fingerprint_files
@@ -211,7 +211,10 @@ def prepare(
     log = dataclasses.replace(settings.log, folder="anywhere")
     require_same("settings", repr(dataclasses.replace(settings, log=log)), "the same config")
     mesh = make_mesh(dataclasses.asdict(settings.mesh))
-    pipeline = opened(settings, mesh, columns=settings.concept.max_tokens if to_train else 0)
+    columns = settings.concept.max_tokens if to_train else 0
+    pipeline = opened(settings, mesh, columns=columns)
+    latent = pipeline.latent_shape(settings.model.resolution, settings.model.resolution)
+    settings = resolved(settings, pipeline.transformer_config, mesh, latent=latent, columns=columns)
     concept, words = rows.Concept(settings.concept.word, settings.concept.sentences), {}
     if to_train:
         concept, words = choose.concept(settings, tested=tested)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 from jax.sharding import Mesh
 
 from ea_jax import lora
 from ea_jax.flux import latents
 from ea_jax.flux.adapters import kernel_shapes
-from ea_jax.flux.attention import require_backend
+from ea_jax.flux.attention import require_backend, resolve_backend
 from ea_jax.flux.pipeline import Pipeline
 from ea_jax.flux.sharded import on_mesh
+from ea_jax.flux.transformer import TransformerConfig
 from ea_jax.runtime.mesh import platform
 from ea_jax.settings import Settings
 
@@ -51,16 +55,53 @@ def require_fit(settings: Settings, pipeline: Pipeline, mesh: Mesh, *, columns: 
             + ("with guidance, like dev" if distilled else "without guidance, like schnell")
             + f"; use the variant flux-{'dev' if distilled else 'schnell'} of the config"
         )
-    height, width, _ = pipeline.latent_shape(model.resolution, model.resolution)
+    latent = pipeline.latent_shape(model.resolution, model.resolution)
     _require_rank(settings, pipeline)
     require_backend(
-        model.attention,
+        resolved(
+            settings, pipeline.transformer_config, mesh, latent=latent, columns=columns
+        ).model.attention,
         platform(mesh),
-        dtype=model.dtype,
-        head=pipeline.transformer_config.attention_head_dim,
-        columns=columns,
-        tokens=model.text_length + height * width // latents.PATCH**2,
+        **_attended(settings, pipeline.transformer_config, latent, columns),
     )
+
+
+def resolved(
+    settings: Settings,
+    model: TransformerConfig,
+    mesh: Mesh,
+    *,
+    latent: tuple[int, int, int],
+    columns: int,
+) -> Settings:
+    """Settings with a backend's own name for `model.attention=auto`.
+
+    Args:
+      settings: of a run.
+      model: shape of its transformer.
+      mesh: of the devices it will run on.
+      latent: height, width and channels of a picture's latent.
+      columns: see `opened`.
+    """
+    name = resolve_backend(
+        settings.model.attention,
+        platform(mesh),
+        **_attended(settings, model, latent, columns),
+    )
+    return dataclasses.replace(settings, model=dataclasses.replace(settings.model, attention=name))
+
+
+def _attended(
+    settings: Settings, model: TransformerConfig, latent: tuple[int, int, int], columns: int
+) -> dict[str, Any]:
+    """What a backend is asked to serve."""
+    height, width, _ = latent
+    return {
+        "dtype": settings.model.dtype,
+        "head": model.attention_head_dim,
+        "columns": columns,
+        "tokens": settings.model.text_length + height * width // latents.PATCH**2,
+    }
 
 
 def _require_rank(settings: Settings, pipeline: Pipeline) -> None:

@@ -27,6 +27,7 @@ from ea_jax.methods.erase_anything import (
     StepSettings,
     UpperBatch,
 )
+from ea_jax.methods.fit import resolved
 from ea_jax.runtime.mesh import batch_parts, sharding
 from ea_jax.settings import Settings
 
@@ -64,6 +65,8 @@ def shapes(
     Raises:
       ValueError: a mesh that doesn't divide the model.
     """
+    columns = settings.concept.max_tokens
+    settings = resolved(settings, model, mesh, latent=latent, columns=columns)
     height, width, channels = latent
     tokens, packed = height * width // 4, 4 * channels
     whole = sharding(mesh, ())
