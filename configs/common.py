@@ -103,7 +103,7 @@ def _model_sections(model: str) -> dict[str, dict[str, Any]]:
                 "guidance": 3.5,
                 "attention": "auto",
                 "remat": "none",
-                "blocks": "apart",
+                "blocks": "unrolled",
             },
             "sample": {"steps": 28, "batch": 8, "eval_pictures": 50},
             "mesh": {"tensor": 1},

@@ -9,7 +9,7 @@ import pytest
 from toy_steps import BASE, SMALL, Inputs
 
 from ea_jax import lora
-from ea_jax.flux.stack import apart
+from ea_jax.flux.stack import unrolled
 from ea_jax.flux.transformer import velocity
 
 GRID = (2, 3)
@@ -33,8 +33,8 @@ def given():
 @pytest.mark.parametrize("remat", ["none", "block"])
 def test_base_gradients_of_blocks_written_out_are_those_of_stacked_ones(given, remat):
     gradient = jax.jit(lambda w: jax.grad(loss)(w, *given, remat=remat))
-    stacked = apart(gradient(BASE))
-    written = gradient(apart(BASE))
+    stacked = unrolled(gradient(BASE))
+    written = gradient(unrolled(BASE))
     assert jax.tree.structure(stacked) == jax.tree.structure(written)
     for (path, a), b in zip(
         jax.tree.leaves_with_path(stacked), jax.tree.leaves(written), strict=True
@@ -45,7 +45,7 @@ def test_base_gradients_of_blocks_written_out_are_those_of_stacked_ones(given, r
 
 @pytest.mark.parametrize("remat", ["none", "block", "dots"])
 def test_the_gradient_of_a_kernel_beside_its_transpose_is_an_error(given, remat):
-    weights = apart(BASE, transposes=True)
+    weights = unrolled(BASE, transposes=True)
     wanted = r"kernels .* \(kernel_T\) are frozen and have no gradient; .*model\.blocks=stacked"
     with pytest.raises(ValueError, match=wanted):
         jax.jit(lambda w: jax.grad(loss)(w, *given, remat=remat))(weights)
@@ -69,7 +69,7 @@ def test_adapters_and_latents_have_their_gradients_beside_transposes(given, rema
         lambda w, x, a: jax.grad(lambda x, a: loss(w, x, text, a, remat), argnums=(0, 1))(x, a)
     )
     wanted = gradient(BASE, x_BSC, adapters)
-    found = gradient(apart(BASE, transposes=True), x_BSC, adapters)
+    found = gradient(unrolled(BASE, transposes=True), x_BSC, adapters)
     for a, b in zip(jax.tree.leaves(wanted), jax.tree.leaves(found), strict=True):
         assert np.abs(a).max() > 0
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3)

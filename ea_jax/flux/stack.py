@@ -1,7 +1,7 @@
 """A stack of blocks, with or without rematerialisation: a loop, or written out one by one.
 
 Blocks stacked on a leading axis are run by a scan: compiled once, however many there are. Blocks
-that are apart, a tuple, are written out. That takes longer to compile and runs faster: no slices
+that are unrolled, a tuple, are written out. That takes longer to compile and runs faster: no slices
 of stacked weights are copied, and what nobody reads is left out.
 """
 
@@ -18,8 +18,8 @@ from ea_jax.flux import axes, cpu, layers
 from ea_jax.flux.adapters import padded
 
 
-def apart(weights: dict[str, Any], *, transposes: bool = False) -> dict[str, Any]:
-    """A transformer's weights with each block's by themselves, in a tuple, in place of stacks.
+def unrolled(weights: dict[str, Any], *, transposes: bool = False) -> dict[str, Any]:
+    """A transformer's weights unrolled: in place of each stack a tuple of blocks.
 
     Such a model is written out block by block where stacked weights run in a scan: it takes
     longer to compile and runs faster, which pays where blocks are small and few.
@@ -62,14 +62,14 @@ def run_blocks(
       weights: of all blocks, stacked, or a tuple of each block's.
       lora: adapters, stacked, of all blocks or the first ones; or None.
       remat: what a backward pass computes again: `none`, `block`, or all but products (`dots`).
-      last_body: runs the last block in the place of `body`, where blocks are apart; it may leave
+      last_body: runs the last block in the place of `body`, where blocks are unrolled; it may leave
         out what is not read after it, also of the carry.
     Returns:
       The last carry, and what the blocks left, stacked.
     Raises:
       ValueError: an unknown `remat`.
     """
-    apart = isinstance(weights, tuple)
+    written_out = isinstance(weights, tuple)
     policies = {"block": None, "dots": jax.checkpoint_policies.dots_saveable}
     if axes.is_gathering():
         # What a block gathered would otherwise be kept for the backward pass: of all blocks, all
@@ -77,12 +77,12 @@ def run_blocks(
         policies["none"] = lambda primitive, *_, **__: primitive.name != "sharding_constraint"
     if remat in policies:
         # The scan already keeps a block's recomputation apart from its first run.
-        wrap = functools.partial(jax.checkpoint, policy=policies[remat], prevent_cse=apart)
+        wrap = functools.partial(jax.checkpoint, policy=policies[remat], prevent_cse=written_out)
         body, last_body = wrap(body), last_body and wrap(last_body)
     elif remat != "none":
         raise ValueError(f"remat {remat!r} is unknown; choose from ['none', 'block', 'dots']")
-    lora = padded(lora, len(weights) if apart else len(jax.tree.leaves(weights)[0]))
-    if not apart:
+    lora = padded(lora, len(weights) if written_out else len(jax.tree.leaves(weights)[0]))
+    if not written_out:
         return jax.lax.scan(lambda carry, layer: body(carry, *layer), carry, (weights, lora))
     outs = []
     for index, block in enumerate(weights):

@@ -1,7 +1,7 @@
 """The FLUX transformer (MMDiT): dual-stream blocks, then single-stream blocks.
 
 Weights are a nested dict named after diffusers' `FluxTransformer2DModel`, with each kind of block
-stacked on a leading layer axis, or `apart`. They are an argument of every function here, never a
+stacked on a leading layer axis, or `unrolled`. They are an argument of every function here, never a
 constant; LoRA is a separate tree of the same paths, and `lora=None` is the frozen model.
 """
 
@@ -56,7 +56,7 @@ class _Ends(nnx.Module):
 
 @functools.lru_cache(maxsize=16)
 def _graph(config: TransformerConfig, name: str, transposes: bool = False) -> Any:
-    """Static structure of the ends or of one block of a stack; weights come apart.
+    """Static structure of the ends or of one block of a stack, without its weights.
 
     Args:
       config: shape of the transformer.
@@ -284,7 +284,7 @@ def velocity(
       columns: concept positions whose attention columns are wanted from the dual blocks.
       reduce: applied to a block's columns [B, H, T + S, N] and `columns` inside the scan, so
         that only its result is kept; None keeps the columns.
-      column_gain: factors on text columns, for dual and single blocks apart.
+      column_gain: factors on text columns, one for dual and one for single blocks.
       attention: name of the attention backend.
       remat: what a backward pass recomputes: `none`, `block` (all of it) or `dots` (all but
         matrix products).

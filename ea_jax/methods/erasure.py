@@ -30,7 +30,7 @@ from ea_jax.concepts import choose, rows
 from ea_jax.concepts.encoding import Encoded
 from ea_jax.flux import euler
 from ea_jax.flux.pipeline import Pipeline
-from ea_jax.flux.sharded import apart_on
+from ea_jax.flux.sharded import unrolled_on
 from ea_jax.flux.transformer import TransformerConfig, dtype_of
 from ea_jax.methods import inversions, pictures
 from ea_jax.methods.batches import Batches
@@ -239,8 +239,8 @@ def prepare(
     base = fingerprint(transformer)
     # Rounded to bfloat16, which these may be already.
     made_on = base if settings.model.dtype == "bfloat16" else base_hash(transformer)
-    if settings.model.blocks == "apart":
-        pipeline.weights["transformer"] = apart_on(mesh, transformer)
+    if settings.model.blocks == "unrolled":
+        pipeline.weights["transformer"] = unrolled_on(mesh, transformer)
     laps.lap("load")
     albums: tuple[pictures.Album | None, pictures.Album | None] = (None, None)
     if to_train:

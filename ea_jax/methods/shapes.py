@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from ea_jax import lora
 from ea_jax.flux import axes
 from ea_jax.flux.columns import Columns
-from ea_jax.flux.sharded import apart_for
+from ea_jax.flux.sharded import unrolled_for
 from ea_jax.flux.transformer import Text, TransformerConfig, Weights, abstract_weights
 from ea_jax.methods import erasure
 from ea_jax.methods.erase_anything import (
@@ -76,8 +76,8 @@ def shapes(
 
     weights = abstract_weights(model, jnp.dtype(settings.model.dtype))
     base = weights
-    if settings.model.blocks == "apart":
-        base = jax.eval_shape(functools.partial(apart_for, mesh), weights)
+    if settings.model.blocks == "unrolled":
+        base = jax.eval_shape(functools.partial(unrolled_for, mesh), weights)
     base = jax.tree.map(_struct, base, axes.shardings(mesh, base))
     adapters = jax.eval_shape(
         lambda: lora.init(

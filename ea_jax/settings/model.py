@@ -21,7 +21,7 @@ class ModelSettings:
       attention: backend of joint attention; `splash` is for TPUs, `cudnn` for Hopper GPUs, and
         `auto` is the fastest that the devices can have. run.json says which it was.
       remat: what a backward pass computes again to save memory.
-      blocks: `stacked`, one program for all blocks, or `apart`: each written out, which compiles
+      blocks: `stacked`, one program for all blocks, or `unrolled`: each written out, which compiles
         longer and runs faster; for models of few blocks.
     """
 
@@ -33,7 +33,7 @@ class ModelSettings:
     guidance: float | None = optional(number(float, low=0))
     attention: str = choice("auto", "chunked", "full", "splash", "cudnn")
     remat: str = choice("none", "block", "dots")
-    blocks: str = choice("stacked", "apart")
+    blocks: str = choice("stacked", "unrolled")
 
     def __post_init__(self) -> None:
         check(self, "model")
