@@ -153,6 +153,6 @@ def test_a_named_attention_stays_and_an_unknown_one_is_an_error() -> None:
 
 def test_a_run_has_its_attention_by_name() -> None:
     model = fit.Pipeline("flux-tiny").transformer_config
-    given = {"latent": (8, 8, 16), "columns": 8}
-    assert changed("model").model.attention == "auto"
-    assert fit.resolved(TINY, model, make_mesh({}), **given).model.attention == "chunked"
+    assert TINY.model.attention == "auto"
+    found = fit.resolved(TINY, model, make_mesh({}), latent=(8, 8, 16))
+    assert found == changed("model", attention="chunked")

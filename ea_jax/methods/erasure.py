@@ -211,10 +211,9 @@ def prepare(
     log = dataclasses.replace(settings.log, folder="anywhere")
     require_same("settings", repr(dataclasses.replace(settings, log=log)), "the same config")
     mesh = make_mesh(dataclasses.asdict(settings.mesh))
-    columns = settings.concept.max_tokens if to_train else 0
-    pipeline = opened(settings, mesh, columns=columns)
+    pipeline = opened(settings, mesh, columns=settings.concept.max_tokens if to_train else 0)
     latent = pipeline.latent_shape(settings.model.resolution, settings.model.resolution)
-    settings = resolved(settings, pipeline.transformer_config, mesh, latent=latent, columns=columns)
+    settings = resolved(settings, pipeline.transformer_config, mesh, latent=latent)
     concept, words = rows.Concept(settings.concept.word, settings.concept.sentences), {}
     if to_train:
         concept, words = choose.concept(settings, tested=tested)

@@ -58,9 +58,7 @@ def require_fit(settings: Settings, pipeline: Pipeline, mesh: Mesh, *, columns: 
     latent = pipeline.latent_shape(model.resolution, model.resolution)
     _require_rank(settings, pipeline)
     require_backend(
-        resolved(
-            settings, pipeline.transformer_config, mesh, latent=latent, columns=columns
-        ).model.attention,
+        resolved(settings, pipeline.transformer_config, mesh, latent=latent).model.attention,
         platform(mesh),
         **_attended(settings, pipeline.transformer_config, latent, columns),
     )
@@ -72,21 +70,21 @@ def resolved(
     mesh: Mesh,
     *,
     latent: tuple[int, int, int],
-    columns: int,
 ) -> Settings:
     """Settings with a backend's own name for `model.attention=auto`.
+
+    What a run trains with it also paints with, so columns count here even if none are wanted.
 
     Args:
       settings: of a run.
       model: shape of its transformer.
       mesh: of the devices it will run on.
       latent: height, width and channels of a picture's latent.
-      columns: see `opened`.
     """
     name = resolve_backend(
         settings.model.attention,
         platform(mesh),
-        **_attended(settings, model, latent, columns),
+        **_attended(settings, model, latent, settings.concept.max_tokens),
     )
     return dataclasses.replace(settings, model=dataclasses.replace(settings.model, attention=name))
 

@@ -65,8 +65,7 @@ def shapes(
     Raises:
       ValueError: a mesh that doesn't divide the model.
     """
-    columns = settings.concept.max_tokens
-    settings = resolved(settings, model, mesh, latent=latent, columns=columns)
+    settings = resolved(settings, model, mesh, latent=latent)
     height, width, channels = latent
     tokens, packed = height * width // 4, 4 * channels
     whole = sharding(mesh, ())
