@@ -9,6 +9,7 @@ import pytest
 from toy_steps import BASE, SMALL, Inputs
 
 from ea_jax import lora
+from ea_jax.flux import cpu
 from ea_jax.flux.stack import unrolled
 from ea_jax.flux.transformer import velocity
 
@@ -73,3 +74,22 @@ def test_adapters_and_latents_have_their_gradients_beside_transposes(given, rema
     for a, b in zip(jax.tree.leaves(wanted), jax.tree.leaves(found), strict=True):
         assert np.abs(a).max() > 0
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3)
+
+
+def test_what_pays_on_a_cpu_is_not_active_elsewhere(monkeypatch):
+    def gradient(platform):
+        monkeypatch.setattr(cpu, "program_platform", lambda: platform)
+
+        def loss(table_VD, q_BQHE):
+            rows_BD = cpu.border(cpu.lookup(table_VD, np.array([1, 1, 0])))
+            return rows_BD.sum() + jnp.square(cpu.logits(q_BQHE, q_BQHE)).sum()
+
+        found = jax.jit(jax.grad(loss, argnums=(0, 1)))
+        given = jnp.ones((3, 2)), jnp.arange(12.0).reshape(1, 3, 2, 2)
+        return found(*given), str(jax.make_jaxpr(loss)(*given))
+
+    (on_cpu, custom), (elsewhere, plain) = gradient("cpu"), gradient("gpu")
+    assert "custom_vjp" in custom
+    assert "custom_vjp" not in plain
+    for a, b in zip(on_cpu, elsewhere, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ea_jax.runtime.mesh import program_platform
 
@@ -90,3 +91,26 @@ def _logits_bwd(inputs, g_BHQK):
 
 
 _logits.defvjp(lambda q, k: (_plain_logits(q, k), (q, k)), _logits_bwd)
+
+
+def lookup(table_VD: jax.Array, ids: jax.Array | np.ndarray) -> jax.Array:
+    """Rows of an embedding table, `table_VD[ids]`, shape [*ids.shape, D].
+
+    On a CPU its gradient is a product with one-hot rows: XLA scatters one number at a time there,
+    which took most of a text encoder's step.
+    """
+    return _lookup(table_VD, ids) if program_platform() == "cpu" else table_VD[ids]
+
+
+@jax.custom_vjp
+def _lookup(table_VD, ids):
+    return table_VD[ids]
+
+
+def _lookup_bwd(saved, grad):
+    ids, rows = saved
+    ones_NV = jax.nn.one_hot(jnp.ravel(ids), rows, dtype=grad.dtype)
+    return ones_NV.T @ grad.reshape(-1, grad.shape[-1]), None
+
+
+_lookup.defvjp(lambda table, ids: (table[ids], (ids, table.shape[0])), _lookup_bwd)
