@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from ea_jax.flux import attention
-from ea_jax.flux.attention import Columns, joint_attention
+from ea_jax.flux.attention import joint_attention
+from ea_jax.flux.columns import Columns
 from ea_jax.runtime import compiler
 
 B, S, H, E = 2, 23, 3, 8

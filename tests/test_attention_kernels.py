@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from ea_jax.flux import cudnn, splash
-from ea_jax.flux.attention import Columns, joint_attention
+from ea_jax.flux.attention import joint_attention
+from ea_jax.flux.columns import Columns
 from ea_jax.runtime.mesh import make_mesh, put_rows
 
 S, H, E = 300, 2, 128  # in tiles of 128 the last 84 keys are padding

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ea_jax.flux import axes
-from ea_jax.flux.stack import apart
+from ea_jax.flux.stack import unrolled
 from ea_jax.flux.transformer import (
     Text,
     TransformerConfig,
@@ -58,7 +58,7 @@ def test_every_leaf_has_an_axis_for_each_dimension() -> None:
 
 
 def test_a_transpose_is_split_as_its_kernel_is() -> None:
-    weights = jax.eval_shape(functools.partial(apart, transposes=True), abstract_weights(CONFIG))
+    weights = jax.eval_shape(functools.partial(unrolled, transposes=True), abstract_weights(CONFIG))
     block = axes.logical_axes(weights)["transformer_blocks"][1]
     assert block["ff"]["up"]["kernel"] == ("model", "mlp")
     assert block["ff"]["up"]["kernel_T"] == ("mlp", "model")

@@ -13,15 +13,15 @@ from jax.sharding import NamedSharding, PartitionSpec
 from ea_jax import edits, lora
 from ea_jax.edits import Edit
 from ea_jax.flux import axes
-from ea_jax.flux.stack import apart
+from ea_jax.flux.stack import unrolled
 from ea_jax.lora import AdapterError
 from ea_jax.runtime.mesh import make_mesh
 
 STACKED = toy_weights.random_like(toy_weights.template())
 LAYOUTS = {
     "stacked": STACKED,
-    "unrolled": apart(STACKED),
-    "unrolled with transposes": apart(STACKED, transposes=True),
+    "unrolled": unrolled(STACKED),
+    "unrolled with transposes": unrolled(STACKED, transposes=True),
 }
 
 
@@ -108,8 +108,8 @@ def test_transposes_beside_kernels_are_those_of_the_bound_kernels(case):
 def test_merging_adapters_into_unrolled_weights_is_merging_them_into_stacked_ones():
     adapters = toy_lora.trained(toy_lora.EVERYWHERE)
     for transposes in (False, True):
-        merged = lora.merge(apart(STACKED, transposes=transposes), adapters, 0.3)
-        wanted = apart(lora.merge(STACKED, adapters, 0.3), transposes=transposes)
+        merged = lora.merge(unrolled(STACKED, transposes=transposes), adapters, 0.3)
+        wanted = unrolled(lora.merge(STACKED, adapters, 0.3), transposes=transposes)
         assert jax.tree.structure(merged) == jax.tree.structure(wanted)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), merged, wanted)
 
@@ -131,7 +131,7 @@ def test_bound_edits_of_one_shape_share_a_program_and_so_do_changes_of_kernels()
 
 def test_kernels_stay_in_bfloat16_and_where_they_lie():
     mesh = make_mesh({"fsdp": 2, "tensor": 2})
-    for layout in (STACKED, apart(STACKED, transposes=True)):
+    for layout in (STACKED, unrolled(STACKED, transposes=True)):
         rounded = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.bfloat16), layout)
         given = jax.device_put(rounded, axes.shardings(mesh, rounded))
         weights, _ = edits.bind(EDITS["kernels"], given)

@@ -14,7 +14,7 @@ from toy_steps import BASE, OPTIMISER, SIGMAS, SMALL, Inputs, T, moved, settings
 
 from configs.soccer import get_config
 from ea_jax import lora
-from ea_jax.flux.stack import apart
+from ea_jax.flux.stack import unrolled
 from ea_jax.flux.transformer import velocity
 from ea_jax.methods.erase_anything import method
 from ea_jax.methods.erase_anything.steps import State, lower_step, upper_step
@@ -180,7 +180,7 @@ def test_jit_changes_no_number():
 
 @pytest.mark.parametrize("transposes", [False, True])
 @pytest.mark.parametrize("level", ["lower", "upper"])
-def test_blocks_apart_train_as_stacked_ones_do(level, transposes):
+def test_unrolled_blocks_train_as_stacked_ones_do(level, transposes):
     inputs = Inputs()
     s = settings(attn=0.1, lora=1.0, keep=1.0, rsc=0.1)
     fn, batch = {"lower": (lower_step, inputs.lower()), "upper": (upper_step, inputs.upper())}[
@@ -189,7 +189,7 @@ def test_blocks_apart_train_as_stacked_ones_do(level, transposes):
     state = inputs.state()
     program = jax.jit(functools.partial(fn, settings=s, optimiser=OPTIMISER))
     stacked, stacked_terms = program(state, BASE, batch)
-    after, terms = program(state, apart(BASE, transposes=transposes), batch)
+    after, terms = program(state, unrolled(BASE, transposes=transposes), batch)
     close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6)
     jax.tree.map(close, terms, stacked_terms)
     jax.tree.map(close, after, stacked)

@@ -13,7 +13,7 @@ import pytest
 from configs import soccer
 from ea_jax import settings as sections
 from ea_jax.flux import hub
-from ea_jax.flux.attention import require_backend
+from ea_jax.flux.attention import require_backend, resolve_backend
 from ea_jax.methods import fit
 from ea_jax.runtime.mesh import make_mesh
 
@@ -100,3 +100,62 @@ def test_a_seed_that_jax_can_not_take_is_refused(seed: int) -> None:
     with pytest.raises(ValueError, match=f"optim.seed = {seed}"):
         changed("optim", seed=seed)
     changed("optim", seed=2**31 - 1)
+
+
+FLUX = {"dtype": "bfloat16", "head": 128, "columns": 8, "tokens": 4608}
+
+
+@pytest.mark.parametrize(
+    ("platform", "changes", "name"),
+    [
+        ("cpu", {}, "chunked"),
+        ("tpu", {}, "splash"),
+        ("tpu", {"head": 32}, "chunked"),
+        # No GPU of this process has the kernel: so it is for a program compiled ahead of time.
+        ("gpu", {}, "chunked"),
+    ],
+)
+def test_auto_is_the_fastest_attention_of_a_platform(platform, changes, name) -> None:
+    assert resolve_backend("auto", platform, **FLUX | changes) == name
+
+
+@pytest.mark.parametrize(
+    ("capability", "version", "changes", "name"),
+    [
+        ("9.0", 91000, {}, "cudnn"),
+        ("9.0", 90900, {}, "chunked"),
+        ("9.0", 91000, {"dtype": "float32"}, "chunked"),
+        ("9.0", 91000, {"tokens": 4607}, "chunked"),
+        ("8.0", 91000, {}, "chunked"),
+        # Above 128 lanes, the columns' included, only Hopper has the gradient.
+        ("10.0", 91000, {}, "chunked"),
+        ("10.0", 91000, {"columns": 0}, "cudnn"),
+    ],
+)
+def test_auto_takes_cudnn_only_where_it_can_run(
+    monkeypatch, capability, version, changes, name
+) -> None:
+    from jax._src.cudnn import fused_attention_stablehlo as stablehlo
+
+    class Gpu:
+        compute_capability = capability
+
+    reached = lambda least: float(capability) >= float(least)  # noqa: E731
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "local_devices", lambda: [Gpu()])
+    monkeypatch.setattr(stablehlo, "check_compute_capability", reached)
+    monkeypatch.setattr(stablehlo, "check_cudnn_version", lambda: version)
+    assert resolve_backend("auto", "gpu", **FLUX | changes) == name
+
+
+def test_a_named_attention_stays_and_an_unknown_one_is_an_error() -> None:
+    assert resolve_backend("full", "tpu", **FLUX) == "full"
+    with pytest.raises(ValueError, match="did you mean 'splash'"):
+        resolve_backend("splesh", "tpu", **FLUX)
+
+
+def test_a_run_has_its_attention_by_name() -> None:
+    model = fit.Pipeline("flux-tiny").transformer_config
+    assert TINY.model.attention == "auto"
+    found = fit.resolved(TINY, model, make_mesh({}), latent=(8, 8, 16))
+    assert found == changed("model", attention="chunked")

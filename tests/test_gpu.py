@@ -16,7 +16,8 @@ import pytest
 from test_attention_kernels import assert_close, differentiated
 from toy_steps import BASE, OPTIMISER, Inputs, settings
 
-from ea_jax.flux.attention import Columns, joint_attention
+from ea_jax.flux.attention import joint_attention
+from ea_jax.flux.columns import Columns
 from ea_jax.methods.erase_anything.steps import lower_step
 
 pytestmark = pytest.mark.skipif(

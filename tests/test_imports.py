@@ -153,6 +153,55 @@ def test_imports_point_down() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def circles(imports: dict[str, set[str]]) -> list[list[str]]:
+    """Modules that import each other, directly or through others; one sorted list a circle."""
+
+    def reached(start: str) -> set[str]:
+        found, ahead = set(), [start]
+        while ahead:
+            new = imports[ahead.pop()] - found
+            found |= new
+            ahead += new
+        return found
+
+    behind = {module: reached(module) for module in imports}
+    found = {
+        tuple(sorted({module} | {other for other in others if module in behind[other]}))
+        for module, others in behind.items()
+        if module in others
+    }
+    return [list(circle) for circle in sorted(found)]
+
+
+def modules_imported_by(path: Path, known: set[str]) -> set[str]:
+    """Modules of `known` that a file imports, also inside functions."""
+    found = set()
+    for name in imports_of(path):
+        # `from a.b import c` is of the module a.b.c, if there is one, and else of a.b.
+        parts = name.split(".")
+        prefixes = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
+        found |= {next((prefix for prefix in prefixes if prefix in known), "")}
+    return found - {"", module_of(path)}
+
+
+def test_a_circle_of_imports_is_seen() -> None:
+    imports = {"a": {"b"}, "b": {"c"}, "c": {"a", "d"}, "d": set(), "e": {"a"}}
+    assert circles(imports) == [["a", "b", "c"]]
+
+
+def test_an_import_inside_a_function_counts() -> None:
+    path = ROOT / "ea_jax" / "flux" / "attention.py"
+    known = {module_of(path) for path in sources("ea_jax")}
+    assert "ea_jax.flux.splash" in modules_imported_by(path, known)
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    files = sources("ea_jax", "convert", "configs")
+    known = {module_of(path) for path in files}
+    found = circles({module_of(path): modules_imported_by(path, known) for path in files})
+    assert not found, f"import each other: {found}; what they share wants a module of its own"
+
+
 def test_configs_import_only_ml_collections_and_each_other() -> None:
     allowed = {"ml_collections", "configs", "__future__", "typing", "collections", "copy"}
     wrong = [

@@ -15,7 +15,7 @@ from configs import soccer
 from ea_jax import lora
 from ea_jax import settings as sections
 from ea_jax.concepts import bank, rows
-from ea_jax.flux.attention import Columns
+from ea_jax.flux.columns import Columns
 from ea_jax.flux.transformer import Text, velocity
 from ea_jax.methods.erase_anything import inversions
 from ea_jax.methods.erase_anything.batches import Batches

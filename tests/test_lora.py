@@ -12,7 +12,7 @@ import toy_weights
 from flax import traverse_util
 
 from ea_jax import lora
-from ea_jax.flux.stack import apart
+from ea_jax.flux.stack import unrolled
 from ea_jax.flux.transformer import TransformerConfig, abstract_weights
 from ea_jax.lora import AdapterError
 
@@ -253,7 +253,7 @@ def wrong(**changes):
     ],
 )
 def test_adapters_that_do_not_fit_the_model_are_an_error_that_names_them(tree, message):
-    for weights in (WEIGHTS, apart(WEIGHTS)):
+    for weights in (WEIGHTS, unrolled(WEIGHTS)):
         with pytest.raises(AdapterError, match=message):
             lora.check(tree, weights)
     with pytest.raises(AdapterError, match=message):
@@ -261,5 +261,5 @@ def test_adapters_that_do_not_fit_the_model_are_an_error_that_names_them(tree, m
 
 
 def test_check_counts_blocks_one_by_one():
-    for weights in (WEIGHTS, apart(WEIGHTS)):
+    for weights in (WEIGHTS, unrolled(WEIGHTS)):
         assert lora.check(toy_lora.trained("dual_qk+embed"), weights) == 2 * 2 + 3

@@ -17,7 +17,7 @@ from toy_lora import pair, written
 from convert import WeightsError
 from ea_jax import edits, lora, merge
 from ea_jax.edits import Edit
-from ea_jax.flux.stack import apart
+from ea_jax.flux.stack import unrolled
 from ea_jax.lora import AdapterError
 
 WEIGHTS = toy_weights.random_like(toy_weights.template())
@@ -56,7 +56,7 @@ UNEVEN = {
 def test_a_file_with_uneven_blocks_changes_exactly_the_layers_it_holds(tmp_path, case):
     arrays, layers = UNEVEN[case]
     edit = edits.load(written(tmp_path, arrays))
-    for weights in (WEIGHTS, apart(WEIGHTS)):
+    for weights in (WEIGHTS, unrolled(WEIGHTS)):
         assert edit.check(weights) == layers
     merged = lora.add(WEIGHTS, edit.changes())
     for kind in ("transformer_blocks.attn.add_q_proj", "single_transformer_blocks.attn.to_q"):
@@ -77,7 +77,7 @@ def test_a_model_runs_with_uneven_blocks_as_with_the_merge(tmp_path, case):
     edit = edits.load(written(tmp_path, UNEVEN[case][0]))
     merged = toy_lora.forward(lora.add(WEIGHTS, edit.changes(0.1)), None)
     base = toy_lora.forward(WEIGHTS, None)
-    for weights in (WEIGHTS, apart(WEIGHTS)):
+    for weights in (WEIGHTS, unrolled(WEIGHTS)):
         ran = toy_lora.forward(weights, edit.lora(0.1))
         np.testing.assert_allclose(ran, merged, atol=1e-4 * float(np.abs(base).max()))
         assert np.abs(ran - base).max() > 1e-3

@@ -12,7 +12,7 @@ from ea_jax import edits, lora, merge, sample
 from ea_jax.concepts.encoding import Encoded
 from ea_jax.edits import Edit
 from ea_jax.flux.pipeline import Pipeline
-from ea_jax.flux.sharded import apart_on
+from ea_jax.flux.sharded import unrolled_on
 from ea_jax.lora import AdapterError
 from ea_jax.painter import Painter, Sampling
 from ea_jax.runtime.mesh import make_mesh, sharding
@@ -102,7 +102,7 @@ def test_unrolled_weights_with_transposes_paint_an_edit_of_kernels_too(
     pipeline, painter, kernels, dev_folder
 ):
     unrolled = Pipeline.load(dev_folder)
-    unrolled.weights["transformer"] = apart_on(painter.mesh, unrolled.weights["transformer"])
+    unrolled.weights["transformer"] = unrolled_on(painter.mesh, unrolled.weights["transformer"])
     other = Painter(unrolled, mesh=painter.mesh, sampling=SAMPLING, text_length=16)
     edit = Edit(deltas=kernels, strength=-1.0)
     found = other.paint("a cat", [3, 4], edit=edit)

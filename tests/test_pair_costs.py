@@ -11,7 +11,7 @@ import pytest
 from toy_steps import BASE, OPTIMISER, SMALL, Inputs, settings
 
 from ea_jax import lora
-from ea_jax.flux.stack import apart
+from ea_jax.flux.stack import unrolled
 from ea_jax.flux.transformer import TransformerConfig, abstract_weights, velocity
 from ea_jax.methods.erase_anything.steps import State, lower_step, upper_step
 from ea_jax.runtime.flops import count_flops
@@ -48,7 +48,7 @@ def test_a_term_of_weight_0_costs_nothing(fn, term, rest):
 
 
 def test_the_last_block_leaves_out_what_only_text_rows_would_have():
-    """Where blocks are apart: their queries, MLP, projection and rows of the map."""
+    """Where blocks are unrolled: their queries, MLP, projection and rows of the map."""
     inputs = Inputs()
     x, text = inputs.array(1, 6, 8), inputs.text(1)
 
@@ -60,7 +60,7 @@ def test_the_last_block_leaves_out_what_only_text_rows_would_have():
 
     D, T, S = SMALL.width, text.t5_BTD.shape[1], x.shape[1]
     products = T * (D * D + D * 4 * D + 5 * D * D) + 2 * T * (T + S) * D
-    assert flops(BASE) - flops(apart(BASE)) == 2 * products
+    assert flops(BASE) - flops(unrolled(BASE)) == 2 * products
 
 
 def test_one_trace_serves_all_pairs():

@@ -123,16 +123,6 @@ def test_the_scan_is_the_loop_of_euler_steps(pipeline, text):
     np.testing.assert_allclose(latents.pack(sampled), x_BSC, atol=1e-5)
 
 
-def test_model_times_are_rounded_before_they_are_divided():
-    sigmas = np.array([1.0, 0.75, 0.3], np.float32)
-    assert sampler.model_times(sigmas, np.float32) == pytest.approx(sigmas)
-    # 750 lies between 748 and 752, and bfloat16 takes the even one: 0.752, then 0.75390625.
-    # Rounded the other way round it would have stayed 0.75.
-    rounded = sampler.model_times(sigmas, jnp.bfloat16)
-    assert rounded.dtype == jnp.bfloat16
-    assert rounded.tolist() == [1.0, 0.75390625, 0.30078125]
-
-
 def test_schnell_takes_no_guidance_and_four_steps(schnell_folder):
     schnell = Pipeline.load(schnell_folder)
     text, seen = schnell.encode(["a cat"])

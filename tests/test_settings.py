@@ -73,7 +73,11 @@ def test_a_section_too_many_is_named() -> None:
     [
         ("model.path", "", "model.path is empty; set it with --config.model.path=..."),
         ("model.dtype", "bf16", "use one of ['float32', 'bfloat16']; did you mean 'bfloat16'?"),
-        ("model.attention", "chunk", "model.attention = 'chunk' is unknown; use one of ['chunked'"),
+        (
+            "model.attention",
+            "chunk",
+            "model.attention = 'chunk' is unknown; use one of ['auto', 'chunked'",
+        ),
         ("model.text_length", 513, "at least 2 and at most 512"),
         ("model.guidance", None, "both numbers, or both None"),
         ("concept.word", " ", "concept.word is empty"),

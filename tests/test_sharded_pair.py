@@ -15,7 +15,7 @@ from toy_steps import Inputs, settings
 
 from ea_jax import lora
 from ea_jax.flux import axes
-from ea_jax.flux.stack import apart
+from ea_jax.flux.stack import unrolled
 from ea_jax.flux.transformer import TransformerConfig, init_weights
 from ea_jax.methods.erase_anything.steps import State, lower_step, upper_step
 from ea_jax.runtime.flops import count_flops
@@ -77,7 +77,7 @@ def alone():
 
 @pytest.mark.parametrize(
     ("shape", "base"),
-    [*((shape, BASE) for shape in MESHES), pytest.param((2, 2, 2), apart(BASE), id="apart")],
+    [*((shape, BASE) for shape in MESHES), pytest.param((2, 2, 2), unrolled(BASE), id="unrolled")],
     ids=lambda value: str(value) if isinstance(value, tuple) else "",
 )
 def test_every_mesh_has_the_losses_and_gradients_of_one_device(alone, shape, base):

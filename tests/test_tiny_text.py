@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ea_jax.flux import clip, t5, tokens
-from ea_jax.flux.embedding import lookup
+from ea_jax.flux.cpu import lookup
 from ea_jax.flux.pipeline import Pipeline
 from ea_jax.flux_tiny import world
 from ea_jax.flux_tiny.training import loop, text_stage, tokenizers, train_clip, train_t5

@@ -81,6 +81,7 @@ def test_a_run_leaves_all_its_outputs(finished):
     with Image.open(folder / "grid.png") as grid:
         assert min(grid.size) > 300
     record = json.loads((folder / "run.json").read_text())
+    assert (record["config"]["model"]["attention"], record["attention"]) == ("auto", "chunked")
     assert record["config"]["concept"]["word"] == "soccer ball"
     assert record["words"]
     assert record["lora"] == fingerprint_files([folder / "pytorch_lora_weights.safetensors"])

@@ -1,26 +1,11 @@
-"""The trajectory pool: who is where, and that it walks the sampler's own path."""
+"""The trajectory pool: who is where."""
 
 from __future__ import annotations
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ea_jax.methods.trajectories import Rota, Visit, denoise, staggered
-
-SIGMAS = jnp.array([1.0, 0.8, 0.5, 0.2, 0.0])
-
-
-def toward(x, t):
-    """A velocity field that depends on both x and t."""
-    return 0.3 * x - t[:, None, None]
-
-
-def by_hand(x, steps):
-    for i in range(steps):
-        x = x + (SIGMAS[i + 1] - SIGMAS[i]) * (0.3 * x - SIGMAS[i])
-    return x
+from ea_jax.methods.trajectories import Rota, Visit
 
 
 def test_members_take_turns_and_start_staggered():
@@ -48,18 +33,3 @@ def test_every_index_is_visited_equally_often():
 def test_batch_must_divide_the_pool():
     with pytest.raises(ValueError, match="pool of 4 cannot be taken 3 at a time"):
         Rota(members=4, batch=3, steps=28)
-
-
-@pytest.mark.parametrize("index", [0, 1, 4])
-def test_denoise_takes_index_euler_steps(index):
-    noise = jax.random.normal(jax.random.key(0), (2, 3, 4))
-    found = jax.jit(lambda i: denoise(toward, noise, SIGMAS, i))(index)
-    np.testing.assert_allclose(found, by_hand(noise, index), rtol=1e-5)
-
-
-def test_a_staggered_pool_stands_on_the_samplers_path():
-    rota = Rota(members=4, batch=2, steps=4)
-    noise = jax.random.normal(jax.random.key(0), (4, 3, 4))
-    pool = staggered(toward, noise, SIGMAS, rota)
-    for member in range(4):
-        np.testing.assert_allclose(pool[member], by_hand(noise[member], member), rtol=1e-5)

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 
 from ea_jax import lora
-from ea_jax.flux.attention import Columns
+from ea_jax.flux.columns import Columns
 from ea_jax.flux.transformer import Text, TransformerConfig, init_weights
 from ea_jax.methods.erase_anything.steps import (
     Contrast,

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ea_jax.concepts import encoding, rows, spans
-from ea_jax.flux.attention import Columns
+from ea_jax.flux.columns import Columns
 from ea_jax.flux.tokens import tokenize
 from ea_jax.flux.transformer import Text
 from ea_jax.runtime.streams import stream

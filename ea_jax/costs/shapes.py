@@ -18,9 +18,10 @@ from jax.sharding import Mesh
 from ea_jax.concepts import bank as banks
 from ea_jax.concepts import rows
 from ea_jax.flux import axes
-from ea_jax.flux.sharded import apart_for
+from ea_jax.flux.sharded import unrolled_for
 from ea_jax.flux.transformer import Text, TransformerConfig, Weights, abstract_weights
 from ea_jax.methods import pictures, prepare, registry
+from ea_jax.methods.fit import resolved
 from ea_jax.methods.forward import Forward, forward_of
 from ea_jax.methods.method import Method, Needs
 from ea_jax.methods.ready import Ready, fresh_lora, run_key, state_shapes
@@ -64,14 +65,15 @@ def shapes(
     Raises:
       ValueError: a mesh that doesn't divide the model.
     """
+    settings = resolved(settings, model, mesh, latent=latent)
     height, width, _ = latent
     # The noise levels are numbers in the program; which ones, costs nothing.
     sigmas = (1 - i / settings.sample.steps for i in range(settings.sample.steps + 1))
     steps = forward_of(settings, model, (height // 2, width // 2), sigmas)
     weights = abstract_weights(model, jnp.dtype(settings.model.dtype))
     base = weights
-    if settings.model.blocks == "apart":
-        base = jax.eval_shape(functools.partial(apart_for, mesh), weights)
+    if settings.model.blocks == "unrolled":
+        base = jax.eval_shape(functools.partial(unrolled_for, mesh), weights)
     base = jax.tree.map(_struct, base, axes.shardings(mesh, base))
 
     entry = registry.chosen(settings)

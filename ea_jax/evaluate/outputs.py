@@ -180,6 +180,7 @@ def write_record(
             ),
             "training_seeds": {name: list(album.seeds) for name, album in albums.items()},
             "base": model.base,
+            "attention": model.steps.attention,
             "seconds": {**model.laps.seconds, **seconds},
             "peak_host_bytes": peak_host_bytes(),
             "devices": [str(device) for device in model.mesh.devices.flat],

@@ -15,8 +15,9 @@ import numpy as np
 from ea_jax.concepts import spans
 from ea_jax.evaluate.metrics import Rate
 from ea_jax.evaluate.probes import Detector
+from ea_jax.flux.columns import ColumnGain
 from ea_jax.flux.pipeline import Pipeline
-from ea_jax.flux.transformer import ColumnGain, Text
+from ea_jax.flux.transformer import Text
 
 ROWS = {
     "as is": "pooled of c, T5 of c",

@@ -55,7 +55,7 @@ def check(lora: Any, weights: Any) -> int:
 
     Args:
       lora: adapter tree.
-      weights: the model's weights, or their ShapeDtypeStructs; blocks stacked or apart.
+      weights: the model's weights, or their ShapeDtypeStructs; blocks stacked or unrolled.
     Returns:
       `count(lora)`: every one of them has its layer.
     Raises:
@@ -86,7 +86,7 @@ def names(paths: list[Module]) -> str:
 
 
 def kernel_shapes(weights: Any) -> dict[Module, tuple[int, ...]]:
-    """Every kernel's shape, of blocks that are apart as if they were stacked."""
+    """Every kernel's shape, of unrolled blocks as if they were stacked."""
     shapes = {path: layer["kernel"].shape for path, layer in walk(weights) if "kernel" in layer}
     for name, blocks in weights.items():
         if isinstance(blocks, tuple):

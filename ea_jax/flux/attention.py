@@ -16,40 +16,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 
-from ea_jax.runtime.mesh import divided_spec
+from ea_jax.flux import cpu
+from ea_jax.flux.columns import Columns, softmax_columns
 
 QUERY_CHUNK = 512
 _F32 = {"preferred_element_type": jnp.float32}
-
-
-class Columns(struct.PyTreeNode):
-    """Which keys' columns are wanted: the concept's text positions, padded to a fixed width.
-
-    Attributes:
-      idx_BN: int32 positions in the joint sequence (text comes first, so text positions as is).
-      mask_BN: True at real positions, False at padding, whose columns are exactly 0.
-    """
-
-    idx_BN: jax.Array
-    mask_BN: jax.Array
-
-    def placed(self, t5_BTD: jax.Array, e_BND: jax.Array) -> jax.Array:
-        """T5's outputs with others in the places of these columns.
-
-        Args:
-          t5_BTD: outputs of T5.
-          e_BND: embeddings for each row's columns; where there are more columns than these, they
-            begin again.
-        Returns:
-          [B, T, D] in the dtype of `t5_BTD`.
-        """
-        rows_B1 = jnp.arange(len(t5_BTD))[:, None]
-        chosen_BND = e_BND[:, jnp.arange(self.idx_BN.shape[1]) % e_BND.shape[1]]
-        # A column that is padding writes nowhere.
-        idx_BN = jnp.where(self.mask_BN, self.idx_BN, t5_BTD.shape[1])
-        return t5_BTD.at[rows_B1, idx_BN].set(chosen_BND.astype(t5_BTD.dtype), mode="drop")
 
 
 def joint_attention(
@@ -112,9 +84,38 @@ def require_backend(
         cudnn.require_kernel(jnp.dtype(dtype), platform, cudnn.lanes(head, columns), tokens)
 
 
+def resolve_backend(
+    name: str, platform: str, *, dtype: Any, head: int, columns: int, tokens: int
+) -> str:
+    """The name of a backend: `auto` is the fastest that these devices can have.
+
+    That is `cudnn` on a Hopper GPU or later, `splash` on TPUs, and else `chunked`. A program that
+    is compiled ahead of time gets no `cudnn`, which asks a GPU of this process.
+
+    Args:
+      name: a backend, which stays as it is, or `auto`.
+      platform, dtype, head, columns, tokens: see `require_backend`.
+    Raises:
+      ValueError: an unknown name.
+    """
+    if name != "auto":
+        check_backend(name)
+        return name
+    if platform == "tpu":
+        from ea_jax.flux import splash
+
+        return "splash" if head % splash.LANES == 0 else "chunked"
+    if platform == "gpu":
+        from ea_jax.flux import cudnn
+
+        width = cudnn.lanes(head, columns)
+        return "cudnn" if cudnn.pays(jnp.dtype(dtype), width, tokens) else "chunked"
+    return "chunked"
+
+
 def _full(q, k, v, columns):
     scale = q.shape[-1] ** -0.5
-    logits_BHQK = _logits(q, k)
+    logits_BHQK = cpu.logits(q, k)
     # Neither the output nor the denominator depends on it.
     top_BHQ1 = jax.lax.stop_gradient(logits_BHQK.max(-1, keepdims=True))
     weights_BHQK = jnp.exp((logits_BHQK - top_BHQ1) * scale)
@@ -127,27 +128,7 @@ def _full(q, k, v, columns):
     if columns is None:
         return out, None
     lse_BHQ = (top_BHQ1 * scale + jnp.log(total_BHQ1))[..., 0]
-    return out, _columns(q, k, lse_BHQ, columns, scale=scale)
-
-
-@jax.custom_vjp
-def _logits(q_BQHE: jax.Array, k_BKHE: jax.Array) -> jax.Array:
-    """Products of queries and keys, [B, H, Q, K] float32."""
-    return jnp.einsum("bqhe,bkhe->bhqk", q_BQHE, k_BKHE, **_F32)
-
-
-def _through_logits(inputs, g_BHQK):
-    q, k = inputs
-    # Summed over its rows, the map stands second; first, as JAX has it, XLA turns it on a CPU.
-    q_BHQE = jnp.einsum("bhqk,bkhe->bhqe", g_BHQK, k.astype(g_BHQK.dtype))
-    k_BHEK = jnp.einsum("bqhe,bhqk->bhek", q.astype(g_BHQK.dtype), g_BHQK)
-    return (
-        jnp.moveaxis(q_BHQE, 1, 2).astype(q.dtype),
-        jnp.moveaxis(k_BHEK, 3, 1).astype(k.dtype),
-    )
-
-
-_logits.defvjp(lambda q, k: (_logits(q, k), (q, k)), _through_logits)
+    return out, softmax_columns(q, k, lse_BHQ, columns, scale=scale)
 
 
 def _chunk(q, k, v, columns):
@@ -159,15 +140,7 @@ def _chunk(q, k, v, columns):
     out = jnp.einsum("bhqk,bkhe->bqhe", weights_BHQK.astype(v.dtype), v, **_F32).astype(v.dtype)
     if columns is None:
         return out, None
-    return out, _columns(q, k, lse_BHQ, columns, scale=scale)
-
-
-def _columns(q, k, lse_BHQ, columns, *, scale):
-    # Gathered from k, not from the map: the transpose is a scatter of N rows, not of Q x N.
-    k_BNHE = jnp.take_along_axis(k, columns.idx_BN[:, :, None, None], axis=1)
-    chosen_BHQN = jnp.einsum("bqhe,bnhe->bhqn", q, k_BNHE, preferred_element_type=jnp.float32)
-    cols_BHQN = jnp.exp(chosen_BHQN * scale - lse_BHQ[..., None])
-    return jnp.where(columns.mask_BN[:, None, None, :], cols_BHQN, 0.0)
+    return out, softmax_columns(q, k, lse_BHQ, columns, scale=scale)
 
 
 def _chunked(q, k, v, columns):
@@ -207,7 +180,7 @@ def _splash(q, k, v, columns):
     # The kernel has no scale. Columns take the queries as rounded here, or rows wouldn't sum to 1.
     q = q * q.shape[-1] ** -0.5
     out, lse_BHQ = splash.attention_and_lse(q, k, v)
-    return out, None if columns is None else _columns(q, k, lse_BHQ, columns, scale=1.0)
+    return out, None if columns is None else softmax_columns(q, k, lse_BHQ, columns, scale=1.0)
 
 
 @_square
@@ -215,20 +188,6 @@ def _cudnn(q, k, v, columns):
     from ea_jax.flux import cudnn
 
     return cudnn.attention_and_columns(q, k, v, columns)
-
-
-def device_axes(rows: int, heads: int) -> tuple[str | tuple[str, ...] | None, ...] | None:
-    """Mesh axes over which a kernel's rows and heads are split, one entry each.
-
-    Args:
-      rows, heads: sizes of the axes; one that the mesh doesn't divide stays whole, entry None.
-    Returns:
-      None without a mesh of `jax.set_mesh`, or with a mesh of one device.
-    """
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.size == 1:
-        return None
-    return tuple(divided_spec(mesh, ("batch", "heads"), (rows, heads)))
 
 
 _BACKENDS = {"full": _full, "chunked": _chunked, "splash": _splash, "cudnn": _cudnn}

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from ea_jax.runtime.mesh import constrain, sharding
+from ea_jax.runtime.mesh import constrain, divided_spec, sharding
 
 Axes = tuple[str | None, ...]
 
@@ -85,6 +85,20 @@ def is_gathering() -> bool:
     """Whether `gathered` moves anything on the mesh of `jax.set_mesh`."""
     mesh = jax.sharding.get_abstract_mesh()
     return not mesh.empty and mesh.shape.get("fsdp", 1) > 1
+
+
+def device_axes(rows: int, heads: int) -> tuple[str | tuple[str, ...] | None, ...] | None:
+    """Mesh axes over which a kernel's rows and heads are split, one entry each.
+
+    Args:
+      rows, heads: sizes of the axes; one that the mesh doesn't divide stays whole, entry None.
+    Returns:
+      None without a mesh of `jax.set_mesh`, or with a mesh of one device.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return None
+    return tuple(divided_spec(mesh, ("batch", "heads"), (rows, heads)))
 
 
 def _axes_of(path: tuple, leaf: Any) -> Axes:

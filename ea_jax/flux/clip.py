@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 
 from ea_jax.flux import described
-from ea_jax.flux.embedding import lookup
+from ea_jax.flux.cpu import lookup
 from ea_jax.settings.fields import check, number
 
 Weights = dict[str, Any]

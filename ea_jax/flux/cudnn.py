@@ -16,10 +16,13 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from ea_jax.flux.attention import Columns, device_axes
+from ea_jax.flux.axes import device_axes
+from ea_jax.flux.columns import Columns
 
 # cuDNN takes multiples of 8. Its backward pass takes wider heads than these on Hopper alone.
 LANES, WIDEST = 8, 128
+# CUDA's compute capability, and the version of cuDNN (9.10) that takes values wider than queries.
+HOPPER, CUDNN = "9.0", 91000
 
 
 def attention_and_columns(
@@ -81,6 +84,25 @@ def require_kernel(dtype: jnp.dtype, platform: str, width: int, tokens: int) -> 
     _check_dtype(dtype)
     _check_device(platform, width)
     _check_length(tokens)
+
+
+def pays(dtype: jnp.dtype, width: int, tokens: int) -> bool:
+    """Whether a GPU of this process has the kernel, and runs it faster than plain XLA.
+
+    Args:
+      dtype, width, tokens: see `require_kernel`.
+    """
+    if jax.default_backend() != "gpu":
+        return False
+    from jax._src.cudnn import fused_attention_stablehlo as stablehlo
+
+    if not stablehlo.check_compute_capability(HOPPER) or stablehlo.check_cudnn_version() < CUDNN:
+        return False
+    try:
+        require_kernel(dtype, "gpu", width, tokens)
+    except ValueError:
+        return False
+    return True
 
 
 def _check_dtype(dtype: jnp.dtype) -> None:

@@ -13,7 +13,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ea_jax.flux.attention import Columns, joint_attention
+from ea_jax.flux import cpu
+from ea_jax.flux.attention import joint_attention
+from ea_jax.flux.columns import Columns, with_gain
 from ea_jax.flux.rope import rotate
 
 Adapters = dict[str, Any]
@@ -24,11 +26,8 @@ TIME_WIDTH = 256
 class Linear(nnx.Linear):
     """A linear layer, of which a frozen one may have its kernel's transpose beside it.
 
-    A CPU multiplies by a transposed matrix at half the rate, or less, where there are few rows;
-    gradients then pass through the one that lies there.
-
     Attributes:
-      kernel_T: transpose of the kernel, [out, in], or None. With it neither has a gradient.
+      kernel_T: transpose of the kernel, [out, in], or None; see `cpu.product`.
     """
 
     kernel_T: Any = None
@@ -36,20 +35,8 @@ class Linear(nnx.Linear):
     def __call__(self, x_RI: jax.Array) -> jax.Array:
         if self.kernel_T is None:
             return super().__call__(x_RI)
-        y_RO = _product(x_RI, self.kernel[...], self.kernel_T[...])
+        y_RO = cpu.product(x_RI, self.kernel[...], self.kernel_T[...])
         return y_RO if self.bias is None else y_RO + self.bias[...]
-
-
-@jax.custom_vjp
-def _product(x_RI: jax.Array, kernel_IO: jax.Array, kernel_OI: jax.Array) -> jax.Array:
-    """x @ kernel."""
-    return x_RI @ kernel_IO
-
-
-_product.defvjp(
-    lambda x_RI, kernel_IO, kernel_OI: (x_RI @ kernel_IO, kernel_OI),
-    lambda kernel_OI, y_RO: (y_RO @ kernel_OI, None, None),
-)
 
 
 def project(linear: Linear, x: jax.Array, lora: Adapters | None, name: str) -> jax.Array:
@@ -93,7 +80,8 @@ def _thousandfold(t_B: jax.Array, dtype: jnp.dtype) -> jax.Array:
     """t x 1000, rounded to the activations' dtype before and after, as diffusers does.
 
     In bfloat16 that moves the angle: guidance 3.5 becomes 3504. Under jit, XLA would keep a plain
-    cast in float32; `reduce_precision` is the rounding it must not drop.
+    cast in float32; `reduce_precision` is the rounding it must not drop. In float32 it rounds
+    nothing, but keeps XLA from multiplying the thousand into the frequencies.
     """
     kind = jnp.finfo(dtype)
     rounded = jax.lax.reduce_precision(t_B.astype(jnp.float32), kind.nexp, kind.nmant)
@@ -217,10 +205,7 @@ def _attend(qkv, rope, columns, gain_BT, backend):
     """
     q, k, v = qkv
     rope_q = tuple(table_SP[k.shape[1] - q.shape[1] :] for table_SP in rope)
-    if gain_BT is not None:
-        # P with its columns scaled, times V, is P times V with its rows scaled.
-        text = v[:, : gain_BT.shape[1]] * gain_BT[:, :, None, None].astype(v.dtype)
-        v = jnp.concatenate([text, v[:, gain_BT.shape[1] :]], axis=1)
+    v = with_gain(v, gain_BT)
     out, cols = joint_attention(rotate(q, rope_q), rotate(k, rope), v, columns, backend=backend)
     return out.reshape(*out.shape[:2], -1), cols
 

@@ -21,9 +21,10 @@ import convert.bfl
 import convert.diffusers
 from convert.trees import Put, Wanted
 from ea_jax.flux import clip, encoders, folder, hub, latents, sampler, t5, tokens, transformer, vae
+from ea_jax.flux.columns import ColumnGain
 from ea_jax.flux.finite import require_finite
 from ea_jax.flux.tokens import Tokens
-from ea_jax.flux.transformer import ColumnGain, Text, Weights
+from ea_jax.flux.transformer import Text, Weights
 from ea_jax.runtime.streams import normal
 
 PARTS = ("text_encoder", "text_encoder_2", "vae", "transformer")

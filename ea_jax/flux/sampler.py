@@ -11,21 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from ea_jax.flux import transformer
-from ea_jax.flux.attention import Columns
-from ea_jax.flux.transformer import ColumnGain, Reduce, Text, TransformerConfig, Weights
+from ea_jax.flux import euler, transformer
+from ea_jax.flux.columns import ColumnGain, Columns
+from ea_jax.flux.transformer import Reduce, Text, TransformerConfig, Weights
 from ea_jax.runtime import compiler
-
-
-def model_times(sigmas: np.ndarray, dtype: Any) -> np.ndarray:
-    """Noise levels as the model is told them: rounded to `dtype` as t in 0..1000, then divided.
-
-    FluxPipeline rounds before it divides; in bfloat16 the order changes the angle of the time
-    embedding. On the host, because a compiler may keep more precision than asked for.
-    """
-    dtype = np.dtype(dtype)
-    thousand = np.asarray(1000, dtype)
-    return (np.asarray(sigmas, np.float32) * np.float32(1000)).astype(dtype) / thousand
 
 
 def sample(
@@ -63,11 +52,7 @@ def sample(
       [B, S, C] latents at `sigmas[-1]` in the weights' dtype, and `reduce`'s results with leading
       axes step and block (None without `columns`).
     """
-    dtype = weights["x_embedder"]["kernel"].dtype
-    steps = (
-        jnp.asarray(model_times(sigmas[:-1], dtype)),
-        jnp.asarray(np.diff(np.asarray(sigmas, np.float32))),
-    )
+    dtype = transformer.dtype_of(weights)
     if guidance is not None:
         guidance = jnp.float32(guidance)  # an array: another scale is no other program
     program = _scan if isinstance(x_BSC, Tracer) else _program()
@@ -76,7 +61,7 @@ def sample(
         config,
         x_BSC.astype(dtype),
         text,
-        steps,
+        euler.levels(sigmas, dtype),
         grid=grid,
         guidance=guidance,
         lora=lora,
@@ -92,12 +77,12 @@ def _program() -> Callable[..., Any]:
     return compiler.jit(_scan, static_argnames=("config", "grid", "reduce", "attention"))
 
 
-def _scan(weights, config, x_BSC, text, steps, *, guidance, **options):
+def _scan(weights, config, x_BSC, text, levels, *, guidance, **options):
     batch = x_BSC.shape[0]
     guidance_B = None if guidance is None else jnp.broadcast_to(guidance, (batch,))
 
-    def euler(x_BSC, step):
-        time, delta = step
+    def move(x_BSC, level):
+        time, delta = level
         velocity_BSC, reduced = transformer.velocity(
             weights,
             config,
@@ -107,7 +92,7 @@ def _scan(weights, config, x_BSC, text, steps, *, guidance, **options):
             guidance_B=guidance_B,
             **options,
         )
-        moved = x_BSC.astype(jnp.float32) + delta * velocity_BSC.astype(jnp.float32)
-        return moved.astype(velocity_BSC.dtype), reduced
+        moved_BSC = euler.step(x_BSC, velocity_BSC, delta)
+        return moved_BSC.astype(velocity_BSC.dtype), reduced
 
-    return jax.lax.scan(euler, x_BSC, steps)
+    return jax.lax.scan(move, x_BSC, tuple(levels))

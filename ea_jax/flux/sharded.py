@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from ea_jax.flux import axes
 from ea_jax.flux.pipeline import Pipeline
-from ea_jax.flux.stack import apart
+from ea_jax.flux.stack import unrolled
 from ea_jax.runtime.mesh import local_part, platform, put, put_part, sharding
 
 
@@ -44,15 +44,15 @@ def on_mesh(
     return pipeline
 
 
-def apart_for(mesh: Mesh, weights: Any) -> Any:
-    """The transformer's weights with their blocks apart, see `stack.apart`.
+def unrolled_for(mesh: Mesh, weights: Any) -> Any:
+    """The transformer's weights with their blocks unrolled, see `stack.unrolled`.
 
     Where the mesh is of CPUs, kernels have their transposes beside them.
     """
-    return apart(weights, transposes=platform(mesh) == "cpu")
+    return unrolled(weights, transposes=platform(mesh) == "cpu")
 
 
-def apart_on(mesh: Mesh, weights: Any) -> Any:
-    """`apart_for` a mesh, and on it."""
-    blocks = apart_for(mesh, weights)
+def unrolled_on(mesh: Mesh, weights: Any) -> Any:
+    """`unrolled_for` a mesh, and on it."""
+    blocks = unrolled_for(mesh, weights)
     return jax.device_put(blocks, axes.shardings(mesh, blocks))

@@ -18,9 +18,12 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from ea_jax.flux.attention import device_axes
+from ea_jax.flux.axes import device_axes
+from ea_jax.runtime.mesh import program_platform
 
-# Queries and keys of a tile of the map, multiples of the 128 lanes of a TPU.
+# Of a TPU. Narrower heads than these leave lanes idle.
+LANES = 128
+# Queries and keys of a tile of the map, multiples of the lanes.
 TILES = (512, 384, 256)
 
 
@@ -56,7 +59,7 @@ def attention_and_lse(
       ValueError: the devices aren't TPUs.
     """
     if not interpret:
-        _check_devices()
+        require_tpu(program_platform())
     length = q_BSHE.shape[1]
     tile = _tile(length)
 
@@ -68,12 +71,6 @@ def attention_and_lse(
     )
     out_BSHE = jnp.swapaxes(out_BHSE[:, :, :length], 1, 2)
     return out_BSHE.astype(v_BSHE.dtype), lse_BHS[:, :, :length]
-
-
-def _check_devices() -> None:
-    # A program compiled ahead of time is for the mesh's devices, not for this process's.
-    device = jax.sharding.get_abstract_mesh().abstract_device
-    require_tpu(jax.default_backend() if device is None else device.platform)
 
 
 def require_tpu(platform: str) -> None:

@@ -1,7 +1,7 @@
 """The FLUX transformer (MMDiT): dual-stream blocks, then single-stream blocks.
 
 Weights are a nested dict named after diffusers' `FluxTransformer2DModel`, with each kind of block
-stacked on a leading layer axis, or `apart`. They are an argument of every function here, never a
+stacked on a leading layer axis, or `unrolled`. They are an argument of every function here, never a
 constant; LoRA is a separate tree of the same paths, and `lora=None` is the frozen model.
 """
 
@@ -17,7 +17,8 @@ from flax import nnx, struct
 
 from ea_jax.flux import axes, layers
 from ea_jax.flux.adapters import check as check_adapters
-from ea_jax.flux.attention import Columns, check_backend
+from ea_jax.flux.attention import check_backend
+from ea_jax.flux.columns import ColumnGain, Columns
 from ea_jax.flux.rope import rope_table
 from ea_jax.flux.stack import run_blocks
 from ea_jax.flux.transformer_config import TransformerConfig
@@ -39,16 +40,6 @@ class Text(struct.PyTreeNode):
     pooled_BD: jax.Array
 
 
-class ColumnGain(struct.PyTreeNode):
-    """Factors on the attention columns of text tokens, [B, T] each; None leaves a stack alone.
-
-    0 removes a token from what every query sees, without renormalising the rest.
-    """
-
-    dual_BT: jax.Array | None = None
-    single_BT: jax.Array | None = None
-
-
 class _Ends(nnx.Module):
     """What stands before and after the two stacks."""
 
@@ -65,7 +56,7 @@ class _Ends(nnx.Module):
 
 @functools.lru_cache(maxsize=16)
 def _graph(config: TransformerConfig, name: str, transposes: bool = False) -> Any:
-    """Static structure of the ends or of one block of a stack; weights come apart.
+    """Static structure of the ends or of one block of a stack, without its weights.
 
     Args:
       config: shape of the transformer.
@@ -119,6 +110,11 @@ def abstract_weights(config: TransformerConfig, dtype: jnp.dtype = jnp.float32) 
     return jax.eval_shape(lambda: init_weights(config, jax.random.key(0), dtype))
 
 
+def dtype_of(weights: Weights) -> Any:
+    """The dtype of a transformer's weights, which its activations take."""
+    return weights["x_embedder"]["kernel"].dtype
+
+
 class Inputs(struct.PyTreeNode):
     """What the stacks read: both streams embedded, the conditioning, the rotary table."""
 
@@ -150,7 +146,7 @@ def embed(
     if lora is not None:
         # An adapter that matches no layer would do nothing, without a word.
         check_adapters(lora, weights)
-    dtype = weights["x_embedder"]["kernel"].dtype
+    dtype = dtype_of(weights)
     ends = _merge_ends(weights, config)
     table = rope_table(text.t5_BTD.shape[1], grid, config.axes_dims_rope)
     temb_BD = ends.time_text_embed(
@@ -288,7 +284,7 @@ def velocity(
       columns: concept positions whose attention columns are wanted from the dual blocks.
       reduce: applied to a block's columns [B, H, T + S, N] and `columns` inside the scan, so
         that only its result is kept; None keeps the columns.
-      column_gain: factors on text columns, for dual and single blocks apart.
+      column_gain: factors on text columns, one for dual and one for single blocks.
       attention: name of the attention backend.
       remat: what a backward pass recomputes: `none`, `block` (all of it) or `dots` (all but
         matrix products).

@@ -73,7 +73,8 @@ def velocity_of(
     Args:
       lora: adapters, not yet scaled; None is the frozen model.
       guidance: the run's own unless given.
-      base, x_BSC, t_B, text, columns, reduce: as for `ea_jax.flux.transformer.velocity`.
+      t_B: noise levels as the model is told them, see `ea_jax.flux.euler`.
+      base, x_BSC, text, columns, reduce: as for `ea_jax.flux.transformer.velocity`.
       s: the run's.
     """
     guidance = s.guidance if guidance is None else guidance

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
+from ea_jax.flux import euler
+from ea_jax.flux.transformer import dtype_of
 from ea_jax.methods.forward import velocity_of
 from ea_jax.methods.ready import Ready, run_key
-from ea_jax.methods.trajectories import Rota, staggered
+from ea_jax.methods.trajectories import Rota
 from ea_jax.runtime import compiler
 from ea_jax.runtime.mesh import sharding
 from ea_jax.runtime.streams import normal
@@ -38,7 +39,7 @@ def first_pool(
     def stagger(base, text, key):
         frozen = lambda x_PSC, t_P: velocity_of(base, None, x_PSC, t_P, text, s)[0]  # noqa: E731
         noise_PSC = normal(key, (rota.members, *s.latent_shape))
-        return staggered(frozen, noise_PSC, jnp.array(s.sigmas, jnp.float32), rota)
+        return euler.follow(frozen, noise_PSC, s.sigmas, rota.offsets(), dtype=dtype_of(base))
 
     program = compiler.jit(stagger, ready.mesh, out_shardings=sharding(ready.mesh, ()))
     return program(weights, text, jax.random.fold_in(run_key(ready.settings), _POOL_KEY))

@@ -18,7 +18,7 @@ from ea_jax.concepts import bank as banks
 from ea_jax.concepts import choose, rows
 from ea_jax.concepts.encoding import Encoded
 from ea_jax.flux.pipeline import Pipeline
-from ea_jax.flux.sharded import apart_on
+from ea_jax.flux.sharded import unrolled_on
 from ea_jax.methods.fit import opened
 from ea_jax.methods.forward import Forward, forward_of
 from ea_jax.methods.method import Needs
@@ -145,8 +145,8 @@ def load(
     base = fingerprint(transformer)
     # Rounded to bfloat16, which these may be already.
     made_on = base if settings.model.dtype == "bfloat16" else base_hash(transformer)
-    if settings.model.blocks == "apart":
-        pipeline.weights["transformer"] = apart_on(mesh, transformer)
+    if settings.model.blocks == "unrolled":
+        pipeline.weights["transformer"] = unrolled_on(mesh, transformer)
     laps.lap("load")
     side = settings.model.resolution
     h, w, _ = pipeline.latent_shape(side, side)

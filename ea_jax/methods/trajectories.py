@@ -8,10 +8,11 @@ that a training step computes anyway also carries its member one step down the s
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +67,10 @@ class Rota:
         """Index at which a member's first path is entered."""
         return member * self.steps // self.members
 
+    def offsets(self) -> np.ndarray:
+        """`offset` of each member, [P]."""
+        return np.array([self.offset(member) for member in range(self.members)])
+
     def visits(self, step: int) -> list[Visit]:
         """The members that lower step `step` (from 0) trains."""
         first = step % self.turns * self.batch
@@ -74,53 +79,6 @@ class Rota:
             position = self.offset(member) + step // self.turns
             visited.append(Visit(member, position % self.steps, position // self.steps))
         return visited
-
-
-def denoise(
-    velocity: Callable[[jax.Array, jax.Array], jax.Array],
-    noise_BSC: jax.Array,
-    sigmas: jax.Array,
-    index: jax.Array | int,
-) -> jax.Array:
-    """Follows a model from pure noise down to step `index` of a schedule, without gradient.
-
-    Args:
-      velocity: (x_BSC, t_B) -> [B, S, C].
-      noise_BSC: x at sigmas[0] = 1.
-      sigmas: [steps + 1] noise levels from 1 down to 0.
-      index: number of Euler steps taken, 0 to steps; may be traced.
-    Returns:
-      [B, S, C] float32, x at sigmas[index].
-    """
-
-    def euler(i, x):
-        t_B = jnp.full(x.shape[0], sigmas[i], jnp.float32)
-        return x + (sigmas[i + 1] - sigmas[i]) * velocity(x, t_B).astype(jnp.float32)
-
-    return jax.lax.stop_gradient(jax.lax.fori_loop(0, index, euler, noise_BSC.astype(jnp.float32)))
-
-
-def staggered(
-    velocity: Callable[[jax.Array, jax.Array], jax.Array],
-    noise_PSC: jax.Array,
-    sigmas: jax.Array,
-    rota: Rota,
-) -> jax.Array:
-    """A pool's first latents: member m carried to its offset by a few forwards of `velocity`.
-
-    Returns:
-      [P, S, C] float32.
-    """
-    offset_P = jnp.array([rota.offset(m) for m in range(rota.members)])
-
-    def euler(i, x):
-        moved = x + (sigmas[i + 1] - sigmas[i]) * velocity(
-            x, jnp.full(x.shape[0], sigmas[i], jnp.float32)
-        ).astype(jnp.float32)
-        return jnp.where((i < offset_P)[:, None, None], moved, x)
-
-    last = rota.offset(rota.members - 1)
-    return jax.lax.fori_loop(0, last, euler, noise_PSC.astype(jnp.float32))
 
 
 def noise_levels(key: jax.Array, rows: int, how: str, sigmas: Sequence[float]) -> jax.Array:

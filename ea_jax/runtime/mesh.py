@@ -91,6 +91,15 @@ def platform(mesh: Mesh) -> str:
     return mesh.devices.flat[0].platform
 
 
+def program_platform() -> str:
+    """Where the program that is being traced will run: "cpu", "gpu" or "tpu".
+
+    On the mesh of `jax.set_mesh`, which need not be of this process's devices; else on JAX's own.
+    """
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return jax.default_backend() if device is None else device.platform
+
+
 def spec(logical_axes: Sequence[str | None]) -> PartitionSpec:
     """`PartitionSpec` of an array with these logical axes; None for an axis without a name.
 

@@ -18,9 +18,10 @@ class ModelSettings:
       resolution: side of the square pictures, pixels.
       text_length: T5 tokens of a prompt, end token included.
       guidance: distilled guidance; None for a model without (schnell).
-      attention: backend of joint attention; `splash` is for TPUs, `cudnn` for Hopper GPUs.
+      attention: backend of joint attention; `splash` is for TPUs, `cudnn` for Hopper GPUs, and
+        `auto` is the fastest that the devices can have. run.json says which it was.
       remat: what a backward pass computes again to save memory.
-      blocks: `stacked`, one program for all blocks, or `apart`: each written out, which compiles
+      blocks: `stacked`, one program for all blocks, or `unrolled`: each written out, which compiles
         longer and runs faster; for models of few blocks.
     """
 
@@ -30,9 +31,9 @@ class ModelSettings:
     resolution: int = number(int, low=16, high=2**16)
     text_length: int = number(int, low=2, high=512)
     guidance: float | None = optional(number(float, low=0))
-    attention: str = choice("chunked", "full", "splash", "cudnn")
+    attention: str = choice("auto", "chunked", "full", "splash", "cudnn")
     remat: str = choice("none", "block", "dots")
-    blocks: str = choice("stacked", "apart")
+    blocks: str = choice("stacked", "unrolled")
 
     def __post_init__(self) -> None:
         check(self, "model")

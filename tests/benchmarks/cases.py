@@ -204,7 +204,7 @@ def _settings(preset: str, batch: int | None = None, **model: Any) -> Settings:
         optim = dataclasses.replace(optim, batch=batch, lora_batch=batch, rsc_batch=batch)
     return dataclasses.replace(
         settings,
-        model=dataclasses.replace(settings.model, **model),
+        model=dataclasses.replace(settings.model, **{"attention": "chunked"} | model),
         optim=optim,
         data=dataclasses.replace(settings.data, pool=optim.batch),
     )

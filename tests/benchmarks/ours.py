@@ -14,8 +14,8 @@ import optax
 from cases import Case, Prompts
 
 import convert.diffusers
-from ea_jax.flux.attention import Columns
-from ea_jax.flux.sharded import apart_on
+from ea_jax.flux.columns import Columns
+from ea_jax.flux.sharded import unrolled_on
 from ea_jax.flux.transformer import Text, TransformerConfig, abstract_weights, init_weights
 from ea_jax.methods.erase_anything.method import jitted, optimisers, step_settings
 from ea_jax.methods.erase_anything.steps import (
@@ -51,8 +51,8 @@ class Pair:
             "transformer",
             put=lambda path, array: jax.device_put(array, whole),
         )
-        if settings.model.blocks == "apart":
-            self.base = apart_on(self.mesh, self.base)
+        if settings.model.blocks == "unrolled":
+            self.base = unrolled_on(self.mesh, self.base)
         self.programs = jitted(settings, self.steps, self.mesh)
         self.state = jax.device_put(self._state(*optimisers(settings)), whole)
 

@@ -10,7 +10,7 @@ import numpy as np
 from cases import Case
 
 from ea_jax.flux import latents
-from ea_jax.flux.sharded import apart_on, on_mesh
+from ea_jax.flux.sharded import on_mesh, unrolled_on
 from ea_jax.flux.transformer import Text
 from ea_jax.runtime.mesh import make_mesh, put_rows
 
@@ -22,8 +22,8 @@ class Sampler:
         self.case, self.mesh = case, make_mesh({})
         self.pipeline = on_mesh(self.mesh, folder, dtype=np.float32)
         weights = self.pipeline.load_part("transformer")
-        if case.settings.model.blocks == "apart":
-            self.pipeline.weights["transformer"] = apart_on(self.mesh, weights)
+        if case.settings.model.blocks == "unrolled":
+            self.pipeline.weights["transformer"] = unrolled_on(self.mesh, weights)
         noise_BSC, t5_BTD, pooled_BD = cases.draw_sampling(case)
         noise_BhwC = latents.unpack(jax.device_put(noise_BSC), case.grid)
         self.noise_BhwC = put_rows(self.mesh, np.asarray(noise_BhwC))

@@ -13,9 +13,9 @@ from diffusers import FluxTransformer2DModel
 
 from convert import diffusers as layout
 from ea_jax.flux import transformer
-from ea_jax.flux.attention import Columns
-from ea_jax.flux.stack import apart
-from ea_jax.flux.transformer import ColumnGain, Text, TransformerConfig
+from ea_jax.flux.columns import ColumnGain, Columns
+from ea_jax.flux.stack import unrolled
+from ea_jax.flux.transformer import Text, TransformerConfig
 
 pytestmark = pytest.mark.parity
 
@@ -134,11 +134,11 @@ def test_norms_divide_by_the_same_epsilon(tmp_path):
 @pytest.mark.parametrize(
     "options", [{}, {"attention": "full"}, {"remat": "block"}, {"column_gain": HALF}]
 )
-@pytest.mark.parametrize("blocks", ["stacked", "apart", "with transposes"])
+@pytest.mark.parametrize("blocks", ["stacked", "unrolled", "with transposes"])
 def test_every_path_agrees_with_the_scan(dev, options, blocks):
     weights = dev.weights
     if blocks != "stacked":
-        weights = apart(weights, transposes=blocks == "with transposes")
+        weights = unrolled(weights, transposes=blocks == "with transposes")
     gain = {"column_gain": options["column_gain"]} if "column_gain" in options else {}
     assert relative(dev.velocity(weights, **options), dev.velocity(**gain)) < 1e-5
 

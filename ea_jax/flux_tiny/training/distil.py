@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from ea_jax.flux import clip, t5, transformer
-from ea_jax.flux.stack import apart
+from ea_jax.flux.stack import unrolled
 from ea_jax.flux.transformer import Text, TransformerConfig
 from ea_jax.flux_tiny.training import train_flux
 from ea_jax.flux_tiny.training.loop import Weights
@@ -56,7 +56,7 @@ def make_loss(
         guidance_B = jax.random.uniform(keys[3], (B,), minval=GUIDANCE[0], maxval=GUIDANCE[1])
 
         def velocity(w: Weights, x, t, text: Text, guidance) -> jax.Array:
-            w = apart(w)
+            w = unrolled(w)
             v, _ = transformer.velocity(w, config, x, t, text, grid=grid, guidance_B=guidance)
             return v
 

@@ -25,7 +25,7 @@ import optax
 from flax import struct
 
 from ea_jax.flux import clip, layers, t5, transformer
-from ea_jax.flux.stack import apart
+from ea_jax.flux.stack import unrolled
 from ea_jax.flux.transformer import Text, TransformerConfig
 from ea_jax.flux_tiny.training.loop import LoopConfig, Weights
 
@@ -245,7 +245,7 @@ def velocities(
     grid: tuple[int, int],
 ) -> tuple[jax.Array, jax.Array]:
     """The model's velocity, and the one read off after the dual blocks."""
-    flux = apart(weights["flux"])
+    flux = unrolled(weights["flux"])
     inputs = transformer.embed(
         flux, config, x_BSC, t_B, text, grid=grid, guidance_B=guidance_B, lora=None
     )

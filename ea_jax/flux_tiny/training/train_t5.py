@@ -19,7 +19,7 @@ import optax
 from flax import struct
 
 from ea_jax.flux import t5
-from ea_jax.flux.embedding import lookup
+from ea_jax.flux.cpu import lookup
 from ea_jax.flux_tiny.training import loop
 from ea_jax.flux_tiny.training.loop import Weights
 

@@ -23,8 +23,9 @@ from jax.sharding import Mesh
 
 from ea_jax.concepts.array_cache import cached
 from ea_jax.concepts.bank import PromptBank, draw
-from ea_jax.flux.attention import Columns
-from ea_jax.flux.transformer import Text, Weights
+from ea_jax.flux import euler
+from ea_jax.flux.columns import Columns
+from ea_jax.flux.transformer import Text, Weights, dtype_of
 from ea_jax.methods import losses, pictures
 from ea_jax.methods.forward import Forward, velocity_of
 from ea_jax.runtime import compiler
@@ -36,7 +37,7 @@ from ea_jax.settings import Settings
 
 _log = logging.getLogger(__name__)
 # Changes when the same inputs would give other inversions.
-_VERSION = 1
+_VERSION = 2
 # What is painted is decided at high noise.
 LOWEST_T = 0.5
 _START, _PICTURE, _NOISE = 201, 202, 203
@@ -103,6 +104,7 @@ class Search:
 
         def step(u_BND, opt_state, base, lora, batch: Batch):
             x_BSC, t_B = _noised(batch)
+            t_B = euler.model_time(t_B, dtype_of(base))
             target, _ = velocity_of(base, None, x_BSC, t_B, batch.text, steps)
 
             def loss(u_BND):

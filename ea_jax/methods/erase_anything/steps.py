@@ -19,13 +19,14 @@ import optax
 from flax import struct
 
 from ea_jax import lora as adapters
-from ea_jax.flux.attention import Columns
-from ea_jax.flux.transformer import Text, Weights, dual_columns
+from ea_jax.flux import euler
+from ea_jax.flux.columns import Columns
+from ea_jax.flux.transformer import Text, Weights, dtype_of, dual_columns
 from ea_jax.methods import losses
 from ea_jax.methods.forward import Forward, velocity_of
 from ea_jax.methods.method import Terms
 from ea_jax.methods.optimisers import update
-from ea_jax.methods.trajectories import denoise, noise_levels, noised
+from ea_jax.methods.trajectories import noise_levels, noised
 from ea_jax.runtime.streams import normal
 from ea_jax.settings import LossSettings
 
@@ -145,9 +146,9 @@ def lower_step(
       The new state, and each term (unweighted), the total and the gradient's norm, float32.
     """
     s = settings
-    sigmas = jnp.array(s.sigmas, jnp.float32)
+    levels = euler.levels(s.sigmas, dtype_of(base))
     text = _with_inversions(state, batch)
-    t_B, next_B = sigmas[batch.index_B], sigmas[batch.index_B + 1]
+    t_B, delta_B = levels.time_N[batch.index_B], levels.delta_N[batch.index_B]
     x_BSC = _start(state, base, batch, text, s)
 
     with jax.named_scope("teacher"):
@@ -188,7 +189,7 @@ def lower_step(
     lora, lower = update(state.lora, grads, state.lower, optimiser)
     pool_PSC = state.pool_PSC
     if s.x_t == "pool":
-        moved = x_BSC + (next_B - t_B)[:, None, None] * v.astype(jnp.float32)
+        moved = euler.step(x_BSC, v, delta_B[:, None, None])
         # A row that only fills up the batch is a copy of a real one: it moves no member.
         member_B = jnp.where(batch.weight_B > 0, batch.member_B, len(pool_PSC))
         pool_PSC = pool_PSC.at[member_B].set(moved, mode="drop")
@@ -218,6 +219,7 @@ def upper_step(
         noise = normal(noise_key, pictures.latent_BSC.shape)
         t_B = noise_levels(t_key, len(noise), s.loss.t_draw, s.sigmas)
         x_BSC = noised(pictures.latent_BSC, noise, t_B)
+        t_B = euler.model_time(t_B, dtype_of(base))
 
     def loss(lora):
         terms = {}
@@ -267,13 +269,15 @@ def _start(
     shape = (len(batch.member_B), *state.pool_PSC.shape[1:])
     noise_BSC = normal(noise_key, shape)
     if s.x_t == "resample":
-        return denoise(
+        return euler.follow(
             lambda x, t: velocity_of(base, state.lora, x, t, text, s)[0],
             noise_BSC,
-            jnp.array(s.sigmas, jnp.float32),
+            s.sigmas,
             batch.index_B[0],
+            dtype=dtype_of(base),
         )
-    return jnp.where(batch.fresh_B[:, None, None], noise_BSC, state.pool_PSC[batch.member_B])
+    x_BSC = jnp.where(batch.fresh_B[:, None, None], noise_BSC, state.pool_PSC[batch.member_B])
+    return euler.rounded(x_BSC, dtype_of(base))
 
 
 def _attention_loss(cols_BHQN: jax.Array, columns: Columns, s: StepSettings) -> jax.Array:
@@ -289,20 +293,26 @@ def _contrast(lora, base: Weights, batch: Contrast, key: jax.Array, s: StepSetti
     noise_key, t_key = jax.random.split(key)
     noise_RSC = normal(noise_key, batch.latent_RSC.shape)
     frozen = jax.lax.stop_gradient(lora)
+    dtype = dtype_of(base)
     if s.loss.features == "shared":
         t_R = jax.random.uniform(t_key, (R,), minval=s.loss.rsc_t_min)
         x_RSC = noised(batch.latent_RSC, noise_RSC, t_R)
+        t_R = euler.model_time(t_R, dtype)
         x_OSC, t_O = jnp.repeat(x_RSC, others, axis=0), jnp.repeat(t_R, others)
     else:
-        sigmas = jnp.array(s.sigmas, jnp.float32)
         high = max(1, sum(sigma >= s.loss.rsc_t_min for sigma in s.sigmas[:-1]))
         index = jax.random.randint(t_key, (), 0, high)
-        path = lambda noise, text: denoise(  # noqa: E731
-            lambda x, t: velocity_of(base, frozen, x, t, text, s)[0], noise, sigmas, index
+        path = lambda noise, text: euler.follow(  # noqa: E731
+            lambda x, t: velocity_of(base, frozen, x, t, text, s)[0],
+            noise,
+            s.sigmas,
+            index,
+            dtype=dtype,
         )
         x_RSC = path(noise_RSC, batch.text)
         x_OSC = path(jnp.repeat(noise_RSC, others, axis=0), batch.others)
-        t_R, t_O = jnp.full(R, sigmas[index]), jnp.full(R * others, sigmas[index])
+        time = euler.levels(s.sigmas, dtype).time_N[index]
+        t_R, t_O = jnp.full(R, time), jnp.full(R * others, time)
     un_RQ = _feature(lora, base, x_RSC, t_R, batch.text, batch.columns, s)
     other_OQ = _feature(frozen, base, x_OSC, t_O, batch.others, batch.other_columns, s)
     other_ROQ = other_OQ.reshape(R, others, -1)
