@@ -50,7 +50,7 @@ def draft(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     with reported(path):
-        unfinished = path.with_name(f".{path.name}-{secrets.token_hex(8)}{path.suffix}")
+        unfinished = _draft_of(path)
         try:
             yield unfinished
             unfinished.replace(path)
@@ -71,8 +71,13 @@ def require_writable(path: str | Path) -> None:
         there = next(above for above in (path, *path.absolute().parents) if above.exists())
         if there == path and path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        if there != path and not there.is_dir():
+        if there == path:
+            there = path.absolute().parent
+        if not there.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        # Its draft has a longer name, and is made in its folder.
+        if len(_draft_of(path).name.encode()) > os.pathconf(there, "PC_NAME_MAX"):
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
         if not os.access(there, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
@@ -154,6 +159,10 @@ def entry(
     if not isinstance(value, kinds) or (isinstance(value, bool) and kind is not bool):
         raise error(f"{where}: {key!r} is {_said(value)}, not {_KINDS[kind]}; {way_out}")
     return value
+
+
+def _draft_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}-{secrets.token_hex(8)}{path.suffix}")
 
 
 def _way_out(error: OSError, path: Path) -> str:

@@ -95,6 +95,8 @@ def header(path: Path) -> tuple[dict[str, Stored], dict[str, str]]:
         refuses, or a tensor named twice.
       OSError: the file can't be read.
     """
+    if path.is_dir():
+        raise WeightsError(f"{path} is a folder; give the file in it")
     if not path.is_file():
         raise WeightsError(f"{path} does not exist; download or export it again")
     size = path.stat().st_size
@@ -107,7 +109,10 @@ def header(path: Path) -> tuple[dict[str, Stored], dict[str, str]]:
         text = file.read(length)
     try:
         fields = json.loads(text, object_pairs_hook=_no_duplicates(path))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except WeightsError:
+        raise
+    # A number of thousands of digits is a plain ValueError.
+    except (ValueError, RecursionError) as error:
         raise _refused(path, str(error)) from None
     try:
         with safetensors.safe_open(str(path), framework="numpy"):

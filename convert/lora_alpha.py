@@ -82,7 +82,8 @@ def beside(path: Path, *, needed: bool) -> Settings | None:
 
 def _checked(fields: Mapping[str, Any], where: str) -> Settings:
     def field(key: str, kind: type, otherwise: Any) -> Any:
-        if key not in fields:
+        # A flag that is null isn't set.
+        if key not in fields or (kind is bool and fields[key] is None):
             return otherwise
         return disk.entry(fields, key, kind, where=where, way_out=_EXPORT, error=WeightsError)
 

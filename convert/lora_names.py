@@ -22,14 +22,16 @@ Module = tuple[str, ...]
 PEFT = "base_model.model."
 _PREFIX = re.compile(r"(base_model\.model\.|model\.|diffusion_model\.|transformer\.)*")
 _FLAT_PREFIX = re.compile(r"(lora_unet_|lora_transformer_|lycoris_)")
-_TEXT_ENCODER = re.compile(r"(base_model\.model\.)?(text_encoders?(_\d)?\.|lora_te\d?_)")
+_TEXT_ENCODER = re.compile(
+    r"(base_model\.model\.)?(text_encoders?(_\d)?\.|lora_te\d?_|clip_l\.|t5xxl\.)"
+)
 # At most three digits: no FLUX has a thousand blocks, and one is stacked for each.
 _BLOCK = re.compile(
     r"((?:single_)?transformer_blocks|double_blocks|single_blocks)([._])([0-9]{1,3})\2(.+)"
 )
 _ENDS = {
-    "A": r"lora_A(\.\w+)?\.weight|(lora[._]|lora_linear_layer\.)?down\.weight",
-    "B": r"lora_B(\.\w+)?\.weight|(lora[._]|lora_linear_layer\.)?up\.weight",
+    "A": r"lora_A(\.[^.]+)?\.weight|(lora[._]|lora_linear_layer\.)?down\.weight",
+    "B": r"lora_B(\.[^.]+)?\.weight|(lora[._]|lora_linear_layer\.)?up\.weight",
     "alpha": r"alpha",
     "diff": r"diff",
 }

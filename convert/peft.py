@@ -90,6 +90,13 @@ def read(path: str | Path) -> tuple[Tree, Tree, dict[str, str]]:
         raise WeightsError(
             f"{path} has an alpha of 0 for every layer and changes nothing; export it again"
         )
+    made = [layer["B"] for blocks in loras.values() for layer in blocks.values()]
+    made += [layer["kernel"] for blocks in diffs.values() for layer in blocks.values()]
+    if not any(array.any() for array in made):
+        raise WeightsError(
+            f"{path} holds nothing but zeros, as a LoRA does before it is trained; give the file "
+            "of a finished training"
+        )
     kept = {key: value for key, value in metadata.items() if key != lora_alpha.SETTINGS}
     return _stacked(loras, path), _stacked(diffs, path), kept
 

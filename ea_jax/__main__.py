@@ -31,9 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if name in COMMANDS:
             importlib.import_module(COMMANDS[name][0]).main(given[words:])
             return
-    near = difflib.get_close_matches(given[0], [name.split()[0] for name in COMMANDS], n=1)
+    said = " ".join(given[:2]) if given[0] == "costs" else given[0]
+    near = difflib.get_close_matches(said, COMMANDS, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise SystemExit(f"error: {' '.join(given[:2])!r} is no command of ea-jax{hint}\n\n{usage()}")
+    raise SystemExit(f"error: {said!r} is no command of ea-jax{hint}\n\n{usage()}")
 
 
 def usage() -> str:

@@ -57,6 +57,15 @@ def text(value: str) -> str:
     return value
 
 
+def readable(value: str) -> str:
+    """A rule: any text, an empty one too, but no bytes that are none."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"is {value!r}, which is not UTF-8") from None
+    return value
+
+
 def number(kind: type = float, *, low: float = -math.inf, high: float = math.inf) -> Rule:
     """A rule: a number from `low` to `high`, neither NaN nor Inf as a float32."""
     noun = "a whole number" if kind is int else "a finite number"

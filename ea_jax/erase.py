@@ -100,7 +100,7 @@ def prepared(
       ValueError: a model, words or prompts that don't do; the message says what to change.
     """
     laps, needs = Laps(), entry.needs(run)
-    mesh, pipeline = prepare.open_model(run, columns=needs.columns)
+    run, mesh, pipeline = prepare.open_model(run, columns=needs.columns)
     concept, words = choose.concept(run, tested=task.held_out, contrast=needs.contrast)
     prompts = prepare.prompts(run, concept, pipeline.t5_tokenizer)
     check_held_out(task.probes, prompts.texts)

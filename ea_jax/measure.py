@@ -21,7 +21,6 @@ from ea_jax import edits, settings
 from ea_jax.arguments import Parser, number, text
 from ea_jax.edits import Edit
 from ea_jax.evaluate import outputs, worlds
-from ea_jax.evaluate.probes import Detector
 from ea_jax.evaluate.task import Task
 from ea_jax.flux.tokens import MAX_T5_LENGTH
 from ea_jax.methods import prepare
@@ -71,21 +70,27 @@ def measure(
             f"{asked.model.path} comes with no judge, or sample.eval_pictures is 0; give --pictures"
         )
     with lock.held(out):
-        run_folder.claim(out, {**config, "strength": strength})
-        return _measured(folder, Path(out), edit, strength, asked, task, detector)
+        conditions = {**config, "strength": strength}
+        run_folder.check(out, conditions)
+        job = _loaded(folder, edit, asked, task)
+        # A new folder is taken only now: a mistake above leaves it to the command that mends it.
+        run_folder.claim(out, conditions)
+        with jax.set_mesh(job.mesh):
+            return outputs.write_results(
+                Path(out),
+                outputs.painter_of(job),
+                job.settings,
+                edit,
+                task=task,
+                detector=detector,
+                strength=strength,
+            )
 
 
-def _measured(
-    folder: Path,
-    out: Path,
-    edit: Edit,
-    strength: float | None,
-    asked: Settings,
-    task: Task,
-    detector: Detector,
-) -> str:
+def _loaded(folder: Path, edit: Edit, asked: Settings, task: Task) -> prepare.Loaded:
     painted = [probe.prompt for probe in task.probes]
-    mesh, pipeline = prepare.open_model(asked, columns=False)
+    asked, mesh, pipeline = prepare.open_model(asked, columns=False)
+    edit.check(pipeline.template("transformer"))
     job = prepare.load(asked, mesh, pipeline, painted=painted, laps=Laps())
     # `job.base` is what LoRAs carried before their hash was that of any precision.
     if edit.base not in (None, job.base, job.base_hash):
@@ -93,17 +98,7 @@ def _measured(
             f"the edit in {folder} was made on weights with hash {edit.base}, and those of "
             f"{asked.model.path} have {job.base}; measure it on its own"
         )
-    edit.check(job.pipeline.weights["transformer"])
-    with jax.set_mesh(job.mesh):
-        return outputs.write_results(
-            out,
-            outputs.painter_of(job),
-            job.settings,
-            edit,
-            task=task,
-            detector=detector,
-            strength=strength,
-        )
+    return job
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -65,6 +65,8 @@ def merge_folder(
     config = TransformerConfig.from_json(convert.diffusers.read_config(source, "transformer"))
     template = abstract_weights(config)
     layers = edit.check(template)
+    if not edit.used_strength(strength):
+        raise AdapterError("nothing would change at strength 0; 1 is the edit as it was made")
     require_writable(out.parent / "merged")
     merged.require_unmerged(edit, source)
     merged.warn_of_another_base(edit, source, lambda: _base_hash(source, template))

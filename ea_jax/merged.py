@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from convert.disk import draft, entry, read_json
+from convert.disk import FileError, draft, entry, read_json
 from ea_jax.edits import Edit
 from ea_jax.flux.adapters import AdapterError
 
@@ -23,7 +23,7 @@ def require_unmerged(edit: Edit, folder: str | Path) -> None:
     digest = edit.digest()
     if any(record.get("digest") == digest for record in listed(folder)):
         raise AdapterError(
-            f"{folder} holds the edit of {edit.concept!r} already, merged into its weights; use "
+            f"{folder} holds {_named(edit)} already, merged into its weights; use "
             "the folder without the edit, or the edit on the model that it was made on"
         )
 
@@ -43,14 +43,18 @@ def warn_of_another_base(edit: Edit, folder: str | Path, base: Callable[[], str]
     names = ", ".join(repr(record.get("concept")) for record in listed(folder))
     besides = f" (with {names} merged into it)" if names else ""
     _log.warning(
-        "the edit of %r was made on weights with hash %s, and those of %s%s have %s: see whether "
+        "%s was made on weights with hash %s, and those of %s%s have %s: see whether "
         "it still does what it should",
-        edit.concept,
+        _named(edit),
         edit.base,
         folder,
         besides,
         found,
     )
+
+
+def _named(edit: Edit) -> str:
+    return "this edit" if edit.concept is None else f"the edit of {edit.concept!r}"
 
 
 def listed(folder: str | Path) -> list[dict[str, Any]]:
@@ -64,8 +68,10 @@ def listed(folder: str | Path) -> list[dict[str, Any]]:
         return []
     way_out = "delete it if the folder's weights are as they were published"
     record = read_json(path, way_out=way_out)
-    listed = entry(record, "edits", list, where=path, way_out=way_out)
-    return [record for record in listed if isinstance(record, dict)]
+    found = entry(record, "edits", list, where=path, way_out=way_out)
+    if not all(isinstance(item, dict) and isinstance(item.get("digest"), str) for item in found):
+        raise FileError(f"{path} lists an edit without a digest; {way_out}")
+    return found
 
 
 def save(folder: str | Path, edit: Edit, strength: float, *, before: list[dict[str, Any]]) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from convert.disk import draft, require_writable
 from ea_jax import edits, merged
-from ea_jax.arguments import Parser, each, number, text
+from ea_jax.arguments import Parser, each, number, readable, text
 from ea_jax.flux.pipeline import PARTS, Pipeline
 from ea_jax.flux.tokens import MAX_T5_LENGTH
 from ea_jax.painter import Painter, Sampling
@@ -81,7 +81,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = Parser("sample", "Paints prompts, with or without a LoRA, into one PNG.")
     parser.add(
         "--prompt",
-        rule=str,
+        rule=readable,
         often=True,
         required=True,
         help="what to paint; may be given several times",

@@ -15,8 +15,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from convert.disk import entry, read_json
-from ea_jax.arguments import Parser
+from convert.disk import FileError, entry, read_json
+from ea_jax.arguments import Parser, text
 from ea_jax.evaluate.metrics import METRICS, Metric
 from ea_jax.runtime import run_folder
 from ea_jax.runtime.program import one_line_errors, start_logging
@@ -27,7 +27,7 @@ _KNOWN = {metric.name: metric for metric in METRICS}
 
 
 def table(folders: Iterable[str | Path]) -> str:
-    """A Markdown table of runs' results, percent: `base > mean of runs (worst run)`.
+    """A Markdown table of runs' results, percent: `base → mean of runs (worst run)`.
 
     Args:
       folders: of finished runs; of those that hold no numbers (not ended, or a model without a
@@ -37,9 +37,13 @@ def table(folders: Iterable[str | Path]) -> str:
         two detectors.
     """
     folders = [Path(folder) for folder in folders]
+    seen: set[Path] = set()
     for folder in folders:
         if not folder.is_dir():
             raise ValueError(f"{folder} is no folder; give the folders of runs")
+        if folder.resolve() in seen:
+            raise ValueError(f"{folder} is given twice, and would count twice; give it once")
+        seen.add(folder.resolve())
     found = [_read(folder) for folder in folders if (folder / RESULTS).is_file()]
     measured = [run for run in found if run["detector"]]
     if not measured:
@@ -82,16 +86,22 @@ def _read(folder: Path) -> dict[str, Any]:
         for key in ("detector", "concept", "preset", "base_model"):
             get(results, key, str)
         both = [get(results, name, dict) for name in ("base", "erased")]
-        for rates in both:
-            for name in {**both[0], **both[1]}:
-                if name not in _KNOWN:
-                    raise ValueError(f"{path} holds the unknown metric {name!r}; {rest['way_out']}")
-                rate = get(rates, name, dict)
-                if get(rate, "total", int):
-                    get(rate, "percent", float)
-    config = run_folder.read_config(folder)
+        for name in {**both[0], **both[1]}:
+            if name not in _KNOWN:
+                raise FileError(f"{path} holds the unknown metric {name!r}; {rest['way_out']}")
+            rates = [get(rates, name, dict) for rates in both]
+            totals = [get(rate, "total", int) for rate in rates]
+            # Of no pictures there is no percentage.
+            shares = [get(rate, "percent", float) for rate in rates] if all(totals) else []
+            if (
+                min(totals) < 0
+                or bool(totals[0]) != bool(totals[1])
+                or not all(0 <= share <= 100 for share in shares)
+            ):
+                raise FileError(f"{path}: {name!r} has impossible numbers; {rest['way_out']}")
+    config = run_folder.read_config(folder, sections=("optim", "data"))
     for section, key in (("optim", "seed"), ("data", "cache")):
-        config.get(section, {}).pop(key, None)
+        config[section].pop(key, None)
     config.pop("log", None)
     others = json.dumps([config, results.get("base_model")], sort_keys=True)
     return {"detector": None, **results, "folder": str(folder), "others": others}
@@ -104,20 +114,27 @@ def _cell(metric: Metric, runs: Sequence[dict[str, Any]]) -> str:
         return ""
     after = [run["erased"][name]["percent"] for run in asked]
     base = statistics.mean(run["base"][name]["percent"] for run in asked)
-    return f"{base:.1f} > {statistics.mean(after):.1f} ({metric.worst(after):.1f})"
+    return f"{base:.1f} → {statistics.mean(after):.1f} (worst {metric.worst(after):.1f})"
 
 
 def main(arguments: Sequence[str]) -> None:
     """The command line."""
     parser = Parser(
-        "ea_jax.table",
+        "table",
         "One table of many runs; those that differ in their seed alone are averaged.",
     )
     parser.add_argument("runs", nargs="+", help="folders of finished runs")
     given = parser.parse_args(arguments)
     start_logging()
     with one_line_errors():
-        sys.stdout.write(table(given.runs))
+        sys.stdout.write(table(map(_folder, given.runs)))
+
+
+def _folder(argument: str) -> str:
+    try:
+        return text(argument)
+    except ValueError:
+        raise ValueError("a folder's name is empty; give the folders of runs") from None
 
 
 if __name__ == "__main__":

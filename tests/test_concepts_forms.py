@@ -130,3 +130,26 @@ def test_an_exam_does_not_ask_for_what_training_has_in_another_form() -> None:
     words = worlds.task_for(config)[0].held_out
     assert "penguin" not in words
     assert "owl" not in worlds.task_for(settings(soccer.get_config()))[0].held_out
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("two hand guns on a table", "handgun"),
+        ("a photo of a soccer ball", "soccerball"),
+        ("cafes in Paris", "café"),
+        ("a Pokemon card", "Pokémon"),
+        ("many selfies", "selfie"),
+        ("hoodies and caps", "hoodie"),
+    ],
+)
+def test_halves_accents_and_rare_plurals_count(text: str, word: str) -> None:
+    assert forms.mentions(text, word)
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [("to get her home", "together"), ("in side streets", "inside"), ("a cat nap", "catnip")],
+)
+def test_short_words_side_by_side_are_no_word(text: str, word: str) -> None:
+    assert not forms.mentions(text, word)

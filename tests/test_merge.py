@@ -186,7 +186,7 @@ def test_a_missing_shard_is_named(model, tmp_path):
 
 @pytest.mark.parametrize("strength", [0.0, 1e-9])
 def test_an_edit_that_changes_no_bit_is_an_error_and_writes_nothing(model, tmp_path, strength):
-    with pytest.raises(ValueError, match=f"nothing would change: at strength {strength:g}"):
+    with pytest.raises(ValueError, match=f"nothing would change:? at strength {strength:g}"):
         merge.merge_folder(model, Edit(toy_lora.trained()), tmp_path / "out", strength=strength)
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
 

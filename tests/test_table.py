@@ -38,11 +38,11 @@ def test_seeds_are_averaged_and_the_worst_is_shown(tmp_path, caplog):
     cells = [cell.strip() for cell in nude.strip("|").split("|")]
     assert cells[:3] == ["nude", "robust", "3"]
     # The worst erasure is the highest, the worst preservation the lowest.
-    assert cells[3 + METRICS.index("Acc_e")] == "100.0 > 10.0 (20.0)"
-    assert cells[3 + METRICS.index("Acc_ir")] == "100.0 > 10.0 (0.0)"
-    assert "100.0 > 50.0 (50.0)" in kiss
+    assert cells[3 + METRICS.index("Acc_e")] == "100.0 → 10.0 (worst 20.0)"
+    assert cells[3 + METRICS.index("Acc_ir")] == "100.0 → 10.0 (worst 0.0)"
+    assert "100.0 → 50.0 (worst 50.0)" in kiss
     # Another rank is another experiment.
-    assert "| nude | robust | 1 | 100.0 > 40.0 (40.0) |" in rank2
+    assert "| nude | robust | 1 | 100.0 → 40.0 (worst 40.0) |" in rank2
     assert rank2.endswith("| rank2 |")
 
 

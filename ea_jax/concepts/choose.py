@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ea_jax.concepts import endpoint as endpoints
-from ea_jax.concepts import held_out, irrelevant, rows, synonyms, wordnet
+from ea_jax.concepts import forms, held_out, irrelevant, rows, synonyms, wordnet
 from ea_jax.runtime.cache import cache_file, keep_json, kept_json
 from ea_jax.settings import ConceptSettings, Settings
 
@@ -41,6 +42,7 @@ def concept(
     chosen = settings.concept
     record: Record = {"word": chosen.word}
     _require_kept_apart(chosen)
+    _require_different(chosen)
     erased_too = chosen.erase == "word_and_synonyms"
     if not contrast and not erased_too:
         return rows.Concept(chosen.word, chosen.sentences), record
@@ -63,6 +65,21 @@ def concept(
     if kept:
         keep_json(kept, {"words": [made.synonyms, *made.irrelevant], "record": record})
     return made, record
+
+
+def _require_different(chosen: ConceptSettings) -> None:
+    """No word of the config is a form of another: it would have two roles."""
+    named = [("word", chosen.word)] + [
+        (name, word)
+        for name in ("synonyms", "no_relation", "far", "mid")
+        for word in getattr(chosen, name)
+    ]
+    for (name, word), (other, before) in itertools.combinations(named, 2):
+        if forms.same(word, before):
+            raise ValueError(
+                f"concept.{other} holds {before!r}, a form of {word!r} in concept.{name}; name one "
+                "of them"
+            )
 
 
 def _require_kept_apart(chosen: ConceptSettings) -> None:

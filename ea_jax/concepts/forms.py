@@ -6,7 +6,9 @@ Wherever words are compared it is done here. Where a word stands, exactly as it 
 from __future__ import annotations
 
 import functools
+import itertools
 import re
+import unicodedata
 from collections.abc import Sequence
 
 import regex
@@ -17,6 +19,8 @@ _WORD = regex.compile(r"(?:[^\W_]|\p{M})+(?:'(?:[^\W_]|\p{M})+)*")
 _JOINT = regex.compile(r"(?<=\w)(?:\p{Pd}|_)(?=\w)")
 # What a phrase may be made of to have other forms; "C++" has none.
 _PLAIN = regex.compile(r"(?:[\w\p{M}\s']|\p{Pd})+")
+_ACCENTS = regex.compile(r"(\p{Latin})\p{Mn}+")
+_HALF = 3  # letters of half a word, at least: "to" and "get" are words of their own
 Words = tuple[str, ...]
 
 
@@ -33,7 +37,11 @@ def mentions(text: str, word: str) -> bool:
     """
     if spans.occurrences(text, word):
         return True
-    return any(_holds(read, wanted) for read in _readings(text) for wanted in _wanted(word))
+    return any(
+        _holds(read, wanted) or _holds_apart(read, wanted)
+        for read in _readings(text)
+        for wanted in _wanted(word)
+    )
 
 
 def same(one: str, other: str) -> bool:
@@ -64,10 +72,19 @@ def _holds(read: Sequence[str], wanted: Words) -> bool:
     return any(all(map(_is_form, read[at : at + len(wanted)], wanted)) for at in starts)
 
 
+def _holds_apart(read: Sequence[str], wanted: Words) -> bool:
+    """Whether two neighbours are the two halves of one wanted word: "hand guns", of handgun."""
+    joined = "".join(wanted[:1])
+    return len(wanted) == 1 and any(
+        min(len(one), len(other)) >= _HALF and _is_form(one + other, joined)
+        for one, other in itertools.pairwise(read)
+    )
+
+
 @functools.lru_cache(maxsize=4096)
 def _readings(text: str) -> Sequence[Words]:
     """A text's words: hyphens as spaces; then, where there are any, as if they weren't there."""
-    folded = spans.fold(text)[0].replace("\u2019", "'")
+    folded = _plain(text)
     return tuple(
         dict.fromkeys(
             tuple(word.removesuffix("'s") for word in _WORD.findall(_JOINT.sub(joint, folded)))
@@ -79,11 +96,17 @@ def _readings(text: str) -> Sequence[Words]:
 @functools.lru_cache(maxsize=4096)
 def _wanted(word: str) -> Sequence[Words]:
     """The words to look for one after another: a phrase's own, or all joined to one."""
-    folded = spans.fold(word)[0].replace("\u2019", "'")
+    folded = _plain(word)
     parts = _readings(word)[0]
     if not parts or not _PLAIN.fullmatch(folded):
         return ()
     return tuple(dict.fromkeys([parts, ("".join(parts),)]))
+
+
+def _plain(text: str) -> str:
+    """A text as words are compared: without case, width, and accents on Latin letters."""
+    folded = unicodedata.normalize("NFD", spans.fold(text)[0].replace("\u2019", "'"))
+    return unicodedata.normalize("NFC", _ACCENTS.sub(r"\1", folded))
 
 
 @functools.lru_cache(maxsize=16384)
@@ -108,7 +131,10 @@ def _lemmas(word: str) -> frozenset[str]:
     known = _dictionary(word)
     # Names and rare words are inflected by rule.
     found = known or _dictionary(word, listed=False)
-    return frozenset(lemma for lemmas in found.values() for lemma in lemmas)
+    lemmas = {lemma for lemmas in found.values() for lemma in lemmas}
+    # A plural that the rules read otherwise: selfies, of selfie.
+    plain = [word.removesuffix(end) for end in ("s", "es") if word.endswith(end)]
+    return frozenset(lemmas | {stem for stem in plain if len(stem) > 2})
 
 
 def _dictionary(word: str, *, listed: bool = True) -> dict[str, Words]:

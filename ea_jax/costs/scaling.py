@@ -1,6 +1,6 @@
 """How the cost of a lower step grows: with pixels, text, the concept's tokens, and devices.
 
-    ea-jax costs scaling --config configs/nudity.py:flux-dev --out out/growth.png
+    ea-jax costs scaling --config configs/nudity.py:flux-dev --out out/scaling.png
     ea-jax costs scaling --config configs/nudity.py --measured --out out/measured.png
 
 The first counts operations on the jaxpr, and compiles for fake devices to see what each of them

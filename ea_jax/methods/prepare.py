@@ -19,7 +19,7 @@ from ea_jax.concepts import choose, rows
 from ea_jax.concepts.encoding import Encoded
 from ea_jax.flux.pipeline import Pipeline
 from ea_jax.flux.sharded import unrolled_on
-from ea_jax.methods.fit import opened
+from ea_jax.methods.fit import opened, resolved
 from ea_jax.methods.forward import Forward, forward_of
 from ea_jax.methods.method import Needs
 from ea_jax.methods.ready import fresh_lora, run_key
@@ -77,8 +77,8 @@ class Loaded:
         return jax.tree.map(lambda leaf: put(leaf, sharding(self.mesh, ())), tree)
 
 
-def open_model(settings: Settings, *, columns: bool) -> tuple[Mesh, Pipeline]:
-    """A run's mesh, and its pipeline with no part loaded.
+def open_model(settings: Settings, *, columns: bool) -> tuple[Settings, Mesh, Pipeline]:
+    """A run's settings with `attention=auto` resolved, its mesh, its pipeline with no part loaded.
 
     Args:
       settings: of the run.
@@ -89,7 +89,10 @@ def open_model(settings: Settings, *, columns: bool) -> tuple[Mesh, Pipeline]:
     log = dataclasses.replace(settings.log, folder="anywhere")
     require_same("settings", repr(dataclasses.replace(settings, log=log)), "the same config")
     mesh = make_mesh(dataclasses.asdict(settings.mesh))
-    return mesh, opened(settings, mesh, columns=settings.concept.max_tokens if columns else 0)
+    pipeline = opened(settings, mesh, columns=settings.concept.max_tokens if columns else 0)
+    side = settings.model.resolution
+    latent = pipeline.latent_shape(side, side)
+    return resolved(settings, pipeline.transformer_config, mesh, latent=latent), mesh, pipeline
 
 
 def prompts(settings: Settings, concept: rows.Concept, tokenizer: Any = None) -> banks.Prompts:

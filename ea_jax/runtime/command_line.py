@@ -23,6 +23,12 @@ def parse_flags(arguments: Sequence[str]) -> list[str]:
         name, *stray = flags.FLAGS(arguments)
     except (flags.Error, AttributeError, KeyError, ValueError, OSError) as error:
         raise SystemExit(f"error: {_said(error)}") from None
+    # What ml_collections raises for a key below one that holds no keys, or beyond a tuple's end.
+    except (TypeError, IndexError) as error:
+        raise SystemExit(
+            f"error: a flag names what is no key of the config ({' '.join(str(error).split())}); "
+            "give a key's whole value, --config.sample.seeds='(1,2)'"
+        ) from None
     if stray:
         raise SystemExit(f"error: {stray[0]!r} belongs to no flag; flags start with --")
     return [name]

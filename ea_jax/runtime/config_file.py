@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
+import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -45,11 +49,13 @@ def load(path: str) -> ConfigDict:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    # Dataclasses look their module up by its name.
+    sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)
         if not callable(get_config := getattr(module, "get_config", None)):
             raise ValueError(f"{file} has no function get_config; {_FORM}")
-        config = get_config(*variant)
+        config = _called(get_config, variant, file)
     # Whatever a user's own program raises.
     except Exception as error:
         raise ValueError(_said(error, file)) from error
@@ -59,6 +65,15 @@ def load(path: str) -> ConfigDict:
             "let it return one"
         )
     return config.lock()
+
+
+def _called(get_config: Callable[..., Any], variant: list[str], file: Path) -> Any:
+    try:
+        inspect.signature(get_config).bind(*variant)
+    except TypeError:
+        given = f"takes no variant; leave out ':{variant[0]}'" if variant else "needs a variant"
+        raise ValueError(f"{file}: get_config {given}") from None
+    return get_config(*variant)
 
 
 class _ConfigFile(flags.ArgumentParser):

@@ -101,9 +101,17 @@ def from_config(config: Mapping[str, Any]) -> Settings:
     for name, kind in SECTIONS.items():
         fields = [field.name for field in dataclasses.fields(kind)]
         require_keys(f"{name}.", config[name], fields)
-        sections[name] = kind(**{key: _frozen(config[name][key]) for key in fields})
+        sections[name] = kind(
+            **{
+                field.name: _value(field, config[name][field.name])
+                for field in dataclasses.fields(kind)
+            }
+        )
     return Settings(preset=config["preset"], **sections)
 
 
-def _frozen(value: Any) -> Any:
+def _value(field: dataclasses.Field, value: Any) -> Any:
+    # A flag can only give text: --config.data.cache=None.
+    if value == "None" and field.metadata.get("optional"):
+        return None
     return tuple(value) if isinstance(value, list | tuple) else value

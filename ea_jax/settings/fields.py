@@ -28,7 +28,7 @@ MANY = 10**6  # pictures, rows or steps: no host holds more
 
 
 class SettingsError(ValueError):
-    """A key that doesn't exist, is missing, or has a value that can't be."""
+    """A key that doesn't exist, is missing, or has an invalid value."""
 
 
 def choice(*allowed: str) -> Any:
@@ -152,7 +152,7 @@ def optional(field: Any) -> Any:
         if value is not None:
             inner(key, value)
 
-    return _field(check)
+    return dataclasses.field(metadata={"check": check, "optional": True})
 
 
 def require_keys(prefix: str, found: Mapping[str, Any], wanted: Sequence[str]) -> None:
