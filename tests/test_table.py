@@ -19,7 +19,12 @@ def leave(folder, erased, *, concept="nude", detector="judge", rank=8, base=50):
     rates = {name: {m: Rate(hits, 50).as_json() for m in METRICS}
              for name, hits in (("base", base), ("erased", erased))}  # fmt: skip
     record = {"concept": concept, "preset": "robust", "detector": detector, "base_model": "f00"}
-    config = {"lora": {"rank": rank}, "optim": {"seed": erased}, "log": {"folder": str(folder)}}
+    config = {
+        "lora": {"rank": rank},
+        "optim": {"seed": erased},
+        "data": {},
+        "log": {"folder": str(folder)},
+    }
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "results.json").write_text(json.dumps({**record, **rates}))
     return folder

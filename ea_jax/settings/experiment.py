@@ -112,6 +112,6 @@ def from_config(config: Mapping[str, Any]) -> Settings:
 
 def _value(field: dataclasses.Field, value: Any) -> Any:
     # A flag can only give text: --config.data.cache=None.
-    if value == "None" and field.metadata.get("optional"):
+    if isinstance(value, str) and value == "None" and field.metadata.get("optional"):
         return None
     return tuple(value) if isinstance(value, list | tuple) else value
