@@ -78,7 +78,7 @@ def test_a_run_that_was_not_asked_a_metric_leaves_its_cell_empty(tmp_path):
     head, _, alone, both = table([folder, other]).splitlines()
     at = head.split("|").index(" Acc_g ")
     assert alone.split("|")[at].strip() == ""
-    assert both.split("|")[at].strip() == "100.0 > 10.0 (10.0)"
+    assert both.split("|")[at].strip() == "100.0 → 10.0 (worst 10.0)"
 
 
 def spoiled(record, path, value):
