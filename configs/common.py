@@ -78,6 +78,7 @@ def _empty(name: str, variant: str) -> ConfigDict:
             "lora": {},
             "loss": {},
             "embedder": {},
+            "esd": {},
             "optim": {"seed": 0},
             "data": {"cache": ".cache/banks"},
             "sample": {"seeds": (9001, 9002, 9003, 9004)},

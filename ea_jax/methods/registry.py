@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ea_jax.methods import embedder
+from ea_jax.methods import embedder, esd
 from ea_jax.methods.erase_anything import method as erase_anything
 from ea_jax.methods.method import Method, Needs
 from ea_jax.methods.ready import Ready
@@ -22,6 +22,7 @@ class Entry(NamedTuple):
 
 METHODS = {
     "erase_anything": Entry(erase_anything.needs, erase_anything.make),
+    "esd": Entry(esd.needs, esd.make),
     "embedder": Entry(embedder.needs, embedder.make),
 }
 

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from ea_jax.flux import euler
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +82,33 @@ class Rota:
             position = self.offset(member) + step // self.turns
             visited.append(Visit(member, position % self.steps, position // self.steps))
         return visited
+
+
+def entered(
+    pool_PSC: jax.Array,
+    member_B: jax.Array,
+    fresh_B: jax.Array,
+    noise_BSC: jax.Array,
+    dtype: Any,
+) -> jax.Array:
+    """The latents of a batch's members, or noise where a path begins, as weights of `dtype` see it.
+
+    Returns:
+      [B, S, C] float32.
+    """
+    x_BSC = jnp.where(fresh_B[:, None, None], noise_BSC, pool_PSC[member_B])
+    return euler.rounded(x_BSC, dtype)
+
+
+def moved(
+    pool_PSC: jax.Array, member_B: jax.Array, weight_B: jax.Array, next_BSC: jax.Array
+) -> jax.Array:
+    """The pool with a batch's members where they are next.
+
+    A row that only fills up the batch (weight 0) is a copy of a real one: it moves no member.
+    """
+    member_B = jnp.where(weight_B > 0, member_B, len(pool_PSC))
+    return pool_PSC.at[member_B].set(next_BSC, mode="drop")
 
 
 def noise_levels(key: jax.Array, rows: int, how: str, sigmas: Sequence[float]) -> jax.Array:

@@ -3,6 +3,7 @@
 from ea_jax.settings.concept import ConceptSettings
 from ea_jax.settings.data import DataSettings
 from ea_jax.settings.embedder import EmbedderSettings
+from ea_jax.settings.esd import EsdSettings
 from ea_jax.settings.experiment import SECTIONS, Settings, from_config
 from ea_jax.settings.fields import SettingsError
 from ea_jax.settings.log import LogSettings
@@ -19,6 +20,7 @@ __all__ = [
     "ConceptSettings",
     "DataSettings",
     "EmbedderSettings",
+    "EsdSettings",
     "LogSettings",
     "LoraSettings",
     "LossSettings",

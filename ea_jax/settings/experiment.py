@@ -14,6 +14,7 @@ from typing import Any
 from ea_jax.settings.concept import ConceptSettings
 from ea_jax.settings.data import DataSettings
 from ea_jax.settings.embedder import EmbedderSettings
+from ea_jax.settings.esd import EsdSettings
 from ea_jax.settings.fields import SettingsError, require_keys, shown
 from ea_jax.settings.log import LogSettings
 from ea_jax.settings.lora import LoraSettings
@@ -36,6 +37,7 @@ class Settings:
     lora: LoraSettings
     loss: LossSettings
     embedder: EmbedderSettings
+    esd: EsdSettings
     optim: OptimSettings
     data: DataSettings
     sample: SampleSettings
@@ -82,6 +84,7 @@ SECTIONS: Mapping[str, type] = {
     "lora": LoraSettings,
     "loss": LossSettings,
     "embedder": EmbedderSettings,
+    "esd": EsdSettings,
     "optim": OptimSettings,
     "data": DataSettings,
     "sample": SampleSettings,

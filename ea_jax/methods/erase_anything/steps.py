@@ -26,7 +26,7 @@ from ea_jax.methods import losses
 from ea_jax.methods.forward import Forward, velocity_of
 from ea_jax.methods.method import Terms
 from ea_jax.methods.optimisers import update
-from ea_jax.methods.trajectories import noise_levels, noised
+from ea_jax.methods.trajectories import entered, moved, noise_levels, noised
 from ea_jax.runtime.streams import normal
 from ea_jax.settings import LossSettings
 
@@ -189,10 +189,8 @@ def lower_step(
     lora, lower = update(state.lora, grads, state.lower, optimiser)
     pool_PSC = state.pool_PSC
     if s.x_t == "pool":
-        moved = euler.step(x_BSC, v, delta_B[:, None, None])
-        # A row that only fills up the batch is a copy of a real one: it moves no member.
-        member_B = jnp.where(batch.weight_B > 0, batch.member_B, len(pool_PSC))
-        pool_PSC = pool_PSC.at[member_B].set(moved, mode="drop")
+        next_BSC = euler.step(x_BSC, v, delta_B[:, None, None])
+        pool_PSC = moved(pool_PSC, batch.member_B, batch.weight_B, next_BSC)
     terms["grad_norm"] = optax.tree.norm(grads)
     return state.replace(lora=lora, lower=lower, pool_PSC=pool_PSC), terms
 
@@ -276,8 +274,7 @@ def _start(
             batch.index_B[0],
             dtype=dtype_of(base),
         )
-    x_BSC = jnp.where(batch.fresh_B[:, None, None], noise_BSC, state.pool_PSC[batch.member_B])
-    return euler.rounded(x_BSC, dtype_of(base))
+    return entered(state.pool_PSC, batch.member_B, batch.fresh_B, noise_BSC, dtype_of(base))
 
 
 def _attention_loss(cols_BHQN: jax.Array, columns: Columns, s: StepSettings) -> jax.Array:
