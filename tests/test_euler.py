@@ -15,8 +15,10 @@ from toy_steps import BASE, SMALL, Inputs, settings
 from ea_jax.flux import euler, sampler
 from ea_jax.flux.pipeline import Pipeline
 from ea_jax.flux.schedule import Schedule
-from ea_jax.methods import erase_anything
-from ea_jax.methods.erase_anything import lower_step, upper_step, velocity_of
+from ea_jax.methods import forward
+from ea_jax.methods.erase_anything import steps as pair
+from ea_jax.methods.erase_anything.steps import lower_step, upper_step
+from ea_jax.methods.forward import velocity_of
 from ea_jax.methods.trajectories import Rota
 from ea_jax.runtime import compiler
 from ea_jax.runtime.streams import normal
@@ -150,17 +152,17 @@ def test_in_bfloat16_every_model_call_of_a_pair_gets_a_rounded_time(monkeypatch,
     """Teacher, student, L_lora, L_keep and both kinds of features: none sees an exact time."""
     told = []
 
-    def watch(name):
-        real = getattr(erase_anything, name)
+    def watch(module, name):
+        real = getattr(module, name)
 
         def call(base, model, x_BSC, t_B, *rest, **options):
             jax.debug.callback(lambda t_B: told.append(np.asarray(t_B, np.float32)), t_B)
             return real(base, model, x_BSC, t_B, *rest, **options)
 
-        monkeypatch.setattr(erase_anything, name, call)
+        monkeypatch.setattr(module, name, call)
 
-    watch("velocity")
-    watch("dual_columns")
+    watch(forward, "velocity")
+    watch(pair, "dual_columns")
     inputs = Inputs()
     s = settings(attn=1.0, lora=1.0, keep=1.0, rsc=1.0, features=features, t_draw="logit_normal")
     step, batch = {

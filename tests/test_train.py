@@ -268,7 +268,7 @@ def test_what_is_no_number_is_named_with_its_step_and_never_saved(
         ("--config.lora.scope=dual_qkk", "dual_qkk"),
         ("--config.model.attention=chunkd", "chunkd"),
         ("--config.concept.word=banana", "banana"),
-        ("--config.lora.rank=500", "lora.rank = 500 is more than layer"),
+        ("--config.lora.rank=500", "rank 500 is out of range: "),
         ("--hosts=", "--hosts= is neither"),
     ],
 )
