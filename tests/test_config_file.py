@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,3 +66,11 @@ def test_an_empty_path_is_said_to_be_empty() -> None:
 def test_the_flag_gives_the_cause_and_nothing_before_it() -> None:
     with pytest.raises(flags.Error, match=r"^absent\.py does not exist"):
         config_file._ConfigFile().parse("absent.py")
+
+
+def test_a_flagfile_that_is_absent_is_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "ea_jax", "erase", f"--flagfile={tmp_path / 'absent'}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: Unable to open flagfile")
+    assert done.stderr.count("\n") == 1

@@ -18,7 +18,12 @@ _FORM = "give a config like configs/nudity.py"
 
 def define() -> None:
     """Defines the flag, and with it one for each of the config's keys."""
-    config_flags.DEFINE_config_file("config", lock_config=True)
+    try:
+        config_flags.DEFINE_config_file("config", lock_config=True)
+    # It looks through the arguments itself, a --flagfile among them.
+    except flags.Error as error:
+        said = " ".join(str(error).split()).removeprefix("ERROR:: ")
+        raise SystemExit(f"error: {said}; give a file that is there") from None
     # ml_collections' own parser keeps some errors for later, and gives others as tracebacks.
     flags.FLAGS["config"].parser = _ConfigFile()
     flags.mark_flag_as_required("config")
