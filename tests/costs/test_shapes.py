@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
-from pathlib import Path
 
 import jax
 import pytest
+from places import ROOT
 
 from configs import soccer
 from ea_jax import settings
@@ -19,8 +19,6 @@ from ea_jax.evaluate.task import NOTHING
 from ea_jax.methods import registry
 from ea_jax.methods.ready import initial_state
 from ea_jax.runtime.mesh import put_rows
-
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.parametrize("preset", ["paper", "robust"])
