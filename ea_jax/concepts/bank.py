@@ -33,7 +33,7 @@ class Group:
     """Prompts of one purpose, as numbers into the bank's distinct prompts, and their columns.
 
     Attributes:
-      prompt_G: int32 numbers of prompts; [G, 1 + K] in the group `others`.
+      prompt_G: int32 numbers of prompts; [G, W] in the group `others`.
       idx_GN: int32 token positions of the concept (or of the word in its place), 0 at padding.
       mask_GN: True at real positions.
     """
@@ -52,12 +52,12 @@ class PromptBank:
       t5_UTD, pooled_UD: bfloat16, one row for each of them.
       text_mask_UT: True at tokens of the text, False at its end and at padding.
       groups: `target`, `anchor`: [rows], a row's sentence with the concept and without it;
-        `others`: [contrast rows, 1 + K], a row's synonym first, then its irrelevant words;
-        `plain`: the unshuffled sentences, `plain_C` says whose; `preserve`: prompts without the
+        `others`: [G, W], a row's synonym first, then its irrelevant words;
+        `plain`: the unshuffled sentences, `plain_G` says whose; `preserve`: prompts without the
         concept; `empty`: the empty prompt.
-      concept_R, sentence_R: concept of each row, and which of its sentences.
-      contrast_R: for each row its place in `others`, -1 where its concept has no synonym.
-      plain_C: concept of each sentence in `plain`.
+      concept_G, sentence_G: concept of each row, and which of its sentences.
+      contrast_G: for each row its place in `others`, -1 where its concept has no synonym.
+      plain_G: concept of each sentence in `plain`.
       words: all words besides the concepts that rows were made with.
     """
 
@@ -66,19 +66,19 @@ class PromptBank:
     pooled_UD: np.ndarray
     text_mask_UT: np.ndarray
     groups: Mapping[str, Group]
-    concept_R: np.ndarray
-    sentence_R: np.ndarray
-    contrast_R: np.ndarray
-    plain_C: np.ndarray
+    concept_G: np.ndarray
+    sentence_G: np.ndarray
+    contrast_G: np.ndarray
+    plain_G: np.ndarray
     words: tuple[str, ...]
 
     def rows(self, *, concept: int | None = None, sentence: int | None = None) -> np.ndarray:
         """Numbers of all rows, or of one concept's, or of those with one sentence."""
-        return np.flatnonzero(_is(self.concept_R, concept) & _is(self.sentence_R, sentence))
+        return np.flatnonzero(_is(self.concept_G, concept) & _is(self.sentence_G, sentence))
 
     def contrast_rows(self, *, concept: int | None = None) -> np.ndarray:
         """Numbers of the rows that have a synonym and irrelevant words; maybe none."""
-        return np.flatnonzero(_is(self.concept_R, concept) & (self.contrast_R >= 0))
+        return np.flatnonzero(_is(self.concept_G, concept) & (self.contrast_G >= 0))
 
     @property
     def digest(self) -> str:
@@ -87,12 +87,12 @@ class PromptBank:
 
     def plain(self, *, concept: int | None = None) -> np.ndarray:
         """Numbers of the unshuffled sentences, or of one concept's."""
-        return np.flatnonzero(_is(self.plain_C, concept))
+        return np.flatnonzero(_is(self.plain_G, concept))
 
     def text(self, group: str, numbers: Sequence[int] | np.ndarray) -> Text:
         """Encoded prompts [B, ...] of a group, in host memory.
 
-        For `others` [B * (1 + K), ...]: a row's synonym, its irrelevant words, the next row.
+        For `others` [B W, ...]: a row's synonym, its irrelevant words, the next row.
         """
         prompt_B = self.groups[group].prompt_G[self._places(group, numbers)].reshape(-1)
         t5_BTD: Any = self.t5_UTD[prompt_B]
@@ -115,7 +115,7 @@ class PromptBank:
         rows_B = np.asarray(numbers, np.int64)
         if group != "others":
             return rows_B
-        places = self.contrast_R[rows_B]
+        places = self.contrast_G[rows_B]
         if (places < 0).any():
             raise ValueError(
                 f"row {rows_B[places < 0][0]} has no synonym; draw from contrast_rows()"
@@ -284,10 +284,10 @@ def _bank(
         pooled_UD=pooled_UD,
         text_mask_UT=text_mask_UT,
         groups={**groups, "others": _by_row(groups["others"], len(prompts.contrast))},
-        concept_R=np.array([row.concept for row in made], np.int32),
-        sentence_R=np.array([row.sentence for row in made], np.int32),
-        contrast_R=_places([bool(row.others) for row in made]),
-        plain_C=np.array([number for number, _ in prompts.plain], np.int32),
+        concept_G=np.array([row.concept for row in made], np.int32),
+        sentence_G=np.array([row.sentence for row in made], np.int32),
+        contrast_G=_places([bool(row.others) for row in made]),
+        plain_G=np.array([number for number, _ in prompts.plain], np.int32),
         words=tuple(dict.fromkeys(word for row in made for word in row.words)),
     )
 
@@ -328,9 +328,9 @@ def _by_row(group: Group, count: int) -> Group:
 
 def _places(has: Sequence[bool]) -> np.ndarray:
     """Running number of the rows that have something, -1 for the others."""
-    has_R = np.array(has, bool)
-    return np.where(has_R, np.cumsum(has_R) - 1, -1).astype(np.int32)
+    has_G = np.array(has, bool)
+    return np.where(has_G, np.cumsum(has_G) - 1, -1).astype(np.int32)
 
 
-def _is(number_R: np.ndarray, wanted: int | None) -> np.ndarray:
-    return np.full(len(number_R), True) if wanted is None else number_R == wanted
+def _is(number_G: np.ndarray, wanted: int | None) -> np.ndarray:
+    return np.full(len(number_G), True) if wanted is None else number_G == wanted

@@ -39,12 +39,12 @@ class Outputs:
     Attributes:
       erased_ND: at the concepts' tokens, e.
       moves_ND: where they shall go from there, v* - e.
-      kept_KD: at all tokens that are no concept's.
+      kept_TD: at all tokens that are no concept's.
     """
 
     erased_ND: np.ndarray
     moves_ND: np.ndarray
-    kept_KD: np.ndarray
+    kept_TD: np.ndarray
 
 
 def needs(settings: Settings) -> Needs:
@@ -88,8 +88,8 @@ def outputs(bank: PromptBank) -> Outputs:
         erased.append(weight * e_ND)
         moves.append(weight * (padding_D - e_ND))
     for prompt in np.union1d(np.flatnonzero(concept_U >= 0), bank.groups["preserve"].prompt_G):
-        k_KD = bank.t5_UTD[prompt][~own_UT[prompt]].astype(np.float64)
-        kept.append(k_KD / np.sqrt(max(len(k_KD), 1)))
+        k_TD = bank.t5_UTD[prompt][~own_UT[prompt]].astype(np.float64)
+        kept.append(k_TD / np.sqrt(max(len(k_TD), 1)))
     return Outputs(np.concatenate(erased), np.concatenate(moves), np.concatenate(kept))
 
 
@@ -103,9 +103,9 @@ def solved(rows: Outputs, *, keep: float, ridge: float) -> tuple[np.ndarray, np.
       keep: lambda, weight of a kept prompt beside that of an erased concept.
       ridge: mu, as a share of the erased outputs' mean square.
     """
-    e_ND, k_KD = rows.erased_ND, rows.kept_KD
+    e_ND, k_TD = rows.erased_ND, rows.kept_TD
     mu = ridge * np.square(e_ND).sum() / e_ND.shape[1]
-    gram_DD = e_ND.T @ e_ND + keep * (k_KD.T @ k_KD) + mu * np.eye(e_ND.shape[1])
+    gram_DD = e_ND.T @ e_ND + keep * (k_TD.T @ k_TD) + mu * np.eye(e_ND.shape[1])
     return np.linalg.solve(gram_DD, e_ND.T), rows.moves_ND
 
 
@@ -133,7 +133,7 @@ def _own_tokens(bank: PromptBank) -> tuple[np.ndarray, np.ndarray]:
     """The concept of each of the bank's prompts, -1 for none, and [U, T] where its tokens are."""
     concept_U = np.full(len(bank.prompts), -1)
     own_UT = np.zeros(bank.text_mask_UT.shape, bool)
-    for name, concept_G in (("target", bank.concept_R), ("plain", bank.plain_C)):
+    for name, concept_G in (("target", bank.concept_G), ("plain", bank.plain_G)):
         group = bank.groups[name]
         concept_U[group.prompt_G] = concept_G
         rows, places = np.nonzero(group.mask_GN)

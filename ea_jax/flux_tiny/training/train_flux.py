@@ -143,13 +143,13 @@ def init_weights(config: TransformerConfig, key: jax.Array) -> dict[str, Weights
     return {"flux": weights, "early": early}
 
 
-def whiten_context(context_embedder: Weights, text_ND: np.ndarray) -> Weights:
-    """The text's first layer, set so that features [N, D] of text leave it white.
+def whiten_context(context_embedder: Weights, text_TD: np.ndarray) -> Weights:
+    """The text's first layer, set so that features [T, D] of text leave it white.
 
     T5's variance lies in a few directions; what tells one object from another is in the rest.
     """
-    mean_D = text_ND.mean(0)
-    variance_D, axes_DD = np.linalg.eigh(np.cov((text_ND - mean_D).T))
+    mean_D = text_TD.mean(0)
+    variance_D, axes_DD = np.linalg.eigh(np.cov((text_TD - mean_D).T))
     kernel_DD = (axes_DD * (variance_D + 0.02 * variance_D.mean()) ** -0.5) @ axes_DD.T
     made = {"kernel": kernel_DD, "bias": -mean_D @ kernel_DD}
     return {name: jnp.asarray(value, context_embedder[name].dtype) for name, value in made.items()}
@@ -313,9 +313,9 @@ def split(batch: FluxBatch) -> tuple[Any, Callable[[Any], FluxBatch]]:
 
 
 def batches(
-    latents_NSC: np.ndarray,
-    t5_NKT: np.ndarray,
-    clip_NKT: np.ndarray,
+    latents_PSC: np.ndarray,
+    t5_PGT: np.ndarray,
+    clip_PGT: np.ndarray,
     encoders: Encoders,
     training: FluxTraining,
     *,
@@ -326,7 +326,7 @@ def batches(
     """Step number -> batch; rows, captions and text length depend on seed and step alone.
 
     Args:
-      latents_NSC, t5_NKT, clip_NKT: scenes, and ids of their K captions.
+      latents_PSC, t5_PGT, clip_PGT: scenes, and ids of their G captions.
       encoders: ride along with each batch.
       training: what is drawn, and when.
       groups: rows that a phase's shares are drawn from, by the share's name.
@@ -342,7 +342,7 @@ def batches(
                 size, length = its_size, other
         phase = [phase for phase in training.phases if phase.begins <= step][-1]
         size *= phase.larger
-        rows = rng.integers(len(latents_NSC), size=size)
+        rows = rng.integers(len(latents_PSC), size=size)
         u, below = rng.random(size), 0.0
         for name, group in groups.items():
             above = below + getattr(phase, name)
@@ -350,13 +350,13 @@ def batches(
             rows = np.where((below <= u) & (u < above), some, rows)
             below = above
         rows = np.sort(rows)
-        which = rng.integers(t5_NKT.shape[1], size=size)
-        ids_BT = t5_NKT[rows, which].astype(np.int32)
+        which = rng.integers(t5_PGT.shape[1], size=size)
+        ids_BT = t5_PGT[rows, which].astype(np.int32)
         padded = np.pad(ids_BT, ((0, 0), (0, length - ids_BT.shape[1])))  # T5 pads with 0
         return FluxBatch(
-            latent_BSC=np.asarray(latents_NSC[rows]),
+            latent_BSC=np.asarray(latents_PSC[rows]),
             t5_BT=padded,
-            clip_BT=clip_NKT[rows, which].astype(np.int32),
+            clip_BT=clip_PGT[rows, which].astype(np.int32),
             encoders=encoders,
             withheld=np.asarray(step < training.text_first),
             t_mean=np.asarray(phase.t_mean, np.float32),

@@ -66,7 +66,7 @@ class Batches:
         Returns:
           The row, and the inversion in the place of its word; -1 for none.
         """
-        sentence = int(self.bank.sentence_R[self.path_row(visit.member, visit.round)])
+        sentence = int(self.bank.sentence_G[self.path_row(visit.member, visit.round)])
         return self._drawn(known, (_VISIT, visit.member, visit.round, visit.index), sentence)
 
     def lower(self, step: int) -> LowerBatch:
@@ -156,15 +156,15 @@ class Batches:
             draw(choices, self._seed, _CONTRAST, step, r)
             for r in range(self.settings.optim.rsc_batch)
         ]
-        owner_P = self.bank.plain_C[self.concept.number_P]
+        owner_P = self.bank.plain_G[self.concept.number_P]
         for r, row in enumerate(rows):
-            own = np.flatnonzero(owner_P == self.bank.concept_R[row])
+            own = np.flatnonzero(owner_P == self.bank.concept_G[row])
             latents.append(
                 self.concept.latent_PSC[draw(own, self._seed, _CONTRAST_PICTURE, step, r)]
             )
-        latent_RSC: Any = np.stack(latents)
+        latent_BSC: Any = np.stack(latents)
         return Contrast(
-            latent_RSC=latent_RSC,
+            latent_BSC=latent_BSC,
             text=self.bank.text("target", rows),
             columns=self.bank.columns("target", rows),
             others=self.bank.text("others", rows),

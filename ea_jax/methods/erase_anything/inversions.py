@@ -93,8 +93,8 @@ class Search:
         mesh: Mesh,
     ) -> None:
         self._bank, self._concept, self._settings, self._mesh = bank, concept, settings, mesh
-        self._own = np.flatnonzero(bank.plain_C[concept.number_P] == 0)
-        self._others_ND = _other_words(bank)
+        self._own = np.flatnonzero(bank.plain_G[concept.number_P] == 0)
+        self._others_WD = _other_words(bank)
         self._scale = _word_scale(bank)
         self._tokens = int(bank.groups["plain"].mask_GN[bank.plain(concept=0)].sum(-1).max())
         data, replicated = settings.data, sharding(mesh, ())
@@ -125,7 +125,7 @@ class Search:
     @property
     def shape(self) -> tuple[int, int, int]:
         """[M, N, D] of all inversions of a run: N tokens of the concept, D wide."""
-        return self._settings.data.inversions, self._tokens, self._others_ND.shape[1]
+        return self._settings.data.inversions, self._tokens, self._others_WD.shape[1]
 
     def find(
         self, base: Weights, lora: Any, numbers: range, *, fingerprint: str | None = None
@@ -167,7 +167,7 @@ class Search:
             "numbers": [numbers.start, numbers.stop],
             "pictures": checksum(self._concept.latent_PSC, self._concept.number_P),
             "text": checksum(text.t5_BTD, text.pooled_BD, columns.idx_BN, columns.mask_BN),
-            "others": checksum(self._others_ND),
+            "others": checksum(self._others_WD),
             "seed": optim.seed,
             "batch": optim.batch,
             "steps": data.inversion_steps,
@@ -204,7 +204,7 @@ class Search:
     def _start(self, number: int) -> np.ndarray:
         """Outputs of T5 for other words, [N, D]."""
         rng = stream(self._settings.optim.seed, _START, number)
-        return self._others_ND[rng.integers(len(self._others_ND), size=self._tokens)]
+        return self._others_WD[rng.integers(len(self._others_WD), size=self._tokens)]
 
     def _batch(self, numbers: Sequence[int], turn: int) -> Batch:
         seed = self._settings.optim.seed

@@ -143,14 +143,14 @@ def test_the_student_begins_where_the_teacher_ends(encoders):
 def test_the_first_layer_leaves_text_white():
     """Directions of little variance come out as large as the others, and without a mean."""
     rng = np.random.default_rng(0)
-    text_ND = rng.normal(size=(4000, 16)) * np.geomspace(1, 0.1, 16) + 3
+    text_TD = rng.normal(size=(4000, 16)) * np.geomspace(1, 0.1, 16) + 3
     fresh = train_flux.init_weights(FLUX, jax.random.key(0))["flux"]["context_embedder"]
-    made = train_flux.whiten_context(fresh, text_ND)
+    made = train_flux.whiten_context(fresh, text_TD)
     assert jax.tree.map(jnp.shape, made) == jax.tree.map(jnp.shape, fresh)
-    white_ND = text_ND @ np.asarray(made["kernel"]) + np.asarray(made["bias"])
-    np.testing.assert_allclose(white_ND.mean(0), 0, atol=1e-3)
-    np.testing.assert_array_less(0.5, white_ND.std(0))
-    np.testing.assert_array_less(white_ND.std(0), 1.01)
+    white_TD = text_TD @ np.asarray(made["kernel"]) + np.asarray(made["bias"])
+    np.testing.assert_allclose(white_TD.mean(0), 0, atol=1e-3)
+    np.testing.assert_array_less(0.5, white_TD.std(0))
+    np.testing.assert_array_less(white_TD.std(0), 1.01)
 
 
 def test_muon_takes_the_matrices_of_the_blocks_and_nothing_else():
