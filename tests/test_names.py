@@ -13,8 +13,8 @@ import ea_jax
 
 KEY = re.findall(r"^\| ([A-Za-z, ]+) \|", ea_jax.__doc__ or "", re.MULTILINE)[1:]
 LETTERS = {letter for row in KEY if row != "HWC" for letter in row.split(", ")} | {"e"}
-# Matrices of an adapter, as PEFT names them; a kernel's transpose.
-NAMES = re.compile(r"^(lora_[AB]|kernel_T|[A-Z]+(_[A-Z0-9]+)*)$")
+# No arrays by dimension: an adapter's matrices, a kernel's transpose, constants.
+NAMES = re.compile(r"^(lora_[AB]|kernel_T|[A-Z0-9]+(_[A-Z0-9]+)*)$")
 
 
 def suffix(name: str) -> str | None:
