@@ -98,7 +98,7 @@ class Search:
         mesh: Mesh,
     ) -> None:
         self._bank, self._concept, self._settings, self._mesh = bank, concept, settings, mesh
-        owner_P = bank.plain_C[concept.number_P]
+        owner_P = bank.plain_G[concept.number_P]
         self._own = [np.flatnonzero(owner_P == c) for c in range(bank.concepts)]
         self._others_ND = _other_words(bank)
         self._scale = _word_scale(bank)
@@ -174,7 +174,7 @@ class Search:
             "numbers": [numbers.start, numbers.stop],
             "pictures": checksum(self._concept.latent_PSC, self._concept.number_P),
             "text": checksum(text.t5_BTD, text.pooled_BD, columns.idx_BN, columns.mask_BN),
-            "others": checksum(self._others_ND),
+            "others": checksum(self._others_WD),
             "seed": optim.seed,
             "batch": optim.batch,
             "steps": data.inversion_steps,
@@ -211,7 +211,7 @@ class Search:
     def _start(self, number: int) -> np.ndarray:
         """Outputs of T5 for other words, [N, D]."""
         rng = stream(self._settings.optim.seed, _START, number)
-        return self._others_ND[rng.integers(len(self._others_ND), size=self._tokens)]
+        return self._others_WD[rng.integers(len(self._others_WD), size=self._tokens)]
 
     def _batch(self, numbers: Sequence[int], turn: int) -> Batch:
         seed = self._settings.optim.seed

@@ -114,15 +114,15 @@ class Pictures(struct.PyTreeNode):
 
 
 class Contrast(struct.PyTreeNode):
-    """L_rsc's prompts: R sentences, each with the concept, a synonym, and K irrelevant words.
+    """L_rsc's prompts: each sentence with the concept, a synonym, and irrelevant words.
 
     Attributes:
-      latent_RSC: pictures whose noised form all prompts of a row see.
-      text, columns: the concept's sentences, [R, ...].
-      others, other_columns: [R * (1 + K), ...], a row's synonym first, then its words.
+      latent_BSC: pictures whose noised form all prompts of a row see.
+      text, columns: the concept's sentences, [B, ...].
+      others, other_columns: [B W, ...], a row's synonym first, then its words.
     """
 
-    latent_RSC: jax.Array
+    latent_BSC: jax.Array
     text: Text
     columns: Columns
     others: Text
@@ -154,7 +154,7 @@ def lower_step(
     s = settings
     levels = euler.levels(s.sigmas, dtype_of(base))
     text = _with_inversions(state, batch)
-    t_B, delta_B = levels.time_N[batch.index_B], levels.delta_N[batch.index_B]
+    t_B, delta_B = levels.time_Z[batch.index_B], levels.delta_Z[batch.index_B]
     x_BSC = _start(state, base, batch, text, s)
 
     with jax.named_scope("teacher"):
@@ -291,18 +291,18 @@ def _attention_loss(cols_BHQN: jax.Array, columns: Columns, s: StepSettings) -> 
 
 
 def _contrast(lora, base: Weights, batch: Contrast, key: jax.Array, s: StepSettings) -> jax.Array:
-    """L_rsc: features of K + 2 prompts from truncated forwards; gradient through the concept's."""
-    R = batch.latent_RSC.shape[0]
-    others = batch.other_columns.idx_BN.shape[0] // R
+    """L_rsc: features of 1 + W prompts from truncated forwards; gradient through the concept's."""
+    B = len(batch.latent_BSC)
+    W = len(batch.other_columns.idx_BN) // B
     noise_key, t_key = jax.random.split(key)
-    noise_RSC = normal(noise_key, batch.latent_RSC.shape)
+    noise_BSC = normal(noise_key, batch.latent_BSC.shape)
     frozen = jax.lax.stop_gradient(lora)
     dtype = dtype_of(base)
     if s.loss.features == "shared":
-        t_R = jax.random.uniform(t_key, (R,), minval=s.loss.rsc_t_min)
-        x_RSC = noised(batch.latent_RSC, noise_RSC, t_R)
-        t_R = euler.model_time(t_R, dtype)
-        x_OSC, t_O = jnp.repeat(x_RSC, others, axis=0), jnp.repeat(t_R, others)
+        t_B = jax.random.uniform(t_key, (B,), minval=s.loss.rsc_t_min)
+        x_BSC = noised(batch.latent_BSC, noise_BSC, t_B)
+        t_B = euler.model_time(t_B, dtype)
+        other_x_BSC, other_t_B = jnp.repeat(x_BSC, W, axis=0), jnp.repeat(t_B, W)
     else:
         high = max(1, sum(sigma >= s.loss.rsc_t_min for sigma in s.sigmas[:-1]))
         index = jax.random.randint(t_key, (), 0, high)
@@ -313,15 +313,15 @@ def _contrast(lora, base: Weights, batch: Contrast, key: jax.Array, s: StepSetti
             index,
             dtype=dtype,
         )
-        x_RSC = path(noise_RSC, batch.text)
-        x_OSC = path(jnp.repeat(noise_RSC, others, axis=0), batch.others)
-        time = euler.levels(s.sigmas, dtype).time_N[index]
-        t_R, t_O = jnp.full(R, time), jnp.full(R * others, time)
-    un_RQ = _feature(lora, base, x_RSC, t_R, batch.text, batch.columns, s)
-    other_OQ = _feature(frozen, base, x_OSC, t_O, batch.others, batch.other_columns, s)
-    other_ROQ = other_OQ.reshape(R, others, -1)
+        x_BSC = path(noise_BSC, batch.text)
+        other_x_BSC = path(jnp.repeat(noise_BSC, W, axis=0), batch.others)
+        time = euler.levels(s.sigmas, dtype).time_Z[index]
+        t_B, other_t_B = jnp.full(B, time), jnp.full(B * W, time)
+    un_BQ = _feature(lora, base, x_BSC, t_B, batch.text, batch.columns, s)
+    other_BQ = _feature(frozen, base, other_x_BSC, other_t_B, batch.others, batch.other_columns, s)
+    other_BWQ = other_BQ.reshape(B, W, -1)
     form = RSC_FORMS[s.loss.rsc_form]
-    return form(un_RQ, other_ROQ[:, 0], other_ROQ[:, 1:], tau=s.loss.tau).mean()
+    return form(un_BQ, other_BWQ[:, 0], other_BWQ[:, 1:], tau=s.loss.tau).mean()
 
 
 def _feature(lora, base, x_BSC, t_B, text, columns, s: StepSettings) -> jax.Array:
