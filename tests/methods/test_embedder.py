@@ -80,7 +80,7 @@ def test_erased_are_the_concepts_tokens_and_kept_all_others_of_a_prompt(made):
 
 def test_the_edit_moves_the_layers_output_at_the_concept_to_that_of_padding(made):
     config = soccer.get_config("tiny+embedder")
-    config.embedder.update({"keep": 0.0, "ridge": 1e-9, "rank": 8})
+    config.embedder.update({"keep": 0.0, "ridge": 1e-9, "rank": 64})
     run = sections.from_config(config)
     mesh = make_mesh({}, jax.devices()[:1])
     forward = forward_of(run, SMALL, (2, 3), (1.0, 0.0))

@@ -100,7 +100,7 @@ class Search:
         self._bank, self._concept, self._settings, self._mesh = bank, concept, settings, mesh
         owner_P = bank.plain_G[concept.number_P]
         self._own = [np.flatnonzero(owner_P == c) for c in range(bank.concepts)]
-        self._others_ND = _other_words(bank)
+        self._others_WD = _other_words(bank)
         self._scale = _word_scale(bank)
         self._tokens = int(bank.groups["plain"].mask_GN.sum(-1).max())
         data, replicated = settings.data, sharding(mesh, ())
@@ -132,7 +132,7 @@ class Search:
     def shape(self) -> tuple[int, int, int]:
         """[M, N, D] of all inversions of a run: N tokens of the concept, D wide."""
         count = self._settings.data.inversions * self._bank.concepts
-        return count, self._tokens, self._others_ND.shape[1]
+        return count, self._tokens, self._others_WD.shape[1]
 
     def find(
         self, base: Weights, lora: Any, numbers: range, *, fingerprint: str | None = None
