@@ -17,6 +17,7 @@ from absl import app, flags
 
 from ea_jax import edits, settings
 from ea_jax.concepts import choose, held_out
+from ea_jax.concepts.lexicon import World
 from ea_jax.evaluate import outputs, worlds
 from ea_jax.evaluate.probes import check_held_out
 from ea_jax.evaluate.task import Task
@@ -59,9 +60,10 @@ def _erase(run: settings.Settings, config: dict[str, Any], folder: Path) -> int:
     run_folder.check(folder, config, may_differ=("log",))
     run_folder.require_kinds(folder, files=_FILES, folders=_FOLDERS)
     compiler.keep_programs(run.data.cache)
+    world = worlds.of_model(run.model)
     task, detector = worlds.task_for(run)
     entry = registry.chosen(run)
-    model, ready, words = prepared(run, entry, task)
+    model, ready, words = prepared(run, entry, task, world)
     method = entry.make(ready)
     # A new folder is taken only now: a mistake above leaves it to the command that mends it.
     run_folder.claim(folder, config, may_differ=("log",))
@@ -71,42 +73,42 @@ def _erase(run: settings.Settings, config: dict[str, Any], folder: Path) -> int:
     ):
         painter = outputs.painter_of(model)
         began = time.monotonic()
-        edit, stopped = _learn(method, ready, model, folder, checkpoints, painter)
+        edit, stopped = _learn(method, ready, model, folder, checkpoints, painter, words.shown)
         if stopped:
             return stopped
         trained = time.monotonic()
         edits.save(edit, folder)
         # What is shown and measured is the file, rounded as it is.
         edit = edits.load(folder)
-        outputs.write_grid(folder / "grid.png", painter, run, edit)
+        outputs.write_grid(folder / "grid.png", painter, run, words.shown, edit)
         outputs.write_attention(folder / "attention.png", painter, run, ready.bank, edit)
         table = outputs.write_results(folder, painter, run, edit, task=task, detector=detector)
         seconds = {"train": trained - began, "outputs": time.monotonic() - trained}
         outputs.write_record(
-            *(folder, model, config), words=words, albums=ready.pictures, seconds=seconds
+            *(folder, model, config), words=words.record, albums=ready.pictures, seconds=seconds
         )
     log.info("%s\n%s", folder / edits.LORA_FILE, table)
     return 0
 
 
 def prepared(
-    run: settings.Settings, entry: registry.Entry, task: Task
-) -> tuple[prepare.Loaded, Ready, choose.Record]:
+    run: settings.Settings, entry: registry.Entry, task: Task, world: World
+) -> tuple[prepare.Loaded, Ready, choose.Words]:
     """All that a run loads, encodes and samples before its first step.
 
     Returns:
-      The model, what its method is made of, and the record of where words came from.
+      The model, what its method is made of, and all texts with where they came from.
     Raises:
       ValueError: a model, words or prompts that don't do; the message says what to change.
     """
     laps, needs = Laps(), entry.needs(run)
     run, mesh, pipeline = prepare.open_model(run, columns=needs.columns)
-    concept, words = choose.concept(run, tested=task.held_out, contrast=needs.contrast)
-    prompts = prepare.prompts(run, concept, pipeline.t5_tokenizer)
+    words = choose.words(run, world, tested=task.held_out, contrast=needs.contrast)
+    prompts = prepare.prompts(run, words, pipeline.t5_tokenizer)
     check_held_out(task.probes, prompts.texts)
     held_out.assert_absent(task.held_out, prompts.texts)
     bank = prepare.bank(run, pipeline, prompts, needs)
-    painted = [probe.prompt for probe in task.probes]
+    painted = [*words.shown, *(probe.prompt for probe in task.probes)]
     model = prepare.load(run, mesh, pipeline, painted=painted, laps=laps)
     with jax.set_mesh(mesh):
         albums = pictures.albums(
@@ -129,6 +131,7 @@ def _learn(
     folder: Path,
     checkpoints: Checkpoints,
     painter: Painter,
+    shown: Sequence[str],
 ) -> tuple[edits.Edit, int]:
     """All steps that are left; the edit, and what the shell should see if a signal came."""
     run, weights = ready.settings, model.weights
@@ -172,7 +175,7 @@ def _learn(
                 watch.settle()
                 progress.break_lines()
                 path = folder / "grids" / f"{done:06d}.png"
-                outputs.write_grid(path, painter, run, method.edit(state, weights))
+                outputs.write_grid(path, painter, run, shown, method.edit(state, weights))
     return method.edit(state, weights), 0
 
 

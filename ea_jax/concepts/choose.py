@@ -7,10 +7,11 @@ import itertools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from ea_jax.concepts import endpoint as endpoints
-from ea_jax.concepts import forms, held_out, irrelevant, rows, synonyms, wordnet
+from ea_jax.concepts import forms, held_out, irrelevant, minors, rows, synonyms
+from ea_jax.concepts.lexicon import Phrases, World
+from ea_jax.concepts.sources import Sources
 from ea_jax.runtime.cache import cache_file, keep_json, kept_json
 from ea_jax.settings import ConceptSettings, Settings
 
@@ -18,58 +19,208 @@ Record = dict[str, Any]
 _log = logging.getLogger(__name__)
 
 
-def concept(
-    settings: Settings, *, tested: Sequence[str] = (), contrast: bool = True
-) -> tuple[rows.Concept, Record]:
-    """The concept with its synonyms, and the words that L_rsc contrasts them with.
+@dataclasses.dataclass(frozen=True)
+class Words:
+    """All texts of a run.
 
-    Words are chosen where something reads them: synonyms for L_rsc and for erasing them too,
-    irrelevant words for L_rsc.
+    Attributes:
+      concepts: what is erased, each with its sentences, synonyms, irrelevant words and anchor.
+      preserve: prompts about other things, for L_keep.
+      shown: rows of the grid.
+      record: for the run's folder: words, where they came from, and what was made.
+    """
 
-    Synonyms come from `synonym_source`, then from the config's own list.
+    concepts: tuple[rows.Concept, ...]
+    preserve: tuple[str, ...]
+    shown: tuple[str, ...]
+    record: Record
+
+
+class _Known(NamedTuple):
+    """A word and what sources say of it."""
+
+    word: str
+    kind: str
+    source: str
+    others: tuple[str, ...]
+    near: tuple[str, ...]
+    synonyms: synonyms.Synonyms
+
+    @property
+    def barred(self) -> tuple[str, ...]:
+        """What no text may hold that is there to be kept, or to be company."""
+        return (self.word, *self.synonyms.words, *self.near)
+
+
+def words(
+    settings: Settings, world: World, *, tested: Sequence[str] = (), contrast: bool = True
+) -> Words:
+    """The texts of a run: those of the config, and for what it leaves empty, made ones.
 
     Args:
       settings: of the run.
+      world: of its model.
       tested: words that will measure the erasure. A source's are left out; one that the config
         itself names is an error.
       contrast: whether anything reads synonyms and irrelevant words to contrast them.
-    Returns:
-      The concept, and for the run's folder: words, scores and sources.
     Raises:
-      ValueError: words that can't be used, an absent WordNet, an endpoint that fails, or a text to
-        keep that holds the concept or a synonym of it.
+      ValueError: words that can't be used, an absent WordNet or an endpoint that fails where it was
+        asked for by name, or a text to keep that holds the concept or a synonym of it.
     """
     chosen = settings.concept
-    record: Record = {"word": chosen.word}
-    _require_kept_apart(chosen)
     _require_different(chosen)
-    erased_too = chosen.erase == "word_and_synonyms"
-    if not contrast and not erased_too:
-        return rows.Concept(chosen.word, chosen.sentences), record
+    _require_kept_apart(chosen)
+    listed = [*chosen.synonyms, *chosen.no_relation, *chosen.far, *chosen.mid]
+    held_out.assert_disjoint(listed, tested, what="words of concept")
     kept = _kept_path(settings, tested)
     if found := kept and _kept(kept, chosen):
         return found
-    listed = [*chosen.synonyms, *chosen.no_relation, *chosen.far, *chosen.mid]
-    held_out.assert_disjoint(listed, tested, what="words of concept")
-    reader = None
-    if "wordnet" in (chosen.synonym_source, chosen.irrelevant_source):
-        reader = wordnet.load()
-    found = _synonyms(chosen, reader, tested)
-    record |= {"synonyms": list(found.words), "synonym_source": found.source}
-    if not found.words or not contrast:
-        return rows.Concept(chosen.word, chosen.sentences, found.words), record
-    words = _irrelevant(chosen, reader, (*tested, *found.words), settings.optim.seed)
-    record |= {name: [list(pair) for pair in getattr(words, name)] for name in irrelevant.CLASSES}
-    record["irrelevant_source"] = words.source
-    made = rows.Concept(chosen.word, chosen.sentences, found.words, words.classes)
-    if kept:
-        keep_json(kept, {"words": [made.synonyms, *made.irrelevant], "record": record})
-    return made, record
+    erased_too = chosen.erase == "word_and_synonyms"
+    sources = Sources(chosen, world, asks=contrast or erased_too, seed=settings.optim.seed)
+    known = [_known(word, chosen, world, sources, tested) for word in chosen.named]
+    made = [_concept(one, known, settings, world, sources, tested, contrast) for one in known]
+    barred = [word for one in known for word in one.barred]
+    preserve = chosen.preserve_prompts or world.phrases.preserve(barred)
+    shown = settings.sample.prompts or _shown(known, world)
+    record = {
+        "words": [entry for _, entry in made],
+        "preserve_prompts": list(preserve),
+        "prompts": list(shown),
+        "missing": sources.missing,
+    }
+    found = Words(tuple(concept for concept, _ in made), tuple(preserve), tuple(shown), record)
+    minors.require_adults(_texts(found))
+    _report(record, erased_too or contrast)
+    if kept and "endpoint" not in sources.missing:
+        keep_json(kept, dataclasses.asdict(found))
+    return found
+
+
+def _known(
+    word: str, chosen: ConceptSettings, world: World, sources: Sources, tested: Sequence[str]
+) -> _Known:
+    spelled = world.lexicon.spelling(word) if world.closed else None
+    if spelled and spelled != word:
+        _log.info("%r is written %r in this model's world", word, spelled)
+    word = spelled or word
+    kind, source, others = sources.kind(word)
+    rest = [other for other in chosen.named if not forms.same(other, word)]
+    # A synonym that is erased under its own name is no synonym to be contrasted with.
+    found = sources.synonyms(word, avoid=(*tested, *rest))
+    return _Known(word, kind, source, others, sources.near(word), found)
+
+
+def _concept(
+    one: _Known,
+    known: Sequence[_Known],
+    settings: Settings,
+    world: World,
+    sources: Sources,
+    tested: Sequence[str],
+    contrast: bool,
+) -> tuple[rows.Concept, Record]:
+    """A concept, and what the record says of it."""
+    chosen = settings.concept
+    barred = [word for other in known for word in other.barred]
+    company = [word for word in barred if word != one.word]
+    phrases = _around(one, chosen, world, company)
+    erased_too = chosen.erase == "word_and_synonyms"
+    read = one.synonyms.words if contrast or erased_too else ()
+    contrasted = None
+    if contrast and read:
+        contrasted = sources.irrelevant(one.word, one.kind, avoid=(*tested, *company))
+    if contrast and not contrasted and not erased_too:
+        read = ()
+    record: Record = {
+        "word": one.word,
+        "kind": one.kind,
+        "kind_source": one.source,
+        "other_kinds": list(one.others),
+        "near": list(one.near),
+        "synonyms": list(one.synonyms.words),
+        "synonym_source": one.synonyms.source,
+    }
+    if contrasted:
+        for name in irrelevant.CLASSES:
+            record[name] = [list(pair) for pair in getattr(contrasted, name)]
+        record["irrelevant_source"] = contrasted.source
+    record["sentences"] = list(phrases.sentences)
+    neutral = {"replaced": phrases.neutral, "sentence": phrases.anchor_sentence}
+    record["anchor"] = neutral.get(chosen.anchor, chosen.anchor)
+    return (
+        rows.Concept(
+            one.word,
+            phrases.sentences,
+            read,
+            contrasted.classes if contrasted else (),
+            neutral.get(chosen.anchor),
+        ),
+        record,
+    )
+
+
+def _around(
+    one: _Known, chosen: ConceptSettings, world: World, company: Sequence[str]
+) -> Phrases:
+    """What the config gives, and for the rest what the phrasebook makes."""
+    given = (chosen.sentences, chosen.neutral, chosen.anchor_sentence)
+    made = None
+    if not all(given):
+        made = world.phrases.around(one.word, one.kind, avoid=company)
+        if not (chosen.sentences or made.sentences):
+            raise ValueError(
+                f"no sentence can be made around {one.word!r} that holds none of the other words; "
+                "give some in concept.sentences"
+            )
+    return Phrases(
+        *(own or getattr(made, name)
+          for own, name in zip(given, ("sentences", "neutral", "anchor_sentence"), strict=True))
+    )  # fmt: skip
+
+
+def _shown(known: Sequence[_Known], world: World) -> tuple[str, ...]:
+    """Rows of the grid: of one word all four, of several two each and one of something else."""
+    made: list[str] = []
+    for one in known:
+        synonym, near = world.lexicon.compared(one.word, one.kind)
+        made += world.phrases.shown(one.word, one.kind, synonym=synonym, near=near)
+    if len(known) > 1:
+        each = len(made) // len(known)
+        made = [made[i] for i in range(len(made)) if i % each < 2] + made[-1:]
+    return tuple(dict.fromkeys(made))
+
+
+def _texts(found: Words) -> list[str]:
+    """Every text of a run, and every word that is put into one."""
+    return [
+        *(
+            text
+            for one in found.concepts
+            for text in (*rows.plain(one), one.word, *one.synonyms, one.neutral or "")
+        ),
+        *(word for one in found.concepts for words in one.irrelevant for word in words),
+        *found.preserve,
+        *found.shown,
+    ]
+
+
+def _report(record: Record, read: bool) -> None:
+    """One line about each word, and one about sources that gave nothing."""
+    for entry in record["words"]:
+        said = [f"kind {entry['kind']} ({entry['kind_source']})"]
+        if read:
+            named = ", ".join(entry["synonyms"]) or "none"
+            said.append(f"synonyms {named} ({entry['synonym_source']})")
+            if "irrelevant_source" in entry:
+                said.append(f"irrelevant words ({entry['irrelevant_source']})")
+        _log.info("%s: %s", entry["word"], "; ".join(said))
+    for name, why in record["missing"].items():
+        _log.warning("goes on without %s: %s", name, why)
 
 
 def _require_different(chosen: ConceptSettings) -> None:
     """No word of the config is a form of another: it would have two roles."""
-    named = [("word", chosen.word)] + [
+    named = [("words" if chosen.words else "word", word) for word in chosen.named] + [
         (name, word)
         for name in ("synonyms", "no_relation", "far", "mid")
         for word in getattr(chosen, name)
@@ -90,77 +241,59 @@ def _require_kept_apart(chosen: ConceptSettings) -> None:
     if chosen.anchor == "sentence":
         kept["anchor_sentence"] = (chosen.anchor_sentence or "",)
     for name, texts in kept.items():
-        for word in (chosen.word, *chosen.synonyms):
+        for word in (*chosen.named, *chosen.synonyms):
             rows.require_absent(word, texts, setting=f"concept.{name}")
 
 
 def _kept_path(settings: Settings, tested: Sequence[str]) -> Path | None:
     """Where an endpoint's words are kept: it need not say the same again to a resumed run."""
     chosen = settings.concept
-    if settings.data.cache is None or "endpoint" not in (
-        chosen.synonym_source,
-        chosen.irrelevant_source,
-    ):
+    if settings.data.cache is None or chosen.endpoint is None:
         return None
-    inputs = [dataclasses.asdict(chosen), sorted(tested), settings.optim.seed]
+    inputs = [
+        dataclasses.asdict(chosen), settings.sample.prompts, sorted(tested), settings.optim.seed
+    ]  # fmt: skip
     return cache_file(settings.data.cache, "words", inputs, ".json")
 
 
-def _kept(path: Path, chosen: ConceptSettings) -> tuple[rows.Concept, Record] | None:
+def _kept(path: Path, chosen: ConceptSettings) -> Words | None:
     """What an endpoint said before; None if that isn't there, or can't be read."""
     try:
         if not path.exists():
             return None
-        stored = kept_json(path)
-        told, *classes = (tuple(words) for words in stored["words"])
-        made = rows.Concept(chosen.word, chosen.sentences, told, tuple(classes))
-        record = stored["record"]
+        found = restored(kept_json(path))
     except (ValueError, OSError, TypeError, KeyError) as error:
         _log.warning("%s: %s; asking %s again", path, error, chosen.endpoint)
         return None
     _log.info("read the words of %s from %s", chosen.endpoint, path)
-    return made, record
+    return found
+
+
+def restored(stored: Any) -> Words:
+    """Words from their JSON; ValueError, TypeError or KeyError if that is something else."""
+    concepts = [
+        rows.Concept(
+            one["word"],
+            tuple(one["prompts"]),
+            tuple(one["synonyms"]),
+            tuple(tuple(words) for words in one["irrelevant"]),
+            one["neutral"],
+        )
+        for one in stored["concepts"]
+    ]
+    return Words(
+        tuple(concepts), tuple(stored["preserve"]), tuple(stored["shown"]), stored["record"]
+    )
 
 
 def recipe(settings: Settings) -> rows.Recipe:
     """How the settings want rows to be made."""
-    chosen, data = settings.concept, settings.data
-    neutral = {"replaced": chosen.neutral, "sentence": chosen.anchor_sentence}
+    data = settings.data
     return rows.Recipe(
         shuffles=data.shuffles,
         shuffle=data.shuffle,
         probability=data.shuffle_probability,
         words=data.irrelevant,
-        anchor=chosen.anchor,
-        neutral=neutral.get(chosen.anchor),
+        anchor=settings.concept.anchor,
         seed=settings.optim.seed,
-    )
-
-
-def _synonyms(chosen: ConceptSettings, reader: Any, tested: Sequence[str]) -> synonyms.Synonyms:
-    sources: dict[str, synonyms.Source] = {}
-    if chosen.synonym_source == "wordnet":
-        sources["wordnet"] = lambda word: wordnet.synonyms(reader, word, sense=chosen.sense)
-    elif chosen.synonym_source == "endpoint":
-        sources["endpoint"] = lambda word: synonyms.from_endpoint(_endpoint(chosen), word)
-    sources["config"] = lambda word: chosen.synonyms
-    return synonyms.find(chosen.word, sources, avoid=tested)
-
-
-def _irrelevant(
-    chosen: ConceptSettings, reader: Any, avoid: Sequence[str], seed: int
-) -> irrelevant.IrrelevantWords:
-    if chosen.irrelevant_source == "wordnet":
-        return irrelevant.from_wordnet(
-            reader, chosen.word, sense=chosen.sense, avoid=avoid, seed=seed
-        )
-    if chosen.irrelevant_source == "endpoint":
-        return irrelevant.from_endpoint(_endpoint(chosen), chosen.word, avoid=avoid)
-    lists = {name: getattr(chosen, name) for name in irrelevant.CLASSES}
-    return irrelevant.from_lists(lists, chosen.word, avoid=avoid)
-
-
-def _endpoint(chosen: ConceptSettings) -> endpoints.Endpoint:
-    return endpoints.Endpoint(
-        chosen.endpoint or "", chosen.endpoint_model or "", key_variable=chosen.endpoint_key
     )

@@ -30,12 +30,14 @@ class Concept:
       prompts: templates with `{}`, or sentences that hold the word.
       synonyms: for L_rsc; one is drawn for each row. None turns L_rsc off for this concept.
       irrelevant: lists of words, one for each class; see `ea_jax.concepts.irrelevant`.
+      neutral: word or sentence that L_esd goes towards; see `Recipe.anchor`.
     """
 
     word: str
     prompts: tuple[str, ...]
     synonyms: tuple[str, ...] = ()
     irrelevant: tuple[tuple[str, ...], ...] = ()
+    neutral: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,9 +49,8 @@ class Recipe:
       shuffle: `phrase` keeps a concept of several words together, `word` doesn't.
       probability: of shuffling a row; otherwise it keeps the plain order.
       words: irrelevant words in a row (K), from the classes in turn.
-      anchor: L_esd's prompt: the row's sentence with the concept `removed`, or `replaced` by
-        `neutral`; the `empty` prompt; or the `sentence` given as `neutral`.
-      neutral: word or sentence; see `anchor`.
+      anchor: L_esd's prompt: the row's sentence with the concept `removed`, or `replaced` by the
+        concept's `neutral`; the `empty` prompt; or the `sentence` that is its `neutral`.
       seed: of everything drawn here.
     """
 
@@ -58,7 +59,6 @@ class Recipe:
     probability: float = 0.9
     words: int = 3
     anchor: str = "removed"
-    neutral: str | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -74,11 +74,6 @@ class Recipe:
             raise ValueError(f"data.shuffles = {self.shuffles}, and it has to be at least 1")
         if self.words < 1:
             raise ValueError(f"concept.words = {self.words}; L_rsc needs at least 1 (the paper: 3)")
-        if self.anchor in ("replaced", "sentence") and self.neutral is None:
-            raise ValueError(
-                f"concept.anchor = {self.anchor!r} needs a text; set concept.neutral for "
-                "'replaced', concept.anchor_sentence for 'sentence'"
-            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +126,11 @@ def with_synonyms(concept: Concept) -> list[Concept]:
     return [
         contrasted,
         *(
-            Concept(name, tuple(sentences.exchange(text, concept.word, name) for text in texts))
+            Concept(
+                name,
+                tuple(sentences.exchange(text, concept.word, name) for text in texts),
+                neutral=concept.neutral,
+            )
             for name in concept.synonyms
         ),
     ]
@@ -149,11 +148,9 @@ def rows(concepts: Sequence[Concept], recipe: Recipe) -> list[Row]:
     made = []
     for number, concept in enumerate(concepts):
         texts = plain(concept)
-        if recipe.anchor in ("replaced", "sentence"):
-            setting = {"replaced": "concept.neutral", "sentence": "concept.anchor_sentence"}
-            require_absent(concept.word, [recipe.neutral or ""], setting=setting[recipe.anchor])
+        _require_neutral(concept, recipe)
         for text in texts:
-            left = _anchor(text, concept.word, recipe)
+            left = _anchor(text, concept, recipe)
             require_absent(concept.word, [left], setting=f"of sentence {text!r} the anchor")
         if concept.synonyms and not (concept.irrelevant and all(concept.irrelevant)):
             raise ValueError(
@@ -164,6 +161,18 @@ def rows(concepts: Sequence[Concept], recipe: Recipe) -> list[Row]:
             sentence = turn % len(texts)
             made.append(_row(number, concept, sentence, turn, recipe))
     return made
+
+
+def _require_neutral(concept: Concept, recipe: Recipe) -> None:
+    setting = {"replaced": "concept.neutral", "sentence": "concept.anchor_sentence"}
+    if recipe.anchor not in setting:
+        return
+    if concept.neutral is None:
+        raise ValueError(
+            f"concept.anchor = {recipe.anchor!r} needs a text; set concept.neutral for "
+            "'replaced', concept.anchor_sentence for 'sentence'"
+        )
+    require_absent(concept.word, [concept.neutral], setting=setting[recipe.anchor])
 
 
 def require_absent(word: str, texts: Sequence[str], *, setting: str) -> None:
@@ -187,7 +196,7 @@ def _row(number: int, concept: Concept, sentence: int, turn: int, recipe: Recipe
     if shuffled and not apart:
         text = sentences.shuffle_phrases(text, concept.word, own(1))
     words = _draw_words(concept, recipe, own(2))
-    anchor = _anchor(text, concept.word, recipe)
+    anchor = _anchor(text, concept, recipe)
     others = [sentences.exchange(text, concept.word, word) for word in words]
     if apart:
         # The concept's words come apart, so it is exchanged first; each text is then permuted by
@@ -210,14 +219,15 @@ def _row(number: int, concept: Concept, sentence: int, turn: int, recipe: Recipe
     )
 
 
-def _anchor(text: str, word: str, recipe: Recipe) -> str:
+def _anchor(text: str, concept: Concept, recipe: Recipe) -> str:
     if recipe.anchor == "empty":
         return ""
-    if recipe.anchor == "sentence":
-        return recipe.neutral or ""
     if recipe.anchor == "removed":
-        return sentences.remove(text, word)
-    return sentences.exchange(text, word, recipe.neutral or "")
+        return sentences.remove(text, concept.word)
+    neutral = concept.neutral or ""
+    if recipe.anchor == "sentence":
+        return neutral
+    return sentences.exchange(text, concept.word, neutral)
 
 
 def _draw_words(concept: Concept, recipe: Recipe, rng: np.random.Generator) -> tuple[str, ...]:

@@ -95,13 +95,17 @@ def open_model(settings: Settings, *, columns: bool) -> tuple[Settings, Mesh, Pi
     return resolved(settings, pipeline.transformer_config, mesh, latent=latent), mesh, pipeline
 
 
-def prompts(settings: Settings, concept: rows.Concept, tokenizer: Any = None) -> banks.Prompts:
+def prompts(settings: Settings, words: choose.Words, tokenizer: Any = None) -> banks.Prompts:
     """All texts that a run trains on; see `banks.prompts`."""
     both = settings.concept.erase == "word_and_synonyms"
     return banks.prompts(
-        rows.with_synonyms(concept) if both else [concept],
+        [
+            one
+            for concept in words.concepts
+            for one in (rows.with_synonyms(concept) if both else [concept])
+        ],
         choose.recipe(settings),
-        preserve=settings.concept.preserve_prompts,
+        preserve=words.preserve,
         tokenizer=tokenizer,
     )
 
@@ -133,11 +137,10 @@ def load(
     Args:
       settings: of the run.
       mesh, pipeline: see `open_model`.
-      painted: prompts beyond those of the grid.
+      painted: all prompts of pictures, but for those of the bank.
       laps: begun with the run.
     """
-    shown = (*settings.sample.prompts, *settings.concept.sentences[:1], *painted)
-    texts = Encoded.make(shown, **_encoding(settings, pipeline))
+    texts = Encoded.make(painted, **_encoding(settings, pipeline))
     pipeline.drop(*_ENCODERS)
     laps.lap("encode")
     _log.info(
