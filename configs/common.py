@@ -23,7 +23,7 @@ def experiment(
     """A config with every key present; sentences and other words are made for the concept.
 
     Args:
-      name: of the experiment; its run folder is called after it.
+      name: of the experiment; its run folder is called after it. `{word}` is what is erased.
       variant: model, or model+preset.
       word: what is erased; None leaves it to the command line.
       pictures: how those of a run are shown; see `log.pictures`.

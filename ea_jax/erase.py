@@ -1,4 +1,4 @@
-"""Erases a concept by any method: `ea-jax erase --config configs/nudity.py[:variant]`.
+"""Erases a concept by any method: `ea-jax erase WORD`, or `--config configs/nudity.py[:variant]`.
 
 Started again with the same config, a run goes on where it was cut off.
 """
@@ -18,6 +18,7 @@ from absl import app, flags
 from ea_jax import edits, settings
 from ea_jax.concepts import choose, held_out
 from ea_jax.concepts.lexicon import World
+from ea_jax.erase_command import flags_of, spelled_out
 from ea_jax.evaluate import outputs, worlds
 from ea_jax.evaluate.probes import check_held_out
 from ea_jax.evaluate.task import Task
@@ -36,8 +37,11 @@ from ea_jax.runtime.progress import Laps, Progress
 
 FLAGS = flags.FLAGS
 log = logging.getLogger(__name__)
+# The texts of a run, which a later start reads: a source may have changed.
+WORDS = "words.json"
 # What a run writes beside config.json.
 _FILES = (
+    WORDS,
     edits.LORA_FILE,
     "metrics.jsonl",
     "grid.png",
@@ -51,6 +55,7 @@ _FOLDERS = ("checkpoints", "tensorboard", "grids", "trace")
 
 def erase(config: dict[str, Any]) -> int:
     """Runs an experiment to its end; returns what the shell should see."""
+    config = spelled_out(config)
     run = settings.from_config(config)
     with lock.held(run.log.folder):
         return _erase(run, config, Path(run.log.folder))
@@ -63,10 +68,11 @@ def _erase(run: settings.Settings, config: dict[str, Any], folder: Path) -> int:
     world = worlds.of_model(run.model)
     task, detector = worlds.task_for(run)
     entry = registry.chosen(run)
-    model, ready, words = prepared(run, entry, task, world)
+    model, ready, words = prepared(run, entry, task, world, folder / WORDS)
     method = entry.make(ready)
     # A new folder is taken only now: a mistake above leaves it to the command that mends it.
     run_folder.claim(folder, config, may_differ=("log",))
+    run_folder.write_json(folder / WORDS, words.as_json())
     with (
         jax.set_mesh(model.mesh),
         Checkpoints(folder / "checkpoints", keep=run.log.keep) as checkpoints,
@@ -92,10 +98,17 @@ def _erase(run: settings.Settings, config: dict[str, Any], folder: Path) -> int:
 
 
 def prepared(
-    run: settings.Settings, entry: registry.Entry, task: Task, world: World
+    run: settings.Settings,
+    entry: registry.Entry,
+    task: Task,
+    world: World,
+    kept: Path | None = None,
 ) -> tuple[prepare.Loaded, Ready, choose.Words]:
     """All that a run loads, encodes and samples before its first step.
 
+    Args:
+      run, entry, task, world: the run's settings, method, task, and its model's world.
+      kept: file with the words of the run's first start, if there was one.
     Returns:
       The model, what its method is made of, and all texts with where they came from.
     Raises:
@@ -103,7 +116,11 @@ def prepared(
     """
     laps, needs = Laps(), entry.needs(run)
     run, mesh, pipeline = prepare.open_model(run, columns=needs.columns)
-    words = choose.words(run, world, tested=task.held_out, contrast=needs.contrast)
+    if kept and kept.exists():
+        words = choose.Words.of_json(kept)
+    else:
+        words = choose.words(run, world, tested=task.held_out, contrast=needs.contrast)
+    choose.report(words)
     prompts = prepare.prompts(run, words, pipeline.t5_tokenizer)
     check_held_out(task.probes, prompts.texts)
     held_out.assert_absent(task.held_out, prompts.texts)
@@ -214,8 +231,9 @@ def run(_: list[str]) -> int:
 
 
 def main(arguments: Sequence[str], *, name: str = "ea-jax erase") -> None:
-    """The command line."""
-    config_file.define()
+    """The command line; `define` looks through it for --config, so it is given to that as well."""
+    arguments = flags_of(arguments)
+    config_file.define(arguments)
     flags.DEFINE_string(
         "hosts",
         None,

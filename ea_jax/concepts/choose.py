@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from convert.disk import FileError, read_json
 from ea_jax.concepts import forms, held_out, irrelevant, minors, rows, synonyms
 from ea_jax.concepts.lexicon import Phrases, World
-from ea_jax.concepts.sources import Sources
+from ea_jax.concepts.sources import CAPITALS, Sources
 from ea_jax.runtime.cache import cache_file, keep_json, kept_json
 from ea_jax.settings import ConceptSettings, Settings
 
@@ -34,6 +35,19 @@ class Words:
     preserve: tuple[str, ...]
     shown: tuple[str, ...]
     record: Record
+
+    def as_json(self) -> Record:
+        """What `of_json` reads."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def of_json(cls, file: Path) -> Words:
+        """Words that a run's folder keeps; FileError if the file holds something else."""
+        way_out = "delete it, and the words are chosen again"
+        try:
+            return _restored(read_json(file, way_out=way_out))
+        except (TypeError, KeyError) as error:
+            raise FileError(f"{file} holds no words ({error!r}); {way_out}") from None
 
 
 class _Known(NamedTuple):
@@ -90,19 +104,16 @@ def words(
     }
     found = Words(tuple(concept for concept, _ in made), tuple(preserve), tuple(shown), record)
     minors.require_adults(_texts(found))
-    _report(record, erased_too or contrast)
     if kept and "endpoint" not in sources.missing:
-        keep_json(kept, dataclasses.asdict(found))
+        keep_json(kept, found.as_json())
     return found
 
 
 def _known(
     word: str, chosen: ConceptSettings, world: World, sources: Sources, tested: Sequence[str]
 ) -> _Known:
-    spelled = world.lexicon.spelling(word) if world.closed else None
-    if spelled and spelled != word:
-        _log.info("%r is written %r in this model's world", word, spelled)
-    word = spelled or word
+    # A closed world knows a word in its own spelling alone.
+    word = (world.lexicon.spelling(word) if world.closed else None) or word
     kind, source, others = sources.kind(word)
     rest = [other for other in chosen.named if not forms.same(other, word)]
     # A synonym that is erased under its own name is no synonym to be contrasted with.
@@ -129,8 +140,12 @@ def _concept(
     contrasted = None
     if contrast and read:
         contrasted = sources.irrelevant(one.word, one.kind, avoid=(*tested, *company))
-    if contrast and not contrasted and not erased_too:
-        read = ()
+    if contrast and not contrasted:
+        _log.warning(
+            "no %s of %r from any source: L_rsc is off; give some in concept.%s",
+            *(("irrelevant words", one.word, "far") if read else ("synonym", one.word, "synonyms")),
+        )
+        read = read if erased_too else ()
     record: Record = {
         "word": one.word,
         "kind": one.kind,
@@ -159,9 +174,7 @@ def _concept(
     )
 
 
-def _around(
-    one: _Known, chosen: ConceptSettings, world: World, company: Sequence[str]
-) -> Phrases:
+def _around(one: _Known, chosen: ConceptSettings, world: World, company: Sequence[str]) -> Phrases:
     """What the config gives, and for the rest what the phrasebook makes."""
     given = (chosen.sentences, chosen.neutral, chosen.anchor_sentence)
     made = None
@@ -204,17 +217,22 @@ def _texts(found: Words) -> list[str]:
     ]
 
 
-def _report(record: Record, read: bool) -> None:
-    """One line about each word, and one about sources that gave nothing."""
-    for entry in record["words"]:
-        said = [f"kind {entry['kind']} ({entry['kind_source']})"]
-        if read:
-            named = ", ".join(entry["synonyms"]) or "none"
-            said.append(f"synonyms {named} ({entry['synonym_source']})")
-            if "irrelevant_source" in entry:
-                said.append(f"irrelevant words ({entry['irrelevant_source']})")
-        _log.info("%s: %s", entry["word"], "; ".join(said))
-    for name, why in record["missing"].items():
+def report(found: Words) -> None:
+    """Says in a line what each word was taken for, and in another which sources gave nothing."""
+    for entry in found.record["words"]:
+        said = [f"a {entry['kind']} ({entry['kind_source']})"]
+        if others := entry["other_kinds"]:
+            said[0] += (
+                f", though it can be a {' or '.join(others)}: --config.concept.kind={others[0]}"
+            )
+        if entry["kind_source"] == CAPITALS:
+            said[0] += ", as names are; else give --config.concept.kind"
+        named = ", ".join(entry["synonyms"]) or "none"
+        said.append(f"synonyms: {named} ({entry['synonym_source']})")
+        if "irrelevant_source" in entry:
+            said.append(f"irrelevant words ({entry['irrelevant_source']})")
+        _log.info("%r is %s; %s", entry["word"], *(said[0], "; ".join(said[1:])))
+    for name, why in found.record["missing"].items():
         _log.warning("goes on without %s: %s", name, why)
 
 
@@ -261,7 +279,7 @@ def _kept(path: Path, chosen: ConceptSettings) -> Words | None:
     try:
         if not path.exists():
             return None
-        found = restored(kept_json(path))
+        found = _restored(kept_json(path))
     except (ValueError, OSError, TypeError, KeyError) as error:
         _log.warning("%s: %s; asking %s again", path, error, chosen.endpoint)
         return None
@@ -269,8 +287,7 @@ def _kept(path: Path, chosen: ConceptSettings) -> Words | None:
     return found
 
 
-def restored(stored: Any) -> Words:
-    """Words from their JSON; ValueError, TypeError or KeyError if that is something else."""
+def _restored(stored: Any) -> Words:
     concepts = [
         rows.Concept(
             one["word"],

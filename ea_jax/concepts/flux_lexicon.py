@@ -82,7 +82,9 @@ class Package:
             for other in _names().values()
             if other.kinds[0] == kind and not _is_one_of(other.word, (word, *synonyms))
         ]
-        own = [one for one in (found.near if found else ()) if (n := _find(one)) and n.kinds[0] == kind]
+        own = [
+            one for one in (found.near if found else ()) if (n := _find(one)) and n.kinds[0] == kind
+        ]
         return (synonyms[-1] if synonyms else None), (own or near or [None])[0]
 
     def unknown(self, word: str) -> str:

@@ -43,9 +43,7 @@ class FluxPhrases:
         if kind == "place" and articles.before(word, kind) == "":
             neutral = f"a {neutral}"
         anchor = next((one for one in found.anchor if _is_free(one, barred)), found.anchor[-1])
-        return Phrases(
-            tuple(filled(text, word, kind) for text in texts[:COUNT]), neutral, anchor
-        )
+        return Phrases(tuple(filled(text, word, kind) for text in texts[:COUNT]), neutral, anchor)
 
     def preserve(self, avoid: Sequence[str]) -> tuple[str, ...]:
         """The lines of `preserve.txt` that hold none of `avoid`."""
@@ -64,7 +62,9 @@ class FluxPhrases:
 def section(word: str, kind: str) -> str:
     """The section of `templates.txt` for a word."""
     if kind == "relation":
-        return "relation: things" if word.split()[-1].lower() in _PREPOSITIONS else "relation: people"
+        return (
+            "relation: things" if word.split()[-1].lower() in _PREPOSITIONS else "relation: people"
+        )
     if kind == "state":
         return "state: things" if articles.of_things(word) else "state: people"
     return kind
@@ -93,7 +93,9 @@ def templates() -> dict[str, Templates]:
 
 def _sorted(lines: Sequence[str]) -> Templates:
     marked = {
-        mark: tuple(line.removeprefix(f"{mark}: ") for line in lines if line.startswith(f"{mark}: "))
+        mark: tuple(
+            line.removeprefix(f"{mark}: ") for line in lines if line.startswith(f"{mark}: ")
+        )
         for mark in ("shown", "neutral", "anchor")
     }
     return Templates(tuple(line for line in lines if "{" in line and not line.startswith("shown: ")),

@@ -80,7 +80,9 @@ class Phrasebook(Protocol):
         """Prompts about all sorts of things, none of them a form of a word in `avoid`."""
         ...
 
-    def shown(self, word: str, kind: str, *, synonym: str | None, near: str | None) -> Sequence[str]:
+    def shown(
+        self, word: str, kind: str, *, synonym: str | None, near: str | None
+    ) -> Sequence[str]:
         """Rows of a grid, in templates that training has not: the word, its synonym, two others."""
         ...
 

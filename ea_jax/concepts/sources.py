@@ -7,7 +7,6 @@ is asked for by name has to answer.
 from __future__ import annotations
 
 import functools
-import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,7 +16,8 @@ from ea_jax.concepts.irrelevant import IrrelevantWords
 from ea_jax.concepts.lexicon import World
 from ea_jax.settings import ConceptSettings
 
-_log = logging.getLogger(__name__)
+# Source of a kind: a word that no source knows, and that is written as names are.
+CAPITALS = "its capitals"
 
 
 class Sources:
@@ -54,19 +54,9 @@ class Sources:
             if reader := self._reader:
                 kinds, source = tuple(wordnet.kinds(reader, word)), "wordnet"
             if not kinds and all(part[0].isupper() for part in word.split()):
-                kinds, source = ("person",), "its capitals"
+                kinds, source = ("person",), CAPITALS
         if not kinds:
             raise ValueError(lexicon.unknown(word))
-        if len(kinds) > 1:
-            _log.info(
-                "%r is taken as a %s (it can be a %s too: --config.concept.kind=%s)",
-                *(word, kinds[0], " or ".join(kinds[1:]), kinds[1]),
-            )
-        elif source == "its capitals":
-            _log.info(
-                "no source knows %r; it is taken as a name (else give --config.concept.kind=...)",
-                word,
-            )
         return kinds[0], source, kinds[1:]
 
     def near(self, word: str) -> tuple[str, ...]:

@@ -108,8 +108,8 @@ def kinds(reader: Any, word: str) -> list[str]:
     """
     found = sorted(
         (sense for sense in reader.synsets(_lemma(word)) if _fits(sense, word)),
-        key=lambda sense: -sum(
-            lemma.count() for lemma in sense.lemmas() if _same(lemma.name(), word)
+        key=lambda sense: (
+            -sum(lemma.count() for lemma in sense.lemmas() if _same(lemma.name(), word))
         ),
     )
     named = [_KINDS.get(sense.lexname(), _OF_SPEECH[sense.pos()]) for sense in found]

@@ -58,9 +58,7 @@ def write_grid(
     after = painter.each(prompts, seeds, edit=edit)
     rows = [
         report.Comparison(prompt, b, a)
-        for prompt, b, a in zip(
-            prompts, _shown(before, shown), _shown(after, shown), strict=True
-        )
+        for prompt, b, a in zip(prompts, _shown(before, shown), _shown(after, shown), strict=True)
     ]
     report.before_after_grid(path, rows)
 

@@ -234,9 +234,7 @@ def _company(barred: Sequence[str], turn: int) -> dict[str, str]:
     }
 
 
-def _first(
-    templates: Sequence[str], avoid: Sequence[str], said: str, **company: str
-) -> list[str]:
+def _first(templates: Sequence[str], avoid: Sequence[str], said: str, **company: str) -> list[str]:
     """The first template whose own words are none of `avoid`, filled in; maybe none."""
     for template in templates:
         filled = template
