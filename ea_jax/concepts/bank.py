@@ -100,9 +100,12 @@ class PromptBank:
         """How many there are."""
         return int(self.concept_G.max()) + 1
 
-    def plain(self, *, concept: int | None = None) -> np.ndarray:
-        """Numbers of the unshuffled sentences, or of one concept's."""
-        return np.flatnonzero(_is(self.plain_G, concept))
+    def plain(
+        self, *, concept: int | None = None, names: Sequence[str] = (rows.WORD, rows.SYNONYM)
+    ) -> np.ndarray:
+        """Numbers of the unshuffled sentences with names of these kinds, or of one concept's."""
+        named = np.isin(self.plain_name_G, list(names))
+        return np.flatnonzero(_is(self.plain_G, concept) & named)
 
     def text(self, group: str, numbers: Sequence[int] | np.ndarray) -> Text:
         """Encoded prompts [B, ...] of a group, in host memory.

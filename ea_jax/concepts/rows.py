@@ -33,6 +33,7 @@ class Concept:
       prompts: templates with `{}`, or sentences that hold the word.
       synonyms: for L_rsc; one is drawn for each row. None turns L_rsc off for this concept.
       irrelevant: lists of words, one for each class; see `ea_jax.concepts.irrelevant`.
+      neutral: word or sentence that L_esd goes towards; see `Recipe.anchor`.
       also: further names that are erased like the word, in its sentences; synonyms, mostly.
       slips: the word misspelled and so on; see `ea_jax.concepts.slips`.
     """
@@ -41,6 +42,7 @@ class Concept:
     prompts: tuple[str, ...]
     synonyms: tuple[str, ...] = ()
     irrelevant: tuple[tuple[str, ...], ...] = ()
+    neutral: str | None = None
     also: tuple[str, ...] = ()
     slips: tuple[str, ...] = ()
 
@@ -54,9 +56,8 @@ class Recipe:
       shuffle: `phrase` keeps a concept of several words together, `word` doesn't.
       probability: of shuffling a row; otherwise it keeps the plain order.
       words: irrelevant words in a row, from the classes in turn.
-      anchor: L_esd's prompt: the row's sentence with the concept `removed`, or `replaced` by
-        `neutral`; the `empty` prompt; or the `sentence` given as `neutral`.
-      neutral: word or sentence; see `anchor`.
+      anchor: L_esd's prompt: the row's sentence with the concept `removed`, or `replaced` by the
+        concept's `neutral`; the `empty` prompt; or the `sentence` that is its `neutral`.
       seed: of everything drawn here.
     """
 
@@ -65,7 +66,6 @@ class Recipe:
     probability: float = 0.9
     words: int = 3
     anchor: str = "removed"
-    neutral: str | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -81,11 +81,6 @@ class Recipe:
             raise ValueError(f"data.shuffles = {self.shuffles}, and it has to be at least 1")
         if self.words < 1:
             raise ValueError(f"concept.words = {self.words}; L_rsc needs at least 1 (the paper: 3)")
-        if self.anchor in ("replaced", "sentence") and self.neutral is None:
-            raise ValueError(
-                f"concept.anchor = {self.anchor!r} needs a text; set concept.neutral for "
-                "'replaced', concept.anchor_sentence for 'sentence'"
-            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,17 +172,27 @@ def rows(concepts: Sequence[Concept], recipe: Recipe) -> list[Row]:
 
 def _require_apart(concept: Concept, recipe: Recipe) -> None:
     """Anchors are without the concept, and a synonym has irrelevant words beside it."""
-    if recipe.anchor in ("replaced", "sentence"):
-        setting = {"replaced": "concept.neutral", "sentence": "concept.anchor_sentence"}
-        require_absent(concept.word, [recipe.neutral or ""], setting=setting[recipe.anchor])
+    _require_neutral(concept, recipe)
     for text in plain(concept):
-        left = _anchor(text, concept.word, recipe)
+        left = _anchor(text, concept.word, concept, recipe)
         require_absent(concept.word, [left], setting=f"of sentence {text!r} the anchor")
     if concept.synonyms and not (concept.irrelevant and all(concept.irrelevant)):
         raise ValueError(
             f"concept {concept.word!r} has a synonym but no irrelevant words; give words of "
             "each class (concept.no_relation, far, mid), or no synonym, which turns L_rsc off"
         )
+
+
+def _require_neutral(concept: Concept, recipe: Recipe) -> None:
+    setting = {"replaced": "concept.neutral", "sentence": "concept.anchor_sentence"}
+    if recipe.anchor not in setting:
+        return
+    if concept.neutral is None:
+        raise ValueError(
+            f"concept.anchor = {recipe.anchor!r} needs a text; set concept.neutral for "
+            "'replaced', concept.anchor_sentence for 'sentence'"
+        )
+    require_absent(concept.word, [concept.neutral], setting=setting[recipe.anchor])
 
 
 def require_absent(word: str, texts: Sequence[str], *, setting: str) -> None:
@@ -214,7 +219,7 @@ def _row(
     if shuffled and not by_word:
         text = sentences.shuffle_phrases(text, name, own(1))
     words = _draw_words(concept, recipe, own(2)) if kind == WORD else ()
-    anchor = _anchor(text, name, recipe)
+    anchor = _anchor(text, name, concept, recipe)
     others = [sentences.exchange(text, name, word) for word in words]
     if by_word:
         # The concept's words come apart, so it is exchanged first; each text is then permuted by
@@ -238,14 +243,15 @@ def _row(
     )
 
 
-def _anchor(text: str, word: str, recipe: Recipe) -> str:
+def _anchor(text: str, name: str, concept: Concept, recipe: Recipe) -> str:
     if recipe.anchor == "empty":
         return ""
-    if recipe.anchor == "sentence":
-        return recipe.neutral or ""
     if recipe.anchor == "removed":
-        return sentences.remove(text, word)
-    return sentences.exchange(text, word, recipe.neutral or "")
+        return sentences.remove(text, name)
+    neutral = concept.neutral or ""
+    if recipe.anchor == "sentence":
+        return neutral
+    return sentences.exchange(text, name, neutral)
 
 
 def _draw_words(concept: Concept, recipe: Recipe, rng: np.random.Generator) -> tuple[str, ...]:

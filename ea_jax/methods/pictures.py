@@ -173,7 +173,7 @@ def _wanted(
         seeds = training_seeds(len(numbers), seed=seed, kind=_OF_CONCEPT)
         wanted["concept"] = ("plain", numbers, seeds, "pictures of the concept")
     if needs.keep:
-        count = len(settings.concept.preserve_prompts)
+        count = len(bank.groups["preserve"].prompt_G)
         numbers = np.tile(np.arange(count), data.keep_pictures)
         seeds = training_seeds(len(numbers), seed=seed, kind=_TO_KEEP)
         wanted["keep"] = ("preserve", numbers, seeds, "pictures to keep")

@@ -98,29 +98,34 @@ def open_model(settings: Settings, *, columns: bool) -> tuple[Settings, Mesh, Pi
     return resolved(settings, pipeline.transformer_config, mesh, latent=latent), mesh, pipeline
 
 
-def prompts(settings: Settings, concept: rows.Concept, tokenizer: Any = None) -> banks.Prompts:
+def prompts(settings: Settings, words: choose.Words, tokenizer: Any = None) -> banks.Prompts:
     """All texts that a run trains on; see `banks.prompts`."""
-    if settings.concept.erase == "word_and_synonyms":
-        concept = rows.with_synonyms(concept)
-    if settings.data.slips:
-        concept = dataclasses.replace(concept, slips=_slips(settings, concept, tokenizer))
     return banks.prompts(
-        [concept],
+        [_names(settings, concept, words, tokenizer) for concept in words.concepts],
         choose.recipe(settings),
-        preserve=settings.concept.preserve_prompts,
-        near=settings.concept.near_prompts,
+        preserve=words.preserve,
+        near=words.near,
         tokenizer=tokenizer,
     )
 
 
-def _slips(settings: Settings, concept: rows.Concept, tokenizer: Any) -> tuple[str, ...]:
-    """Slips of a word to train on: none that holds a letter, or is a word, that has other uses."""
-    texts = (*concept.prompts, *settings.concept.preserve_prompts)
+def _names(
+    settings: Settings, concept: rows.Concept, words: choose.Words, tokenizer: Any
+) -> rows.Concept:
+    """A concept with all names that are erased: its synonyms and slips, as far as they are wanted.
+
+    No slip holds a letter that T5 doesn't know, or is a word that has other uses.
+    """
+    if settings.concept.erase == "word_and_synonyms":
+        concept = rows.with_synonyms(concept)
+    if not settings.data.slips:
+        return concept
+    texts = (*concept.prompts, *words.preserve, *words.near)
     avoid = {word for text in texts for word in re.findall(r"\w+", text.casefold())}
     rng = stream(settings.optim.seed, _SLIPS)
     found = slips.trained(concept.word, rng, count=settings.data.slips, avoid=avoid)
     known = [form for form in found if tokenizer is None or spans.all_known(tokenizer, form)]
-    return tuple(known)
+    return dataclasses.replace(concept, slips=tuple(known))
 
 
 def bank(
@@ -150,11 +155,10 @@ def load(
     Args:
       settings: of the run.
       mesh, pipeline: see `open_model`.
-      painted: prompts beyond those of the grid.
+      painted: all prompts of pictures, but for those of the bank.
       laps: begun with the run.
     """
-    shown = (*settings.sample.prompts, *settings.concept.sentences[:1], *painted)
-    texts = Encoded.make(shown, **_encoding(settings, pipeline))
+    texts = Encoded.make(painted, **_encoding(settings, pipeline))
     pipeline.drop(*_ENCODERS)
     laps.lap("encode")
     _log.info(

@@ -13,7 +13,7 @@ class LogSettings:
     """What a run leaves behind; no value here changes a result.
 
     Attributes:
-      folder: of the run.
+      folder: of the run; the command line puts what is erased in the place of `{word}`.
       every: pairs between two lines of metrics.
       image_every: pairs between two grids; 0 for the last only.
       checkpoint_every: pairs between two checkpoints. keep: how many stay.
