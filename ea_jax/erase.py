@@ -127,7 +127,7 @@ def prepared(
     choose.report(words)
     prompts = prepare.prompts(settings, words, pipeline.t5_tokenizer)
     check_held_out(task.probes, prompts.texts)
-    held_out.assert_absent(task.held_out, prompts.texts)
+    held_out.assert_absent(task.held_out, prompts.trained)
     bank = prepare.bank(settings, pipeline, prompts, needs)
     painted = [*words.shown, *(probe.prompt for probe in task.probes)]
     model = prepare.load(settings, mesh, pipeline, painted=painted, laps=laps)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,10 @@ from ea_jax.flux.columns import Columns
 from ea_jax.flux.tokens import tokenize
 from ea_jax.flux.transformer import Text
 from ea_jax.runtime.streams import stream
+
+
+# Names that are erased in earnest: paths follow them, and pictures are made of them.
+_ERASED = (rows.WORD, rows.SYNONYM)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +84,7 @@ class PromptBank:
         *,
         concept: int | None = None,
         sentence: int | None = None,
-        names: Sequence[str] = (rows.WORD, rows.SYNONYM),
+        names: Sequence[str] = _ERASED,
     ) -> np.ndarray:
         """Numbers of the rows with names of these kinds, of one concept, of one sentence."""
         chosen = _is(self.concept_G, concept) & _is(self.sentence_G, sentence)
@@ -100,9 +104,7 @@ class PromptBank:
         """How many there are."""
         return int(self.concept_G.max()) + 1
 
-    def plain(
-        self, *, concept: int | None = None, names: Sequence[str] = (rows.WORD, rows.SYNONYM)
-    ) -> np.ndarray:
+    def plain(self, *, concept: int | None = None, names: Sequence[str] = _ERASED) -> np.ndarray:
         """Numbers of the unshuffled sentences with names of these kinds, or of one concept's."""
         named = np.isin(self.plain_name_G, list(names))
         return np.flatnonzero(_is(self.plain_G, concept) & named)
@@ -176,8 +178,17 @@ class Prompts:
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """All distinct texts: what a run trains on."""
-        return tuple(dict.fromkeys(v.text for group in self.groups.values() for v in group))
+        """All distinct texts."""
+        return self._texts(self.groups)
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """Those that steps train on: all but the nearest, whose text alone is kept."""
+        return self._texts([name for name in self.groups if name != "near"])
+
+    def _texts(self, names: Iterable[str]) -> tuple[str, ...]:
+        groups = self.groups
+        return tuple(dict.fromkeys(v.text for name in names for v in groups[name]))
 
 
 def prompts(

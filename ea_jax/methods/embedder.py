@@ -86,14 +86,6 @@ def solve(ready: Ready, weights: Any) -> Any:
     return {LAYER: {"A": jnp.asarray(A, jnp.float32), "B": jnp.asarray(B, jnp.float32)}}
 
 
-def shapes(ready: Ready) -> Any:
-    """Shapes of what `solve` returns, r as large as it can be."""
-    wide_in, wide_out = ready.template[LAYER]["kernel"].shape
-    rank = min(ready.settings.embedder.rank, wide_in, wide_out)
-    A, B = (wide_in, rank), (rank, wide_out)
-    return {LAYER: {k: jax.ShapeDtypeStruct(v, jnp.float32) for k, v in (("A", A), ("B", B))}}
-
-
 def outputs(bank: PromptBank, *, slips: float) -> Outputs:
     """A bank's outputs: erased in the concepts' sentences, shuffled and plain; kept besides.
 
