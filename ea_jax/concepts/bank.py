@@ -6,7 +6,7 @@ the seed and the step, so a resumed run draws the same.
 
     bank = build(concepts, recipe, encode=..., tokenizer=pipe.t5_tokenizer, max_length=32, ...)
     row = draw(bank.rows(concept=0), seed, step)
-    bank.text("un", [row]), bank.columns("un", [row]), bank.text("anchor", [row])
+    bank.text("target", [row]), bank.columns("target", [row]), bank.text("anchor", [row])
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class PromptBank:
     Attributes:
       prompts: the distinct texts.
       t5_UTD, pooled_UD: bfloat16, one row for each of them.
-      said_UT: True at tokens of the text, False at its end and at padding.
-      groups: `un`, `anchor`: [rows], a row's sentence with the concept and without it;
+      text_mask_UT: True at tokens of the text, False at its end and at padding.
+      groups: `target`, `anchor`: [rows], a row's sentence with the concept and without it;
         `others`: [contrast rows, 1 + K], a row's synonym first, then its irrelevant words;
         `plain`: the unshuffled sentences, `plain_C` says whose; `preserve`: prompts without the
         concept; `empty`: the empty prompt.
@@ -64,7 +64,7 @@ class PromptBank:
     prompts: tuple[str, ...]
     t5_UTD: np.ndarray
     pooled_UD: np.ndarray
-    said_UT: np.ndarray
+    text_mask_UT: np.ndarray
     groups: Mapping[str, Group]
     concept_R: np.ndarray
     sentence_R: np.ndarray
@@ -145,7 +145,7 @@ class Prompts:
     def groups(self) -> dict[str, list[rows.Variant]]:
         """Texts of each group of the bank, and where the concept is in them."""
         return {
-            "un": [row.un for row in self.rows],
+            "target": [row.target for row in self.rows],
             "anchor": [row.anchor for row in self.rows],
             "others": [variant for row in self.contrast for variant in row.others],
             "plain": [variant for _, variant in self.plain],
@@ -224,8 +224,8 @@ def encode(
     encoded = encoding.encode_once(
         texts, tokens.ids_BT, encode=encode, encoder=encoder, batch=batch, cache=cache
     )
-    said_UT = np.array([[end > start for start, end in row] for row in tokens.offsets])
-    return _bank(prompts, groups, *encoded, said_UT)
+    text_mask_UT = np.array([[end > start for start, end in row] for row in tokens.offsets])
+    return _bank(prompts, groups, *encoded, text_mask_UT)
 
 
 def blank(
@@ -275,14 +275,14 @@ def _bank(
     groups: dict[str, Group],
     t5_UTD: np.ndarray,
     pooled_UD: np.ndarray,
-    said_UT: np.ndarray,
+    text_mask_UT: np.ndarray,
 ) -> PromptBank:
     made = prompts.rows
     return PromptBank(
         prompts=prompts.texts,
         t5_UTD=t5_UTD,
         pooled_UD=pooled_UD,
-        said_UT=said_UT,
+        text_mask_UT=text_mask_UT,
         groups={**groups, "others": _by_row(groups["others"], len(prompts.contrast))},
         concept_R=np.array([row.concept for row in made], np.int32),
         sentence_R=np.array([row.sentence for row in made], np.int32),

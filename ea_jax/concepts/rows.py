@@ -1,6 +1,6 @@
 """The bank's texts: shuffled sentences, and each with the concept exchanged. No tensors yet.
 
-un          a soccer ball beside a dog       dog soccer ball a beside a
+target      a soccer ball beside a dog       dog soccer ball a beside a
 synonym     a football beside a dog          dog football a beside a
 irrelevant  a cloud beside a dog             dog cloud a beside a
 anchor      beside a dog                     dog a beside a
@@ -96,7 +96,7 @@ class Row:
     Attributes:
       concept: number of the concept.
       sentence: which of its sentences; synonyms have their concept's, in the same order.
-      un: with the concept.
+      target: with the concept.
       anchor: without it.
       others: with a synonym, then with K irrelevant words; empty without a synonym.
       words: the words of `others`, for the record.
@@ -104,7 +104,7 @@ class Row:
 
     concept: int
     sentence: int
-    un: Variant
+    target: Variant
     anchor: Variant
     others: tuple[Variant, ...]
     words: tuple[str, ...]
@@ -183,13 +183,13 @@ def _row(number: int, concept: Concept, sentence: int, turn: int, recipe: Recipe
         return stream(recipe.seed, _ROWS, number, turn, kind)
 
     shuffled = own(0).random() < recipe.probability
-    apart = shuffled and recipe.shuffle == "word"
-    if shuffled and not apart:
+    by_word = shuffled and recipe.shuffle == "word"
+    if shuffled and not by_word:
         text = sentences.shuffle_phrases(text, concept.word, own(1))
     words = _draw_words(concept, recipe, own(2))
     anchor = _anchor(text, concept.word, recipe)
     others = [sentences.exchange(text, concept.word, word) for word in words]
-    if apart:
+    if by_word:
         # The concept's words come apart, so it is exchanged first; each text is then permuted by
         # the same stream, which is the same order for texts of the same length.
         text = sentences.shuffle_words(text, own(1))
@@ -198,12 +198,12 @@ def _row(number: int, concept: Concept, sentence: int, turn: int, recipe: Recipe
             anchor = sentences.shuffle_words(anchor, own(1))
 
     def phrases(word: str) -> tuple[str, ...]:
-        return tuple(word.split()) if apart else (word,)
+        return tuple(word.split()) if by_word else (word,)
 
     return Row(
         concept=number,
         sentence=sentence,
-        un=Variant(text, phrases(concept.word)),
+        target=Variant(text, phrases(concept.word)),
         anchor=Variant(anchor),
         others=tuple(Variant(*pair) for pair in zip(others, map(phrases, words), strict=True)),
         words=words,

@@ -13,7 +13,7 @@ from ea_jax.flux import hub
 from ea_jax.settings import Settings
 
 # Folder in the pipeline's, with the detector -> module with `task_for(settings, folder)`.
-WORLDS = {"judge": "ea_jax.flux_tiny.exam"}
+WORLDS = {"judge": "ea_jax.flux_tiny.task"}
 
 
 def task_for(settings: Settings) -> tuple[Task, Detector | None]:

@@ -132,8 +132,8 @@ def low_rank(
 def _own_tokens(bank: PromptBank) -> tuple[np.ndarray, np.ndarray]:
     """The concept of each of the bank's prompts, -1 for none, and [U, T] where its tokens are."""
     concept_U = np.full(len(bank.prompts), -1)
-    own_UT = np.zeros(bank.said_UT.shape, bool)
-    for name, concept_G in (("un", bank.concept_R), ("plain", bank.plain_C)):
+    own_UT = np.zeros(bank.text_mask_UT.shape, bool)
+    for name, concept_G in (("target", bank.concept_R), ("plain", bank.plain_C)):
         group = bank.groups[name]
         concept_U[group.prompt_G] = concept_G
         rows, places = np.nonzero(group.mask_GN)
@@ -143,6 +143,6 @@ def _own_tokens(bank: PromptBank) -> tuple[np.ndarray, np.ndarray]:
 
 def _padding(bank: PromptBank) -> np.ndarray:
     """T5's mean output at padding: behind a text and its end."""
-    said_U = bank.said_UT.sum(-1)
-    padding_UT = np.arange(bank.said_UT.shape[1]) > said_U[:, None]
+    length_U = bank.text_mask_UT.sum(-1)
+    padding_UT = np.arange(bank.text_mask_UT.shape[1]) > length_U[:, None]
     return bank.t5_UTD[padding_UT].astype(np.float64).mean(0)

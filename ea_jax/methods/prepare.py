@@ -42,9 +42,9 @@ class Loaded:
       settings: of the run.
       pipeline: with its transformer loaded, text encoders dropped.
       mesh: that the weights lie on.
-      steps: what is static about a pass through the model.
+      forward: what is static about a pass through the model.
       texts: encoded prompts for painting.
-      base: fingerprint of the transformer as it is loaded.
+      fingerprint: of the transformer as it is loaded.
       base_hash: of the transformer in whatever precision; an edit carries it.
       laps: what preparing took, by part.
     """
@@ -52,9 +52,9 @@ class Loaded:
     settings: Settings
     pipeline: Pipeline
     mesh: Mesh
-    steps: Forward
+    forward: Forward
     texts: Encoded
-    base: str
+    fingerprint: str
     base_hash: str
     laps: Laps
 
@@ -72,8 +72,8 @@ class Loaded:
         )
         return program()
 
-    def whole(self, tree: Any) -> Any:
-        """A tree on every device, as the state is: it then runs in the same programs."""
+    def replicated(self, tree: Any) -> Any:
+        """A tree replicated on every device, as the state is: it then runs in the same programs."""
         return jax.tree.map(lambda leaf: put(leaf, sharding(self.mesh, ())), tree)
 
 
@@ -145,17 +145,17 @@ def load(
         peak_host_bytes() / 2**30,
     )
     transformer = pipeline.load_part("transformer")
-    base = fingerprint(transformer)
+    loaded = fingerprint(transformer)
     # Rounded to bfloat16, which these may be already.
-    made_on = base if settings.model.dtype == "bfloat16" else base_hash(transformer)
+    made_on = loaded if settings.model.dtype == "bfloat16" else base_hash(transformer)
     if settings.model.blocks == "unrolled":
         pipeline.weights["transformer"] = unrolled_on(mesh, transformer)
     laps.lap("load")
     side = settings.model.resolution
     h, w, _ = pipeline.latent_shape(side, side)
     sigmas = pipeline.sigmas(settings.sample.steps, side, side)
-    steps = forward_of(settings, pipeline.transformer_config, (h // 2, w // 2), sigmas)
-    return Loaded(settings, pipeline, mesh, steps, texts, base, made_on, laps)
+    forward = forward_of(settings, pipeline.transformer_config, (h // 2, w // 2), sigmas)
+    return Loaded(settings, pipeline, mesh, forward, texts, loaded, made_on, laps)
 
 
 def _encoding(settings: Settings, pipeline: Pipeline) -> dict[str, Any]:

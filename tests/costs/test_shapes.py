@@ -53,7 +53,7 @@ def test_they_are_those_of_the_arrays_that_the_steps_are_given(dev_folder, tmp_p
     assert list(given.batches) == [level.name for level in method.levels] == ["lower", "upper"]
     for level in method.levels:
         same(given.batches[level.name], put_rows(model.mesh, level.batch(0)))
-    assert given.steps.grid == model.steps.grid
+    assert given.forward.grid == model.forward.grid
 
 
 def test_a_roofline_is_the_later_of_arithmetic_and_memory():

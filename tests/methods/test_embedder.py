@@ -58,7 +58,7 @@ def test_a_rank_is_the_smallest_within_the_tolerance_and_its_error_is_stated():
 
 def test_erased_are_the_concepts_tokens_and_kept_all_others_of_a_prompt(made):
     found = embedder.outputs(made)
-    concept_prompts = {*made.texts("un"), *made.texts("plain")}
+    concept_prompts = {*made.texts("target"), *made.texts("plain")}
     # "soccer ball" is two tokens of each sentence; each of the two sets weighs what it should.
     assert len(found.erased_ND) == 2 * len(concept_prompts)
     assert len(found.kept_KD) == LENGTH * (len(concept_prompts) + 2) - len(found.erased_ND)
@@ -68,7 +68,7 @@ def test_erased_are_the_concepts_tokens_and_kept_all_others_of_a_prompt(made):
     for e in own_ND:
         assert np.isclose(e_ND, e).all(-1).any()
     # Where they go: to the mean output at padding, behind the text's end.
-    ends = made.said_UT.sum(-1) + 1
+    ends = made.text_mask_UT.sum(-1) + 1
     padding = np.concatenate(
         [row[end:] for row, end in zip(made.t5_UTD, ends, strict=True)]
     ).astype(np.float64)

@@ -19,7 +19,7 @@ from ea_jax.methods.method import Level, Method, Needs
 from ea_jax.methods.optimisers import adamw
 from ea_jax.methods.pool import first_pool
 from ea_jax.methods.ready import Ready, fresh_lora
-from ea_jax.methods.trajectories import Rota
+from ea_jax.methods.trajectories import Turns
 from ea_jax.runtime import compiler
 from ea_jax.runtime.hosts import on_host
 from ea_jax.runtime.mesh import batch_parts, put, sharding
@@ -41,14 +41,16 @@ def needs(settings: Settings) -> Needs:
 def make(ready: Ready) -> Method:
     """The method of a run."""
     settings, mesh = _served(ready), ready.mesh
-    whole = sharding(mesh, ())
-    steps = step_settings(settings, ready.forward)
-    rota = Rota(settings.data.pool, settings.optim.batch, len(steps.sigmas) - 1)
+    replicated = sharding(mesh, ())
+    static = step_settings(settings, ready.forward)
+    turns = Turns(settings.data.pool, settings.optim.batch, len(static.sigmas) - 1)
     concept, keep = (ready.pictures.get(name) for name in ("concept", "keep"))
-    batches = Batches(settings, ready.bank, rota, concept, keep, parts=batch_parts(mesh))
+    batches = Batches(settings, ready.bank, turns, concept, keep, parts=batch_parts(mesh))
     search = None
     if settings.data.inversions and concept is not None:
-        search = inversions.Search(ready.bank, concept, settings=settings, steps=steps, mesh=mesh)
+        search = inversions.Search(
+            ready.bank, concept, settings=settings, forward=static, mesh=mesh
+        )
     lower, upper = optimisers(settings)
 
     def init(key: jax.Array) -> State:
@@ -58,27 +60,27 @@ def make(ready: Ready) -> Method:
             lora=adapters,
             lower=lower.init(adapters),
             upper=None if shared else upper.init(adapters),
-            pool_PSC=jnp.zeros((settings.data.pool, *steps.latent_shape), jnp.float32),
+            pool_PSC=jnp.zeros((settings.data.pool, *static.latent_shape), jnp.float32),
             inversions_MND=None if search is None else jnp.zeros(search.shape, jnp.float32),
         )
 
     def before(state: State, weights: Any, step: int) -> State:
-        if step == 0 and steps.x_t == "pool":
-            state = state.replace(pool_PSC=first_pool(ready, weights, rota, batches.path_row))
+        if step == 0 and static.x_t == "pool":
+            state = state.replace(pool_PSC=first_pool(ready, weights, turns, batches.path_row))
         numbers = inversions.due(settings, step)
         if search is None or not numbers:
             return state
         all_MND = on_host(state.inversions_MND).copy()
-        frozen = None if step else ready.base
-        all_MND[numbers] = search.find(weights, state.lora, numbers, frozen=frozen)
-        return state.replace(inversions_MND=put(all_MND, whole))
+        fingerprint = None if step else ready.fingerprint
+        all_MND[numbers] = search.find(weights, state.lora, numbers, fingerprint=fingerprint)
+        return state.replace(inversions_MND=put(all_MND, replicated))
 
     def edit(state: State, weights: Any) -> Any:
         del weights
-        scaled = lora.scaled(state.lora, steps.lora_scale)
+        scaled = lora.scaled(state.lora, static.lora_scale)
         return ready.edit(scaled, preset=settings.preset)
 
-    programs = jitted(settings, steps, mesh)
+    programs = jitted(settings, static, mesh)
     levels = (Level("lower", batches.lower, programs[0]),)
     if batches.has_upper:
         levels += (Level("upper", batches.upper, programs[1]),)
@@ -111,13 +113,13 @@ def optimisers(
     )
 
 
-def jitted(settings: Settings, steps: StepSettings, mesh: Any) -> tuple[Any, Any]:
+def jitted(settings: Settings, static: StepSettings, mesh: Any) -> tuple[Any, Any]:
     """The pair of steps as programs of (state, base weights, batch); the state is used up."""
-    whole = sharding(mesh, ())
+    replicated = sharding(mesh, ())
 
     def program(step: Any, optimiser: optax.GradientTransformation) -> Any:
-        bound = functools.partial(step, settings=steps, optimiser=optimiser)
-        return compiler.jit(bound, mesh, donate_argnums=0, out_shardings=(whole, whole))
+        bound = functools.partial(step, settings=static, optimiser=optimiser)
+        return compiler.jit(bound, mesh, donate_argnums=0, out_shardings=(replicated, replicated))
 
     lower, upper = optimisers(settings)
     return program(lower_step, lower), program(upper_step, upper)

@@ -18,10 +18,10 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from ea_jax import lora as adapters
 from ea_jax.flux import euler
 from ea_jax.flux.columns import Columns
 from ea_jax.flux.transformer import Text, Weights, dtype_of, dual_columns
+from ea_jax.lora import scaled
 from ea_jax.methods import losses
 from ea_jax.methods.forward import Forward, velocity_of
 from ea_jax.methods.method import Terms
@@ -334,7 +334,7 @@ def _feature(lora, base, x_BSC, t_B, text, columns, s: StepSettings) -> jax.Arra
         columns,
         grid=s.grid,
         guidance_B=guidance_B,
-        lora=adapters.scaled(lora, s.lora_scale),
+        lora=scaled(lora, s.lora_scale),
         reduce=reduce,
         attention=s.attention,
         remat=s.remat,
