@@ -84,7 +84,7 @@ def _require_different(chosen: ConceptSettings) -> None:
 
 def _require_kept_apart(chosen: ConceptSettings) -> None:
     """What erasing goes towards, or leaves alone, holds neither the concept nor a synonym."""
-    kept = {"preserve_prompts": chosen.preserve_prompts}
+    kept = {"preserve_prompts": chosen.preserve_prompts, "near_prompts": chosen.near_prompts}
     if chosen.anchor == "replaced":
         kept["neutral"] = (chosen.neutral or "",)
     if chosen.anchor == "sentence":

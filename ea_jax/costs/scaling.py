@@ -149,9 +149,9 @@ def measured(config: Config, *, rounds: int) -> dict[str, list[Run]]:
 
 def line(x: Sequence[float], y: Sequence[float]) -> tuple[float, float, float]:
     """a, b of y = a + b x by least squares of the relative error, and the largest such error."""
-    x_N, y_N = np.asarray(x, float), np.asarray(y, float)
-    (a, b), *_ = np.linalg.lstsq(np.stack([1 / y_N, x_N / y_N], 1), np.ones(len(y_N)))
-    return float(a), float(b), float(np.abs((a + b * x_N) / y_N - 1).max())
+    xs, ys = np.asarray(x, float), np.asarray(y, float)
+    (a, b), *_ = np.linalg.lstsq(np.stack([1 / ys, xs / ys], 1), np.ones(len(ys)))
+    return float(a), float(b), float(np.abs((a + b * xs) / ys - 1).max())
 
 
 def table(found: dict[str, list[Run]]) -> str:

@@ -168,7 +168,8 @@ def _wanted(
     """Group, prompts, seeds and description of each set that is needed."""
     data, seed, wanted = settings.data, settings.optim.seed, {}
     if needs.concept:
-        numbers = np.resize(bank.plain(), data.pictures)
+        each = [np.resize(bank.plain(concept=c), data.pictures) for c in range(bank.concepts)]
+        numbers = np.concatenate(each)
         seeds = training_seeds(len(numbers), seed=seed, kind=_OF_CONCEPT)
         wanted["concept"] = ("plain", numbers, seeds, "pictures of the concept")
     if needs.keep:

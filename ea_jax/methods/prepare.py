@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ import jax
 from jax.sharding import Mesh
 
 from ea_jax.concepts import bank as banks
-from ea_jax.concepts import choose, rows
+from ea_jax.concepts import choose, rows, slips, spans
 from ea_jax.concepts.encoding import Encoded
 from ea_jax.flux.pipeline import Pipeline
 from ea_jax.flux.sharded import unrolled_on
@@ -28,9 +29,11 @@ from ea_jax.runtime.hosts import require_same
 from ea_jax.runtime.memory import peak_host_bytes
 from ea_jax.runtime.mesh import make_mesh, put, sharding
 from ea_jax.runtime.progress import Laps
+from ea_jax.runtime.streams import stream
 from ea_jax.settings import Settings
 
 _log = logging.getLogger(__name__)
+_SLIPS = 102  # first key of their stream; see `concepts.rows`
 _ENCODERS = ("text_encoder", "text_encoder_2")
 
 
@@ -97,13 +100,27 @@ def open_model(settings: Settings, *, columns: bool) -> tuple[Settings, Mesh, Pi
 
 def prompts(settings: Settings, concept: rows.Concept, tokenizer: Any = None) -> banks.Prompts:
     """All texts that a run trains on; see `banks.prompts`."""
-    both = settings.concept.erase == "word_and_synonyms"
+    if settings.concept.erase == "word_and_synonyms":
+        concept = rows.with_synonyms(concept)
+    if settings.data.slips:
+        concept = dataclasses.replace(concept, slips=_slips(settings, concept, tokenizer))
     return banks.prompts(
-        rows.with_synonyms(concept) if both else [concept],
+        [concept],
         choose.recipe(settings),
         preserve=settings.concept.preserve_prompts,
+        near=settings.concept.near_prompts,
         tokenizer=tokenizer,
     )
+
+
+def _slips(settings: Settings, concept: rows.Concept, tokenizer: Any) -> tuple[str, ...]:
+    """Slips of a word to train on: none that holds a letter, or is a word, that has other uses."""
+    texts = (*concept.prompts, *settings.concept.preserve_prompts)
+    avoid = {word for text in texts for word in re.findall(r"\w+", text.casefold())}
+    rng = stream(settings.optim.seed, _SLIPS)
+    found = slips.trained(concept.word, rng, count=settings.data.slips, avoid=avoid)
+    known = [form for form in found if tokenizer is None or spans.all_known(tokenizer, form)]
+    return tuple(known)
 
 
 def bank(

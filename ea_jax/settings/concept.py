@@ -36,6 +36,8 @@ class ConceptSettings:
       endpoint, endpoint_model: URL of an OpenAI-compatible endpoint, and its model's name.
       endpoint_key: environment variable with its API key; None for an endpoint without keys.
       preserve_prompts: prompts without the concept whose pictures L_keep holds in place.
+      near_prompts: prompts about what is nearest to the concept, without it. A closed form keeps
+        their text; nothing is trained on them.
       max_tokens: columns kept for the concept's tokens in a prompt, all occurrences together.
     """
 
@@ -56,6 +58,7 @@ class ConceptSettings:
     endpoint_model: str | None = optional(text())
     endpoint_key: str | None = optional(text())
     preserve_prompts: tuple[str, ...] = texts()
+    near_prompts: tuple[str, ...] = texts()
     max_tokens: int = number(int, low=1, high=512)
 
     def __post_init__(self) -> None:

@@ -20,10 +20,10 @@ from PIL import Image
 from places import ROOT
 
 from ea_jax import edits, erase
+from ea_jax.evaluate_run import evaluate_run
 from ea_jax.flux.pipeline import Pipeline
 from ea_jax.flux_tiny import judge
 from ea_jax.flux_tiny.judge import Judge, JudgeConfig
-from ea_jax.measure import measure
 from ea_jax.runtime.fingerprint import fingerprint_files
 
 OUTPUTS = (
@@ -148,7 +148,7 @@ def test_with_a_judge_the_base_is_read_once_and_compared_to_each_erasure(
         ("again", None, second["erased"]),
         ("off", 0.0, second["base"]),
     ):
-        measure(tmp_path / "1e-2", tmp_path / name, strength=strength)
+        evaluate_run(tmp_path / "1e-2", tmp_path / name, strength=strength)
         again = json.loads((tmp_path / name / "results.json").read_text())
         assert (again["base"], again["erased"]) == (second["base"], edited)
     # Changes of whole kernels are measured by the same command.
@@ -156,9 +156,9 @@ def test_with_a_judge_the_base_is_read_once_and_compared_to_each_erasure(
     kernels = {"context_embedder": {"kernel": np.ones(shape, np.float32)}}
     edits.save(edits.Edit(deltas=kernels), tmp_path / "kernels")
     shutil.copy(tmp_path / "1e-2" / "config.json", tmp_path / "kernels")
-    measure(tmp_path / "kernels", tmp_path / "none", strength=0.0)
+    evaluate_run(tmp_path / "kernels", tmp_path / "none", strength=0.0)
     assert json.loads((tmp_path / "none" / "results.json").read_text())["erased"] == second["base"]
-    measure(tmp_path / "kernels", tmp_path / "some")
+    evaluate_run(tmp_path / "kernels", tmp_path / "some")
     again = json.loads((tmp_path / "some" / "results.json").read_text())
     assert again["base"] == second["base"]
     assert again["erased"]["Acc_e"]["total"] == 2

@@ -49,7 +49,7 @@ def encode(prompts):
 @pytest.fixture(scope="module")
 def made() -> bank.PromptBank:
     return bank.build(
-        [BALL, dataclasses.replace(BALL, word="football", synonyms=())],
+        [dataclasses.replace(BALL, also=("football",))],
         rows.Recipe(shuffles=4),
         encode=encode,
         tokenizer=t5_tokenizer(),
@@ -175,9 +175,12 @@ def test_a_search_among_pictures_that_are_no_numbers_stops(made):
 def test_rounds_are_spread_over_the_run():
     run = experiment(inversions=5, inversion_rounds=2)
     run = dataclasses.replace(run, optim=dataclasses.replace(run.optim, pairs=9))
-    due = {step: list(inversions.due(run, step)) for step in range(9)}
+    due = {step: list(inversions.due(run, step, 1)) for step in range(9)}
     assert {step: numbers for step, numbers in due.items() if numbers} == {0: [0, 1, 2], 4: [3, 4]}
-    assert [inversions.known_by(run, step) for step in (0, 3, 4, 8)] == [3, 3, 5, 5]
+    assert [inversions.known_by(run, step, 1) for step in (0, 3, 4, 8)] == [3, 3, 5, 5]
+    # Two concepts have as many each, and take turns.
+    assert list(inversions.due(run, 4, 2)) == [6, 7, 8, 9]
+    assert inversions.of_concept(1, 2, known=6).tolist() == [1, 3, 5]
 
 
 def test_rows_take_words_synonyms_and_inversions_alike(made):

@@ -43,17 +43,22 @@ LOWEST_T = 0.5
 _START, _PICTURE, _NOISE = 201, 202, 203
 
 
-def due(settings: Settings, step: int) -> range:
+def due(settings: Settings, step: int, concepts: int) -> range:
     """Numbers of the inversions to be searched for before that pair, from 0; maybe none."""
-    first = known_by(settings, step - 1) if step else 0
-    return range(first, known_by(settings, step))
+    first = known_by(settings, step - 1, concepts) if step else 0
+    return range(first, known_by(settings, step, concepts))
 
 
-def known_by(settings: Settings, step: int) -> int:
-    """How many inversions that pair, from 0, can draw from."""
+def known_by(settings: Settings, step: int, concepts: int) -> int:
+    """How many inversions that pair, from 0, can draw from; of all concepts together."""
     data, pairs = settings.data, settings.optim.pairs
     begun = sum(pairs * r // data.inversion_rounds <= step for r in range(data.inversion_rounds))
-    return -(-data.inversions * begun // data.inversion_rounds)
+    return concepts * -(-data.inversions * begun // data.inversion_rounds)
+
+
+def of_concept(concept: int, concepts: int, known: int) -> np.ndarray:
+    """Numbers of one concept's inversions: the concepts take turns."""
+    return np.arange(concept, known, concepts)
 
 
 class Batch(struct.PyTreeNode):
@@ -71,10 +76,10 @@ class Batch(struct.PyTreeNode):
 
 
 class Search:
-    """Finds inversions of concept 0; compiled once for all rounds of a run.
+    """Finds inversions of a run's concepts; compiled once for all rounds.
 
     Args:
-      bank: encoded prompts; the concept's `plain` sentences are searched in.
+      bank: encoded prompts; each concept's `plain` sentences are searched in.
       concept: pictures of those sentences.
       settings: of the run: data.inversions and what goes with them, optim.batch and seed.
       forward: what is static about a pass through the model.
@@ -93,10 +98,11 @@ class Search:
         mesh: Mesh,
     ) -> None:
         self._bank, self._concept, self._settings, self._mesh = bank, concept, settings, mesh
-        self._own = np.flatnonzero(bank.plain_C[concept.number_P] == 0)
+        owner_P = bank.plain_G[concept.number_P]
+        self._own = [np.flatnonzero(owner_P == c) for c in range(bank.concepts)]
         self._others_ND = _other_words(bank)
         self._scale = _word_scale(bank)
-        self._tokens = int(bank.groups["plain"].mask_GN[bank.plain(concept=0)].sum(-1).max())
+        self._tokens = int(bank.groups["plain"].mask_GN.sum(-1).max())
         data, replicated = settings.data, sharding(mesh, ())
         optimiser = optax.adam(
             optax.cosine_decay_schedule(data.inversion_rate, data.inversion_steps)
@@ -125,7 +131,8 @@ class Search:
     @property
     def shape(self) -> tuple[int, int, int]:
         """[M, N, D] of all inversions of a run: N tokens of the concept, D wide."""
-        return self._settings.data.inversions, self._tokens, self._others_ND.shape[1]
+        count = self._settings.data.inversions * self._bank.concepts
+        return count, self._tokens, self._others_ND.shape[1]
 
     def find(
         self, base: Weights, lora: Any, numbers: range, *, fingerprint: str | None = None
@@ -158,7 +165,7 @@ class Search:
     def _inputs(self, fingerprint: str, numbers: range) -> dict[str, Any]:
         """All that the inversions of a frozen model depend on."""
         data, optim, model = self._settings.data, self._settings.optim, self._settings.model
-        sentences = self._bank.plain(concept=0)
+        sentences = self._bank.plain()
         text = self._bank.text("plain", sentences)
         columns = self._bank.columns("plain", sentences)
         return {
@@ -167,7 +174,7 @@ class Search:
             "numbers": [numbers.start, numbers.stop],
             "pictures": checksum(self._concept.latent_PSC, self._concept.number_P),
             "text": checksum(text.t5_BTD, text.pooled_BD, columns.idx_BN, columns.mask_BN),
-            "others": checksum(self._others_ND),
+            "others": checksum(self._others_WD),
             "seed": optim.seed,
             "batch": optim.batch,
             "steps": data.inversion_steps,
@@ -198,17 +205,20 @@ class Search:
                     f"the search for inversions gave NaN or Inf; lower "
                     f"data.inversion_rate = {data.inversion_rate:g}, or set data.inversions=0"
                 )
-            _log.info("found %d of %d inversions", some.stop, data.inversions)
+            _log.info("found %d of %d inversions", some.stop, self.shape[0])
         return np.concatenate(found)
 
     def _start(self, number: int) -> np.ndarray:
         """Outputs of T5 for other words, [N, D]."""
         rng = stream(self._settings.optim.seed, _START, number)
-        return self._others_ND[rng.integers(len(self._others_ND), size=self._tokens)]
+        return self._others_WD[rng.integers(len(self._others_WD), size=self._tokens)]
 
     def _batch(self, numbers: Sequence[int], turn: int) -> Batch:
         seed = self._settings.optim.seed
-        picked = np.array([draw(self._own, seed, _PICTURE, m, turn) for m in numbers])
+        own = [self._own[m % self._bank.concepts] for m in numbers]
+        picked = np.array(
+            [draw(mine, seed, _PICTURE, m, turn) for mine, m in zip(own, numbers, strict=True)]
+        )
         sentences = self._concept.number_P[picked]
         latent_BSC: Any = self._concept.latent_PSC[picked]
         seed_B: Any = np.array(
@@ -234,8 +244,8 @@ def _noised(batch: Batch) -> tuple[jax.Array, jax.Array]:
 
 
 def _word_scale(bank: PromptBank) -> float:
-    """Root mean square of T5's outputs at the concept's own tokens."""
-    sentences = bank.plain(concept=0)
+    """Root mean square of T5's outputs at the concepts' own tokens."""
+    sentences = bank.plain()
     text, columns = bank.text("plain", sentences), bank.columns("plain", sentences)
     rows, places = np.nonzero(columns.mask_BN)
     own_ND = np.asarray(text.t5_BTD)[rows, columns.idx_BN[rows, places]].astype(np.float32)
