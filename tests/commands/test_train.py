@@ -16,6 +16,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from absl import flags
 from PIL import Image
 from places import ROOT
 
@@ -262,6 +263,20 @@ def test_what_is_no_number_is_named_with_its_step_and_never_saved(
     assert not list((tmp_path / "nan").glob("checkpoints/[0-9]*"))
 
 
+@pytest.fixture
+def in_this_process(monkeypatch) -> Iterator[None]:
+    """Lets `erase.main` leave no handlers, no setting of the C library and no flags behind."""
+    monkeypatch.setattr(erase, "start_logging", lambda level=0: None)
+    monkeypatch.setattr(erase.memory, "keep_freed", lambda: None)
+    parsed_and_run = lambda main, line, flags_parser: main(flags_parser(line))  # noqa: E731
+    monkeypatch.setattr(erase.app, "run", parsed_and_run)
+    before = set(flags.FLAGS)
+    yield
+    for name in set(flags.FLAGS) - before:
+        delattr(flags.FLAGS, name)
+    flags.FLAGS.unparse_flags()
+
+
 @pytest.mark.parametrize(
     ("flag", "words"),
     [
@@ -276,14 +291,11 @@ def test_what_is_no_number_is_named_with_its_step_and_never_saved(
     ],
 )
 def test_a_wrong_value_ends_in_words_that_name_it(
-    finished, tmp_path, dev_folder, monkeypatch, flag, words
+    in_this_process, tmp_path, dev_folder, monkeypatch, flag, words
 ):
-    """In this process; a refusal by a process of its own is seen above."""
-    monkeypatch.setattr(erase, "start_logging", lambda level=0: None)
-    monkeypatch.setattr(erase.memory, "keep_freed", lambda: None)
-    parsed_and_run = lambda main, line, flags_parser: main(flags_parser(line))  # noqa: E731
-    monkeypatch.setattr(erase.app, "run", parsed_and_run)
-    _, _, *line = command(dev_folder, tmp_path / "wrong", finished[1], flag)
+    """In this process; a process that is refused, and its exit code, are above."""
+    program, *line = command(dev_folder, tmp_path / "wrong", tmp_path / "cache", flag)[1:]
+    monkeypatch.setattr(sys, "argv", [program, *line])  # where a config's flags are looked for
     with pytest.raises(SystemExit) as stop:
         erase.main(line)
     assert str(stop.value.code).startswith("error: ")
