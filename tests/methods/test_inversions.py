@@ -74,7 +74,7 @@ def search(made, mesh=None, latent=1.0, lora=None, numbers=None, fingerprint=Non
         made,
         LatentSet(latent_PSC, rows, list(range(4))),
         settings=chosen,
-        steps=settings(grid=GRID),
+        forward=settings(grid=GRID),
         mesh=make_mesh(mesh or {"data": 1, "fsdp": 1, "tensor": 1}),
     )
     numbers = range(chosen.data.inversions) if numbers is None else numbers
