@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from ea_jax.flux import clip, t5
 from ea_jax.flux.transformer import TransformerConfig
 from ea_jax.flux_tiny.training import distil, flux_batches, loop, pretrain, train_flux
 from ea_jax.flux_tiny.training.flux_batches import Encoders, FluxTraining, Phase
+from ea_jax.runtime.metrics import NonFiniteError
 
 FLUX = TransformerConfig(
     in_channels=8,
@@ -204,7 +206,9 @@ def test_weights_that_are_no_numbers_are_never_saved(tmp_path):
 
     state = loop.start({"w": jnp.ones(2)}, LOOP)
     saved = []
-    with pytest.raises(FloatingPointError, match="at step 20"):
+    with pytest.raises(
+        NonFiniteError, match=r"x/weights is nan at step 20; .* Go on from it with a lower learning"
+    ):
         loop.fit(
             burst, state, lambda step: None, config=LOOP, folder=tmp_path / "x",
             on_save=saved.append,
@@ -236,6 +240,8 @@ def test_training_lowers_the_loss_and_resumes_with_the_same_bits(tmp_path, batch
     half = dataclasses.replace(LOOP, steps=20)
     loop.fit(step, start(), batches, config=half, folder=tmp_path / "cut")
     resumed = loop.fit(step, start(), batches, config=LOOP, folder=tmp_path / "cut")
+    lines = (tmp_path / "cut" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [10, 20, 30, 40]
     jax.tree.map(np.testing.assert_array_equal, whole.weights, resumed.weights)
 
     key = jax.random.key(5)
