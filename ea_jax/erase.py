@@ -15,7 +15,7 @@ import jax
 import optax
 from absl import app, flags
 
-from ea_jax import edits, settings
+from ea_jax import edits
 from ea_jax.concepts import choose, held_out
 from ea_jax.concepts.lexicon import World
 from ea_jax.erase_command import flags_of, spelled_out
@@ -34,6 +34,7 @@ from ea_jax.runtime.mesh import put_rows
 from ea_jax.runtime.metrics import MetricsLog, NonFiniteError, Watch, require_finite
 from ea_jax.runtime.program import TRAIN_IN_LESS, one_line_errors, start_logging
 from ea_jax.runtime.progress import Laps, Progress
+from ea_jax.settings import Settings, from_config
 
 FLAGS = flags.FLAGS
 log = logging.getLogger(__name__)
@@ -56,26 +57,26 @@ _FOLDERS = ("checkpoints", "tensorboard", "grids", "trace")
 def erase(config: dict[str, Any]) -> int:
     """Runs an experiment to its end; returns what the shell should see."""
     config = spelled_out(config)
-    run = settings.from_config(config)
-    with lock.held(run.log.folder):
-        return _erase(run, config, Path(run.log.folder))
+    settings = from_config(config)
+    with lock.held(settings.log.folder):
+        return _erase(settings, config, Path(settings.log.folder))
 
 
-def _erase(run: settings.Settings, config: dict[str, Any], folder: Path) -> int:
+def _erase(settings: Settings, config: dict[str, Any], folder: Path) -> int:
     run_folder.check(folder, config, may_differ=("log",))
     run_folder.require_kinds(folder, files=_FILES, folders=_FOLDERS)
-    compiler.keep_programs(run.data.cache)
-    world = worlds.of_model(run.model)
-    task, detector = worlds.task_for(run)
-    entry = registry.chosen(run)
-    model, ready, words = prepared(run, entry, task, world, folder / WORDS)
+    compiler.keep_programs(settings.data.cache)
+    world = worlds.of_model(settings.model)
+    task, detector = worlds.task_for(settings)
+    entry = registry.chosen(settings)
+    model, ready, words = prepared(settings, entry, task, world, folder / WORDS)
     method = entry.make(ready)
     # A new folder is taken only now: a mistake above leaves it to the command that mends it.
     run_folder.claim(folder, config, may_differ=("log",))
     run_folder.write_json(folder / WORDS, words.as_json())
     with (
         jax.set_mesh(model.mesh),
-        Checkpoints(folder / "checkpoints", keep=run.log.keep) as checkpoints,
+        Checkpoints(folder / "checkpoints", keep=settings.log.keep) as checkpoints,
     ):
         painter = outputs.painter_of(model)
         began = time.monotonic()
@@ -86,19 +87,22 @@ def _erase(run: settings.Settings, config: dict[str, Any], folder: Path) -> int:
         edits.save(edit, folder)
         # What is shown and measured is the file, rounded as it is.
         edit = edits.load(folder)
-        outputs.write_grid(folder / "grid.png", painter, run, words.shown, edit)
-        outputs.write_attention(folder / "attention.png", painter, run, ready.bank, edit)
-        table = outputs.write_results(folder, painter, run, edit, task=task, detector=detector)
+        outputs.write_grid(folder / "grid.png", painter, settings, words.shown, edit)
+        outputs.write_attention(folder / "attention.png", painter, settings, ready.bank, edit)
+        table = outputs.write_results(folder, painter, settings, edit, task=task, detector=detector)
         seconds = {"train": trained - began, "outputs": time.monotonic() - trained}
         outputs.write_record(
-            *(folder, model, config), words=words.record, albums=ready.pictures, seconds=seconds
+            *(folder, model, config),
+            words=words.record,
+            latent_sets=ready.pictures,
+            seconds=seconds,
         )
     log.info("%s\n%s", folder / edits.LORA_FILE, table)
     return 0
 
 
 def prepared(
-    run: settings.Settings,
+    settings: Settings,
     entry: registry.Entry,
     task: Task,
     world: World,
@@ -107,37 +111,41 @@ def prepared(
     """All that a run loads, encodes and samples before its first step.
 
     Args:
-      run, entry, task, world: the run's settings, method, task, and its model's world.
+      settings, entry, task: of the run.
+      world: of its model.
       kept: file with the words of the run's first start, if there was one.
     Returns:
       The model, what its method is made of, and all texts with where they came from.
     Raises:
       ValueError: a model, words or prompts that don't do; the message says what to change.
     """
-    laps, needs = Laps(), entry.needs(run)
-    run, mesh, pipeline = prepare.open_model(run, columns=needs.columns)
+    laps, needs = Laps(), entry.needs(settings)
+    settings, mesh, pipeline = prepare.open_model(settings, columns=needs.columns)
     if kept and kept.exists():
         words = choose.Words.of_json(kept)
     else:
-        words = choose.words(run, world, tested=task.held_out, contrast=needs.contrast)
+        words = choose.words(settings, world, tested=task.held_out, contrast=needs.contrast)
     choose.report(words)
-    prompts = prepare.prompts(run, words, pipeline.t5_tokenizer)
+    prompts = prepare.prompts(settings, words, pipeline.t5_tokenizer)
     check_held_out(task.probes, prompts.texts)
     held_out.assert_absent(task.held_out, prompts.texts)
-    bank = prepare.bank(run, pipeline, prompts, needs)
+    bank = prepare.bank(settings, pipeline, prompts, needs)
     painted = [*words.shown, *(probe.prompt for probe in task.probes)]
-    model = prepare.load(run, mesh, pipeline, painted=painted, laps=laps)
+    model = prepare.load(settings, mesh, pipeline, painted=painted, laps=laps)
     with jax.set_mesh(mesh):
-        albums = pictures.albums(
+        latent_sets = pictures.latent_sets(
             *(pipeline, bank, needs),
-            settings=run,
+            settings=settings,
             mesh=mesh,
             lora=model.no_edit(),
-            base=model.base,
+            fingerprint=model.fingerprint,
         )
     laps.lap("sample")
     template = pipeline.template("transformer")
-    ready = Ready(run, mesh, model.steps, template, bank, albums, model.base, model.base_hash)
+    ready = Ready(
+        *(settings, mesh, model.forward, template, bank, latent_sets),
+        *(model.fingerprint, model.base_hash),
+    )
     return model, ready, words
 
 
@@ -151,15 +159,15 @@ def _learn(
     shown: Sequence[str],
 ) -> tuple[edits.Edit, int]:
     """All steps that are left; the edit, and what the shell should see if a signal came."""
-    run, weights = ready.settings, model.weights
-    origin = {"base": model.base, "prompts": ready.bank.digest}
+    settings, weights = ready.settings, model.weights
+    origin = {"base": model.fingerprint, "prompts": ready.bank.digest}
     state, start = _start(method, ready, checkpoints, origin)
     tracing = False
     progress = Progress(method.steps, done=start, unit="steps")
     with Interrupt() as interrupt, MetricsLog(folder, start=start) as metrics:
-        watch = Watch(metrics, progress, every=run.log.every, last=method.steps)
+        watch = Watch(metrics, progress, every=settings.log.every, last=method.steps)
         for step in range(start, method.steps):
-            if step in run.log.profiled() and not tracing:
+            if step in settings.log.profiled() and not tracing:
                 jax.profiler.start_trace(folder / "trace")
                 tracing = True
             try:
@@ -175,11 +183,11 @@ def _learn(
             done, last = step + 1, step + 1 == method.steps
             watch.add(done, terms)
             stop = interrupt.requested(done)
-            if tracing and (last or stop or done not in run.log.profiled()):
+            if tracing and (last or stop or done not in settings.log.profiled()):
                 watch.settle()
                 jax.profiler.stop_trace()
                 tracing = False
-            if done % run.log.checkpoint_every == 0 or last or stop:
+            if done % settings.log.checkpoint_every == 0 or last or stop:
                 watch.settle()
                 # The last update shows in no term yet.
                 adapters = method.edit(state, weights).adapters
@@ -188,11 +196,11 @@ def _learn(
             if stop:
                 log.warning("stopped after %d steps; the same command goes on", done)
                 return method.edit(state, weights), interrupt.exit_code
-            if run.log.image_every and done % run.log.image_every == 0 and not last:
+            if settings.log.image_every and done % settings.log.image_every == 0 and not last:
                 watch.settle()
                 progress.break_lines()
                 path = folder / "grids" / f"{done:06d}.png"
-                outputs.write_grid(path, painter, run, shown, method.edit(state, weights))
+                outputs.write_grid(path, painter, settings, shown, method.edit(state, weights))
     return method.edit(state, weights), 0
 
 
@@ -218,7 +226,7 @@ def _start(
     return restored.state, restored.step
 
 
-def run(_: list[str]) -> int:
+def _run(_: list[str]) -> int:
     """What absl calls with the flags read."""
     start_logging()
     with one_line_errors(TRAIN_IN_LESS):
@@ -231,7 +239,7 @@ def run(_: list[str]) -> int:
 
 
 def main(arguments: Sequence[str], *, name: str = "ea-jax erase") -> None:
-    """The command line; `define` looks through it for --config, so it is given to that as well."""
+    """The command line: flags, or the short form of `erase_command`."""
     arguments = flags_of(arguments)
     config_file.define(arguments)
     flags.DEFINE_string(
@@ -240,4 +248,4 @@ def main(arguments: Sequence[str], *, name: str = "ea-jax erase") -> None:
         f"of several hosts: {hosts.CLUSTER} where JAX finds them (TPU pod, SLURM, GKE, Open MPI), "
         "else ADDRESS:PORT,COUNT,INDEX",
     )
-    app.run(run, [name, *arguments], flags_parser=parse_flags)
+    app.run(_run, [name, *arguments], flags_parser=parse_flags)

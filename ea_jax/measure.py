@@ -3,7 +3,7 @@
     ea-jax measure --run runs/nudity-tiny --text_length 512 --out runs/nudity-512
     ea-jax measure --run runs/nudity-tiny --strength 0.5 --out runs/nudity-half
 
-The same exam as at the end of training: base and erased, the same prompts and seeds.
+Painted and judged as at the end of training: base and erased, the same prompts and seeds.
 """
 
 from __future__ import annotations
@@ -72,14 +72,14 @@ def measure(
     with lock.held(out):
         conditions = {**config, "strength": strength}
         run_folder.check(out, conditions)
-        job = _loaded(folder, edit, asked, task)
+        model = _loaded(folder, edit, asked, task)
         # A new folder is taken only now: a mistake above leaves it to the command that mends it.
         run_folder.claim(out, conditions)
-        with jax.set_mesh(job.mesh):
+        with jax.set_mesh(model.mesh):
             return outputs.write_results(
                 Path(out),
-                outputs.painter_of(job),
-                job.settings,
+                outputs.painter_of(model),
+                model.settings,
                 edit,
                 task=task,
                 detector=detector,
@@ -91,14 +91,14 @@ def _loaded(folder: Path, edit: Edit, asked: Settings, task: Task) -> prepare.Lo
     painted = [probe.prompt for probe in task.probes]
     asked, mesh, pipeline = prepare.open_model(asked, columns=False)
     edit.check(pipeline.template("transformer"))
-    job = prepare.load(asked, mesh, pipeline, painted=painted, laps=Laps())
-    # `job.base` is what LoRAs carried before their hash was that of any precision.
-    if edit.base not in (None, job.base, job.base_hash):
+    model = prepare.load(asked, mesh, pipeline, painted=painted, laps=Laps())
+    # `model.fingerprint` is what LoRAs carried before their hash was that of any precision.
+    if edit.base not in (None, model.fingerprint, model.base_hash):
         raise ValueError(
             f"the edit in {folder} was made on weights with hash {edit.base}, and those of "
-            f"{asked.model.path} have {job.base}; measure it on its own"
+            f"{asked.model.path} have {model.fingerprint}; measure it on its own"
         )
-    return job
+    return model
 
 
 def main(arguments: Sequence[str]) -> None:

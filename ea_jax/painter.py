@@ -70,7 +70,7 @@ class Painter:
       sampling: how pictures are sampled.
       no_edit: adapters that change nothing, with which the frozen model is painted: the same bits,
         in the program of edits of that shape. None paints it without any.
-      base: fingerprint of the transformer; None where nothing is kept in a cache.
+      fingerprint: of the transformer; None where nothing is kept in a cache.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Painter:
         texts: Encoded | None = None,
         text_length: int | None = None,
         no_edit: Any = None,
-        base: str | None = None,
+        fingerprint: str | None = None,
     ) -> None:
         """Attributes as above.
 
@@ -92,7 +92,7 @@ class Painter:
           text_length: T5 tokens of what is encoded; None is the pipeline's usual number.
         """
         self.pipeline, self.mesh, self.sampling = pipeline, mesh, sampling
-        self.no_edit, self.base = no_edit, base
+        self.no_edit, self.fingerprint = no_edit, fingerprint
         self._texts, self._text_length = texts, text_length
         self._bound: tuple[Edit, float, tuple[Any, Any]] | None = None
         self._before: dict[tuple[Any, Any], np.ndarray] = {}

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from places import FLUX_TOKENIZERS, ROOT
+
 # Compiled programs are kept between test runs, also those of programs the tests start.
-_CACHE = Path(__file__).parent.parent / ".cache" / "jax"
+_CACHE = ROOT / ".cache" / "jax"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -20,8 +22,6 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import jax
 import pytest
-
-FLUX_TOKENIZERS = Path(__file__).parents[2] / "shared" / "data" / "flux_tokenizers"
 
 # Sharding is tested on devices that are slices of this CPU; programs that tests start see one.
 jax.config.update("jax_num_cpu_devices", 8)

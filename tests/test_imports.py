@@ -10,8 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parent.parent
+from places import ROOT
 
 # A module may import its own row and the rows above it. `flux_tiny` is apart: see `SIDE`.
 LAYERS = (

@@ -79,8 +79,10 @@ def test_the_frozen_model_in_the_program_of_an_edit_paints_the_same_bits(
     pipeline, painter, adapters
 ):
     none = jax.tree.map(np.zeros_like, adapters)
-    whole = jax.device_put(none, sharding(painter.mesh, ()))
-    both = Painter(pipeline, mesh=painter.mesh, sampling=SAMPLING, text_length=16, no_edit=whole)
+    everywhere = jax.device_put(none, sharding(painter.mesh, ()))
+    both = Painter(
+        pipeline, mesh=painter.mesh, sampling=SAMPLING, text_length=16, no_edit=everywhere
+    )
     np.testing.assert_array_equal(both.paint(PROMPTS, SEEDS), painter.paint(PROMPTS, SEEDS))
 
 

@@ -6,7 +6,7 @@ the seed and the step, so a resumed run draws the same.
 
     bank = build(concepts, recipe, encode=..., tokenizer=pipe.t5_tokenizer, max_length=32, ...)
     row = draw(bank.rows(concept=0), seed, step)
-    bank.text("un", [row]), bank.columns("un", [row]), bank.text("anchor", [row])
+    bank.text("target", [row]), bank.columns("target", [row]), bank.text("anchor", [row])
 """
 
 from __future__ import annotations
@@ -50,31 +50,41 @@ class PromptBank:
     Attributes:
       prompts: the distinct texts.
       t5_UTD, pooled_UD: bfloat16, one row for each of them.
-      said_UT: True at tokens of the text, False at its end and at padding.
-      groups: `un`, `anchor`: [rows], a row's sentence with the concept and without it;
+      text_mask_UT: True at tokens of the text, False at its end and at padding.
+      groups: `target`, `anchor`: [rows], a row's sentence with the concept and without it;
         `others`: [contrast rows, 1 + K], a row's synonym first, then its irrelevant words;
         `plain`: the unshuffled sentences, `plain_C` says whose; `preserve`: prompts without the
-        concept; `empty`: the empty prompt.
+        concept, `near`: those about its nearest; `empty`: the empty prompt.
       concept_R, sentence_R: concept of each row, and which of its sentences.
+      name_R: what its target names the concept by: `word`, `synonym` or `slip`.
       contrast_R: for each row its place in `others`, -1 where its concept has no synonym.
-      plain_C: concept of each sentence in `plain`.
+      plain_C, plain_name_C: concept of each sentence in `plain`, and what names it there.
       words: all words besides the concepts that rows were made with.
     """
 
     prompts: tuple[str, ...]
     t5_UTD: np.ndarray
     pooled_UD: np.ndarray
-    said_UT: np.ndarray
+    text_mask_UT: np.ndarray
     groups: Mapping[str, Group]
     concept_R: np.ndarray
+    name_R: np.ndarray
     sentence_R: np.ndarray
     contrast_R: np.ndarray
     plain_C: np.ndarray
+    plain_name_C: np.ndarray
     words: tuple[str, ...]
 
-    def rows(self, *, concept: int | None = None, sentence: int | None = None) -> np.ndarray:
-        """Numbers of all rows, or of one concept's, or of those with one sentence."""
-        return np.flatnonzero(_is(self.concept_R, concept) & _is(self.sentence_R, sentence))
+    def rows(
+        self,
+        *,
+        concept: int | None = None,
+        sentence: int | None = None,
+        names: Sequence[str] = (rows.WORD, rows.SYNONYM),
+    ) -> np.ndarray:
+        """Numbers of the rows with names of these kinds, of one concept, of one sentence."""
+        chosen = _is(self.concept_R, concept) & _is(self.sentence_R, sentence)
+        return np.flatnonzero(chosen & np.isin(self.name_R, list(names)))
 
     def contrast_rows(self, *, concept: int | None = None) -> np.ndarray:
         """Numbers of the rows that have a synonym and irrelevant words; maybe none."""
@@ -84,6 +94,11 @@ class PromptBank:
     def digest(self) -> str:
         """Hash of all texts, in their order: the same on every machine, as encodings are not."""
         return hashlib.sha256("\n".join(self.prompts).encode()).hexdigest()[:16]
+
+    @property
+    def concepts(self) -> int:
+        """How many there are."""
+        return int(self.concept_R.max()) + 1
 
     def plain(self, *, concept: int | None = None) -> np.ndarray:
         """Numbers of the unshuffled sentences, or of one concept's."""
@@ -129,13 +144,15 @@ class Prompts:
 
     Attributes:
       rows: of all concepts.
-      plain: the unshuffled sentences, each with its concept's number.
+      plain: the unshuffled sentences, each with its concept's number and the kind of its name.
       preserve: prompts without any concept.
+      near: likewise, about what is nearest to one; nothing is trained on their pictures.
     """
 
     rows: Sequence[rows.Row]
-    plain: Sequence[tuple[int, rows.Variant]]
+    plain: Sequence[tuple[int, str, rows.Variant]]
     preserve: Sequence[str]
+    near: Sequence[str] = ()
 
     @property
     def contrast(self) -> list[rows.Row]:
@@ -145,11 +162,12 @@ class Prompts:
     def groups(self) -> dict[str, list[rows.Variant]]:
         """Texts of each group of the bank, and where the concept is in them."""
         return {
-            "un": [row.un for row in self.rows],
+            "target": [row.target for row in self.rows],
             "anchor": [row.anchor for row in self.rows],
             "others": [variant for row in self.contrast for variant in row.others],
-            "plain": [variant for _, variant in self.plain],
+            "plain": [variant for *_, variant in self.plain],
             "preserve": [rows.Variant(text) for text in self.preserve],
+            "near": [rows.Variant(text) for text in self.near],
             "empty": [rows.Variant("")],
         }
 
@@ -164,13 +182,14 @@ def prompts(
     recipe: rows.Recipe,
     *,
     preserve: Sequence[str] = (),
+    near: Sequence[str] = (),
     tokenizer: Any = None,
 ) -> Prompts:
     """Makes a bank's texts.
 
     Args:
       concepts, recipe: see `ea_jax.concepts.rows`.
-      preserve: prompts without any concept.
+      preserve, near: prompts without any concept; see `Prompts`.
       tokenizer: T5's fast tokenizer, to see that it knows the words' letters; None looks at none.
     Raises:
       ValueError: concepts, prompts or words that don't do; see `rows.rows` and
@@ -179,15 +198,18 @@ def prompts(
     made = rows.rows(concepts, recipe)
     for concept in concepts:
         rows.require_absent(concept.word, preserve, setting="concept.preserve_prompts")
-    named = [*(concept.word for concept in concepts), *(word for row in made for word in row.words)]
+        rows.require_absent(concept.word, near, setting="concept.near_prompts")
+    erased = [name for concept in concepts for _, name in rows.names(concept)]
+    named = [*erased, *(word for row in made for word in row.words)]
     for word in dict.fromkeys(named if tokenizer is not None else ()):
         spans.require_known(tokenizer, word)
     plain = [
-        (number, rows.Variant(text, (concept.word,)))
+        (number, kind, rows.Variant(text, (name,)))
         for number, concept in enumerate(concepts)
-        for text in rows.plain(concept)
+        for kind, name in rows.names(concept)
+        for text in rows.plain(concept, name)
     ]
-    return Prompts(made, plain, preserve)
+    return Prompts(made, plain, preserve, near)
 
 
 def encode(
@@ -224,8 +246,8 @@ def encode(
     encoded = encoding.encode_once(
         texts, tokens.ids_BT, encode=encode, encoder=encoder, batch=batch, cache=cache
     )
-    said_UT = np.array([[end > start for start, end in row] for row in tokens.offsets])
-    return _bank(prompts, groups, *encoded, said_UT)
+    text_mask_UT = np.array([[end > start for start, end in row] for row in tokens.offsets])
+    return _bank(prompts, groups, *encoded, text_mask_UT)
 
 
 def blank(
@@ -275,19 +297,21 @@ def _bank(
     groups: dict[str, Group],
     t5_UTD: np.ndarray,
     pooled_UD: np.ndarray,
-    said_UT: np.ndarray,
+    text_mask_UT: np.ndarray,
 ) -> PromptBank:
     made = prompts.rows
     return PromptBank(
         prompts=prompts.texts,
         t5_UTD=t5_UTD,
         pooled_UD=pooled_UD,
-        said_UT=said_UT,
+        text_mask_UT=text_mask_UT,
         groups={**groups, "others": _by_row(groups["others"], len(prompts.contrast))},
         concept_R=np.array([row.concept for row in made], np.int32),
+        name_R=np.array([row.name for row in made]),
         sentence_R=np.array([row.sentence for row in made], np.int32),
         contrast_R=_places([bool(row.others) for row in made]),
-        plain_C=np.array([number for number, _ in prompts.plain], np.int32),
+        plain_C=np.array([number for number, *_ in prompts.plain], np.int32),
+        plain_name_C=np.array([kind for _, kind, _ in prompts.plain]),
         words=tuple(dict.fromkeys(word for row in made for word in row.words)),
     )
 

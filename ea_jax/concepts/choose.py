@@ -162,33 +162,31 @@ def _concept(
     record["sentences"] = list(phrases.sentences)
     neutral = {"replaced": phrases.neutral, "sentence": phrases.anchor_sentence}
     record["anchor"] = neutral.get(chosen.anchor, chosen.anchor)
-    return (
-        rows.Concept(
-            one.word,
-            phrases.sentences,
-            read,
-            contrasted.classes if contrasted else (),
-            neutral.get(chosen.anchor),
-        ),
-        record,
+    concept = rows.Concept(
+        one.word,
+        phrases.sentences,
+        read,
+        contrasted.classes if contrasted else (),
+        neutral=neutral.get(chosen.anchor),
     )
+    return concept, record
 
 
 def _around(one: _Known, chosen: ConceptSettings, world: World, company: Sequence[str]) -> Phrases:
     """What the config gives, and for the rest what the phrasebook makes."""
-    given = (chosen.sentences, chosen.neutral, chosen.anchor_sentence)
-    made = None
-    if not all(given):
-        made = world.phrases.around(one.word, one.kind, avoid=company)
-        if not (chosen.sentences or made.sentences):
-            raise ValueError(
-                f"no sentence can be made around {one.word!r} that holds none of the other words; "
-                "give some in concept.sentences"
-            )
+    if chosen.sentences and chosen.neutral and chosen.anchor_sentence:
+        return Phrases(chosen.sentences, chosen.neutral, chosen.anchor_sentence)
+    made = world.phrases.around(one.word, one.kind, avoid=company)
+    if not (chosen.sentences or made.sentences):
+        raise ValueError(
+            f"no sentence can be made around {one.word!r} that holds none of the other words; "
+            "give some in concept.sentences"
+        )
     return Phrases(
-        *(own or getattr(made, name)
-          for own, name in zip(given, ("sentences", "neutral", "anchor_sentence"), strict=True))
-    )  # fmt: skip
+        chosen.sentences or made.sentences,
+        chosen.neutral or made.neutral,
+        chosen.anchor_sentence or made.anchor_sentence,
+    )
 
 
 def _shown(known: Sequence[_Known], world: World) -> tuple[str, ...]:
@@ -253,7 +251,7 @@ def _require_different(chosen: ConceptSettings) -> None:
 
 def _require_kept_apart(chosen: ConceptSettings) -> None:
     """What erasing goes towards, or leaves alone, holds neither the concept nor a synonym."""
-    kept = {"preserve_prompts": chosen.preserve_prompts}
+    kept = {"preserve_prompts": chosen.preserve_prompts, "near_prompts": chosen.near_prompts}
     if chosen.anchor == "replaced":
         kept["neutral"] = (chosen.neutral or "",)
     if chosen.anchor == "sentence":
@@ -294,7 +292,7 @@ def _restored(stored: Any) -> Words:
             tuple(one["prompts"]),
             tuple(one["synonyms"]),
             tuple(tuple(words) for words in one["irrelevant"]),
-            one["neutral"],
+            neutral=one["neutral"],
         )
         for one in stored["concepts"]
     ]

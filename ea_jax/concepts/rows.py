@@ -1,6 +1,6 @@
 """The bank's texts: shuffled sentences, and each with the concept exchanged. No tensors yet.
 
-un          a soccer ball beside a dog       dog soccer ball a beside a
+target      a soccer ball beside a dog       dog soccer ball a beside a
 synonym     a football beside a dog          dog football a beside a
 irrelevant  a cloud beside a dog             dog cloud a beside a
 anchor      beside a dog                     dog a beside a
@@ -9,6 +9,7 @@ anchor      beside a dog                     dog a beside a
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,6 +19,8 @@ from ea_jax.runtime.streams import stream
 
 ANCHORS = ("removed", "replaced", "empty", "sentence")
 SHUFFLES = ("phrase", "word")
+# What a row's target names the concept by.
+WORD, SYNONYM, SLIP = "word", "synonym", "slip"
 _ROWS = 100  # first key of their streams; those of steps are smaller
 
 
@@ -30,6 +33,8 @@ class Concept:
       prompts: templates with `{}`, or sentences that hold the word.
       synonyms: for L_rsc; one is drawn for each row. None turns L_rsc off for this concept.
       irrelevant: lists of words, one for each class; see `ea_jax.concepts.irrelevant`.
+      also: further names that are erased like the word, in its sentences; synonyms, mostly.
+      slips: the word misspelled and so on; see `ea_jax.concepts.slips`.
       neutral: word or sentence that L_esd goes towards; see `Recipe.anchor`.
     """
 
@@ -37,6 +42,8 @@ class Concept:
     prompts: tuple[str, ...]
     synonyms: tuple[str, ...] = ()
     irrelevant: tuple[tuple[str, ...], ...] = ()
+    also: tuple[str, ...] = ()
+    slips: tuple[str, ...] = ()
     neutral: str | None = None
 
 
@@ -73,7 +80,9 @@ class Recipe:
         if self.shuffles < 1:
             raise ValueError(f"data.shuffles = {self.shuffles}, and it has to be at least 1")
         if self.words < 1:
-            raise ValueError(f"concept.words = {self.words}; L_rsc needs at least 1 (the paper: 3)")
+            raise ValueError(
+                f"data.irrelevant = {self.words}; L_rsc needs at least 1 (the paper: 3)"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,54 +99,58 @@ class Row:
 
     Attributes:
       concept: number of the concept.
-      sentence: which of its sentences; synonyms have their concept's, in the same order.
-      un: with the concept.
+      name: what stands in its place: its `word`, a `synonym` of it, or one of its `slips`.
+      sentence: which of the concept's sentences.
+      target: with the concept.
       anchor: without it.
       others: with a synonym, then with K irrelevant words; empty without a synonym.
       words: the words of `others`, for the record.
     """
 
     concept: int
+    name: str
     sentence: int
-    un: Variant
+    target: Variant
     anchor: Variant
     others: tuple[Variant, ...]
     words: tuple[str, ...]
 
 
-def plain(concept: Concept) -> list[str]:
+def plain(concept: Concept, name: str | None = None) -> list[str]:
     """A concept's sentences, unshuffled: they make the pictures I_f.
 
+    Args:
+      concept: whose.
+      name: what stands in its word's place; None for the word.
     Raises:
       ValueError: no prompts, an empty concept, or a sentence that doesn't hold it.
     """
     if not concept.prompts:
         raise ValueError(f"concept {concept.word!r} has no prompts; give some in concept.sentences")
-    return [sentences.complete(prompt, concept.word) for prompt in concept.prompts]
+    made = [sentences.complete(prompt, concept.word) for prompt in concept.prompts]
+    if name is None or name == concept.word:
+        return made
+    return [sentences.exchange(text, concept.word, name) for text in made]
 
 
-def with_synonyms(concept: Concept) -> list[Concept]:
-    """The concept, and each of its synonyms in its place as one more to erase.
+def with_synonyms(concept: Concept) -> Concept:
+    """The concept with its synonyms erased like its word.
 
-    Without irrelevant words its synonyms are there to be erased alone, not for L_rsc.
+    Without irrelevant words they are there to be erased alone, not for L_rsc.
     """
-    texts = plain(concept)
-    contrasted = concept if concept.irrelevant else dataclasses.replace(concept, synonyms=())
-    return [
-        contrasted,
-        *(
-            Concept(
-                name,
-                tuple(sentences.exchange(text, concept.word, name) for text in texts),
-                neutral=concept.neutral,
-            )
-            for name in concept.synonyms
-        ),
-    ]
+    contrast = concept.synonyms if concept.irrelevant else ()
+    return dataclasses.replace(concept, synonyms=contrast, also=concept.synonyms)
+
+
+def names(concept: Concept) -> list[tuple[str, str]]:
+    """A concept's word and the synonyms that are erased too, each with its kind."""
+    return [(WORD, concept.word), *((SYNONYM, name) for name in concept.also)]
 
 
 def rows(concepts: Sequence[Concept], recipe: Recipe) -> list[Row]:
     """All rows of all concepts, a function of its arguments alone.
+
+    As many for each name that is erased, and as many for all slips of a concept together.
 
     Raises:
       ValueError: no concepts, one without sentences or irrelevant words, or an anchor that holds
@@ -145,34 +158,38 @@ def rows(concepts: Sequence[Concept], recipe: Recipe) -> list[Row]:
     """
     if not concepts:
         raise ValueError("there is no concept to erase; set concept.word")
-    made = []
+    made, streams = [], itertools.count()
     for number, concept in enumerate(concepts):
-        texts = plain(concept)
-        _require_neutral(concept, recipe)
-        for text in texts:
-            left = _anchor(text, concept, recipe)
-            require_absent(concept.word, [left], setting=f"of sentence {text!r} the anchor")
-        if concept.synonyms and not (concept.irrelevant and all(concept.irrelevant)):
-            raise ValueError(
-                f"concept {concept.word!r} has a synonym but no irrelevant words; give words of "
-                "each class (concept.no_relation, far, mid), or no synonym, which turns L_rsc off"
-            )
-        for turn in range(recipe.shuffles):
-            sentence = turn % len(texts)
-            made.append(_row(number, concept, sentence, turn, recipe))
+        _require_apart(concept, recipe)
+        turns = range(recipe.shuffles)
+        named = [(kind, [name]) for kind, name in names(concept)]
+        for kind, spelled in (*named, *([(SLIP, concept.slips)] if concept.slips else [])):
+            own = next(streams)
+            made += [
+                _row(number, kind, concept, spelled[turn % len(spelled)], turn, recipe, own)
+                for turn in turns
+            ]
     return made
 
 
-def _require_neutral(concept: Concept, recipe: Recipe) -> None:
+def _require_apart(concept: Concept, recipe: Recipe) -> None:
+    """Anchors are without the concept, and a synonym has irrelevant words beside it."""
     setting = {"replaced": "concept.neutral", "sentence": "concept.anchor_sentence"}
-    if recipe.anchor not in setting:
-        return
-    if concept.neutral is None:
+    if recipe.anchor in setting:
+        if concept.neutral is None:
+            raise ValueError(
+                f"concept.anchor = {recipe.anchor!r} needs a text; set concept.neutral for "
+                "'replaced', concept.anchor_sentence for 'sentence'"
+            )
+        require_absent(concept.word, [concept.neutral], setting=setting[recipe.anchor])
+    for text in plain(concept):
+        left = _anchor(text, concept.word, concept, recipe)
+        require_absent(concept.word, [left], setting=f"of sentence {text!r} the anchor")
+    if concept.synonyms and not (concept.irrelevant and all(concept.irrelevant)):
         raise ValueError(
-            f"concept.anchor = {recipe.anchor!r} needs a text; set concept.neutral for "
-            "'replaced', concept.anchor_sentence for 'sentence'"
+            f"concept {concept.word!r} has a synonym but no irrelevant words; give words of "
+            "each class (concept.no_relation, far, mid), or no synonym, which turns L_rsc off"
         )
-    require_absent(concept.word, [concept.neutral], setting=setting[recipe.anchor])
 
 
 def require_absent(word: str, texts: Sequence[str], *, setting: str) -> None:
@@ -185,20 +202,23 @@ def require_absent(word: str, texts: Sequence[str], *, setting: str) -> None:
             )
 
 
-def _row(number: int, concept: Concept, sentence: int, turn: int, recipe: Recipe) -> Row:
-    text = plain(concept)[sentence]
+def _row(
+    number: int, kind: str, concept: Concept, name: str, turn: int, recipe: Recipe, own_stream: int
+) -> Row:
+    sentence = turn % len(concept.prompts)
+    text = plain(concept, name)[sentence]
 
-    def own(kind: int) -> np.random.Generator:
-        return stream(recipe.seed, _ROWS, number, turn, kind)
+    def own(purpose: int) -> np.random.Generator:
+        return stream(recipe.seed, _ROWS, own_stream, turn, purpose)
 
     shuffled = own(0).random() < recipe.probability
-    apart = shuffled and recipe.shuffle == "word"
-    if shuffled and not apart:
-        text = sentences.shuffle_phrases(text, concept.word, own(1))
-    words = _draw_words(concept, recipe, own(2))
-    anchor = _anchor(text, concept, recipe)
-    others = [sentences.exchange(text, concept.word, word) for word in words]
-    if apart:
+    by_word = shuffled and recipe.shuffle == "word"
+    if shuffled and not by_word:
+        text = sentences.shuffle_phrases(text, name, own(1))
+    words = _draw_words(concept, recipe, own(2)) if kind == WORD else ()
+    anchor = _anchor(text, name, concept, recipe)
+    others = [sentences.exchange(text, name, word) for word in words]
+    if by_word:
         # The concept's words come apart, so it is exchanged first; each text is then permuted by
         # the same stream, which is the same order for texts of the same length.
         text = sentences.shuffle_words(text, own(1))
@@ -207,27 +227,26 @@ def _row(number: int, concept: Concept, sentence: int, turn: int, recipe: Recipe
             anchor = sentences.shuffle_words(anchor, own(1))
 
     def phrases(word: str) -> tuple[str, ...]:
-        return tuple(word.split()) if apart else (word,)
+        return tuple(word.split()) if by_word else (word,)
 
     return Row(
         concept=number,
+        name=kind,
         sentence=sentence,
-        un=Variant(text, phrases(concept.word)),
+        target=Variant(text, phrases(name)),
         anchor=Variant(anchor),
         others=tuple(Variant(*pair) for pair in zip(others, map(phrases, words), strict=True)),
         words=words,
     )
 
 
-def _anchor(text: str, concept: Concept, recipe: Recipe) -> str:
+def _anchor(text: str, name: str, concept: Concept, recipe: Recipe) -> str:
     if recipe.anchor == "empty":
         return ""
     if recipe.anchor == "removed":
-        return sentences.remove(text, concept.word)
+        return sentences.remove(text, name)
     neutral = concept.neutral or ""
-    if recipe.anchor == "sentence":
-        return neutral
-    return sentences.exchange(text, concept.word, neutral)
+    return neutral if recipe.anchor == "sentence" else sentences.exchange(text, name, neutral)
 
 
 def _draw_words(concept: Concept, recipe: Recipe, rng: np.random.Generator) -> tuple[str, ...]:

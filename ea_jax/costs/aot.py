@@ -243,8 +243,8 @@ def compile_all(settings: Settings, target: Target) -> list[Report]:
     ]
     programs.append(
         (
-            f"{len(given.steps.sigmas) - 1}-step pictures",
-            jax.jit(functools.partial(_sample, steps=given.steps)),
+            f"{len(given.forward.sigmas) - 1}-step pictures",
+            jax.jit(functools.partial(_sample, forward=given.forward)),
             (given.base, given.lora, given.noise_BSC, given.text),
         )
     )
@@ -252,17 +252,17 @@ def compile_all(settings: Settings, target: Target) -> list[Report]:
         return [_compiled(*program) for program in programs]
 
 
-def _sample(base, lora, noise_BSC, text, *, steps):
+def _sample(base, lora, noise_BSC, text, *, forward):
     return sampler.sample(
         base,
-        steps.model,
+        forward.model,
         noise_BSC,
         text,
-        sigmas=np.array(steps.sigmas),
-        grid=steps.grid,
-        guidance=steps.guidance,
+        sigmas=np.array(forward.sigmas),
+        grid=forward.grid,
+        guidance=forward.guidance,
         lora=lora,
-        attention=steps.attention,
+        attention=forward.attention,
     )[0]
 
 
@@ -370,7 +370,7 @@ def _run(_: list[str]) -> None:
             found = verdict(reports, target)
             if found.startswith("does not") and not FLAGS.sweep:
                 found += f"; {remedy(config, target)}"
-            used = abstract(settings, mesh_for(target, settings)).steps.attention
+            used = abstract(settings, mesh_for(target, settings)).forward.attention
             said.append(f"## {name}: {found}\n\nAttention: `{used}`.\n\n{table(reports, target)}")
             _log.info("%s: %s", name, found)
         sys.stdout.write("\n".join(said))

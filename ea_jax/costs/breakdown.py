@@ -104,11 +104,11 @@ def parts(settings: Settings, base: Any, model: TransformerConfig, given: Shapes
     """
     # Of the first program's prompts; a closed form has none, and is compared to painting.
     text = filled(next(iter(given.batches.values()), given).text)
-    rows, steps = len(text.t5_BTD), given.steps
-    x_BSC = filled(jax.ShapeDtypeStruct((rows, *steps.latent_shape), jnp.float32))
+    rows, static = len(text.t5_BTD), given.forward
+    x_BSC = filled(jax.ShapeDtypeStruct((rows, *static.latent_shape), jnp.float32))
 
     def forward(base, x_BSC, text):
-        return velocity_of(base, None, x_BSC, jnp.full(rows, 0.5), text, steps)[0]
+        return velocity_of(base, None, x_BSC, jnp.full(rows, 0.5), text, static)[0]
 
     found = [Part("one forward", forward, (base, x_BSC, text))]
     if settings.method.name == "erase_anything":
@@ -130,7 +130,7 @@ def _terms(settings: Settings, base: Any, model: TransformerConfig, given: Shape
     lower, upper = optimisers(settings)
     state = filled_state(given)
     loss = dataclasses.replace(settings.loss, esd=1.0, attn=_WEIGHT)
-    pair = step_settings(settings, given.steps)
+    pair = step_settings(settings, given.forward)
 
     def lower_with(attention: str = pair.attention, **weights: float) -> Callable:
         changed = dataclasses.replace(loss, **weights)
@@ -207,8 +207,8 @@ def table(costs: Sequence[Cost]) -> str:
 
 
 def _latent(given: Shapes) -> tuple[int, int, int]:
-    rows, columns = given.steps.grid
-    return 2 * rows, 2 * columns, given.steps.model.in_channels // 4
+    rows, columns = given.forward.grid
+    return 2 * rows, 2 * columns, given.forward.model.in_channels // 4
 
 
 def _run(_: list[str]) -> None:

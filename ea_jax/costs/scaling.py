@@ -219,7 +219,7 @@ def plot_measured(path: Path, found: dict[str, list[Run]]) -> None:
 def _step(settings: Settings, given: Shapes, weight: float) -> Any:
     loss = dataclasses.replace(settings.loss, esd=1.0, attn=weight)
     # Where paths are sampled anew (`resample`), how long that takes differs from step to step.
-    pair = step_settings(settings, given.steps)
+    pair = step_settings(settings, given.forward)
     steps = dataclasses.replace(pair, loss=loss, x_t="pool")
     return functools.partial(lower_step, settings=steps, optimiser=optimisers(settings)[0])
 
@@ -231,7 +231,7 @@ def _arguments(given: Shapes) -> tuple[Any, ...]:
 def _sizes(config: Config) -> dict[str, tuple[str, Sequence[int]]]:
     """What is varied: {label: (key of the config, its values)}."""
     settings = sections.from_config(config)
-    pixels = settings.model.resolution // abstract(settings, _one_device()).steps.grid[0]
+    pixels = settings.model.resolution // abstract(settings, _one_device()).forward.grid[0]
     return {
         "pixels": ("model.resolution", tuple(pixels * side for side in SIDES)),
         "text tokens": ("model.text_length", TEXT_TOKENS),

@@ -36,7 +36,7 @@ class Shapes:
 
     Attributes:
       method: whose levels are compiled.
-      steps: what is static about a pass through the model.
+      forward: what is static about a pass through the model.
       state, base: as the levels take them.
       batches: of each level, by its name.
       lora: adapters as sampling takes them.
@@ -44,7 +44,7 @@ class Shapes:
     """
 
     method: Method
-    steps: Forward
+    forward: Forward
     state: Any
     base: Weights
     batches: dict[str, Any]
@@ -70,7 +70,7 @@ def shapes(
     height, width, _ = latent
     # The noise levels are numbers in the program; which ones, costs nothing.
     sigmas = (1 - i / settings.sample.steps for i in range(settings.sample.steps + 1))
-    steps = forward_of(settings, model, (height // 2, width // 2), sigmas)
+    forward = forward_of(settings, model, (height // 2, width // 2), sigmas)
     weights = abstract_weights(model, jnp.dtype(settings.model.dtype))
     base = weights
     if settings.model.blocks == "unrolled":
@@ -86,21 +86,21 @@ def shapes(
         t5_width=model.joint_attention_dim,
         pooled_width=model.pooled_projection_dim,
     )
-    albums = pictures.blank(bank, needs, settings, steps.latent_shape)
-    method = entry.make(Ready(settings, mesh, steps, weights, bank, albums, "", ""))
+    latent_sets = pictures.blank(bank, needs, settings, forward.latent_shape)
+    method = entry.make(Ready(settings, mesh, forward, weights, bank, latent_sets, "", ""))
     lora = jax.eval_shape(lambda: fresh_lora(run_key(settings), settings, weights))
-    whole = sharding(mesh, ())
+    replicated = sharding(mesh, ())
     painted = settings.sample.batch + -settings.sample.batch % batch_parts(mesh)
     noise_BSC = np.broadcast_to(
-        np.zeros((), weights["x_embedder"]["kernel"].dtype), (painted, *steps.latent_shape)
+        np.zeros((), weights["x_embedder"]["kernel"].dtype), (painted, *forward.latent_shape)
     )
     return Shapes(
         method=method,
-        steps=steps,
+        forward=forward,
         state=state_shapes(method, settings, mesh),
         base=base,
         batches={level.name: _rows(mesh, level.batch(0)) for level in method.levels},
-        lora=jax.tree.map(lambda leaf: _struct(leaf, whole), lora),
+        lora=jax.tree.map(lambda leaf: _struct(leaf, replicated), lora),
         noise_BSC=_rows(mesh, noise_BSC),
         text=_rows(mesh, bank.text("empty", [0] * painted)),
     )

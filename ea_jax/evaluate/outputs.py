@@ -21,7 +21,7 @@ from ea_jax.evaluate.results import measure
 from ea_jax.evaluate.task import Task
 from ea_jax.flux import latents
 from ea_jax.flux.transformer import dual_columns
-from ea_jax.methods.pictures import Album
+from ea_jax.methods.pictures import LatentSet
 from ea_jax.methods.prepare import Loaded
 from ea_jax.painter import Painter, Sampling
 from ea_jax.runtime.fingerprint import fingerprint_files
@@ -42,7 +42,7 @@ def painter_of(model: Loaded) -> Painter:
         sampling=Sampling.of(model.settings),
         texts=model.texts,
         no_edit=model.no_edit(),
-        base=model.base,
+        fingerprint=model.fingerprint,
     )
 
 
@@ -130,7 +130,7 @@ def write_results(
     facts = {
         "concept": settings.concept.label,
         "preset": settings.preset,
-        "base_model": painter.base,
+        "base_model": painter.fingerprint,
     }
     if detector is None:
         reason = (
@@ -166,7 +166,7 @@ def write_record(
     config: dict[str, Any],
     *,
     words: dict[str, Any],
-    albums: Mapping[str, Album],
+    latent_sets: Mapping[str, LatentSet],
     seconds: dict[str, float],
 ) -> None:
     """Writes run.json: what made this LoRA."""
@@ -178,9 +178,9 @@ def write_record(
             "lora": fingerprint_files(
                 [folder / name for name in (LORA_FILE, DELTA_FILE) if (folder / name).is_file()]
             ),
-            "training_seeds": {name: list(album.seeds) for name, album in albums.items()},
-            "base": model.base,
-            "attention": model.steps.attention,
+            "training_seeds": {name: list(made.seeds) for name, made in latent_sets.items()},
+            "base": model.fingerprint,
+            "attention": model.forward.attention,
             "seconds": {**model.laps.seconds, **seconds},
             "peak_host_bytes": peak_host_bytes(),
             "devices": [str(device) for device in model.mesh.devices.flat],

@@ -92,12 +92,12 @@ def _base_readings(
     painter: Painter, task: Task, detector: Detector, cache: str | Path | None
 ) -> list[Reading]:
     """The frozen model's readings; kept, since every erasure of a concept is compared to them."""
-    if cache is None or painter.base is None:
+    if cache is None or painter.fingerprint is None:
         return _readings("base", painter, task, detector)
     text = painter.text(list(dict.fromkeys(probe.prompt for probe in task.probes)))
     inputs = {
         "version": [_VERSION, painting.VERSION],
-        "base": painter.base,
+        "base": painter.fingerprint,
         "vae": fingerprint(painter.pipeline.load_part("vae")),
         "detector": [detector.name, detector.version],
         "text": checksum(text.t5_BTD, text.pooled_BD),

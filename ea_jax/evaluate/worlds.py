@@ -20,7 +20,7 @@ from ea_jax.settings import ModelSettings, Settings
 
 # Folder in the pipeline's, with the detector -> module with `world()` and `task_for(settings,
 # folder)`.
-WORLDS = {"judge": "ea_jax.flux_tiny.exam"}
+WORLDS = {"judge": "ea_jax.flux_tiny.task"}
 
 
 def open_world() -> World:

@@ -70,7 +70,7 @@ def gathered(weights: Any, stack: str | None = None) -> Any:
       stack: name of the stack, where they are one block of it.
     """
 
-    def whole(path: tuple, leaf: jax.Array) -> jax.Array:
+    def replicated(path: tuple, leaf: jax.Array) -> jax.Array:
         if stack is None:
             axes = _axes_of(path, leaf)
         else:
@@ -78,7 +78,7 @@ def gathered(weights: Any, stack: str | None = None) -> Any:
             axes = _axes_of((*place, *path), leaf)
         return constrain(leaf, [None if axis == "model" else axis for axis in axes])
 
-    return jax.tree.map_with_path(whole, weights)
+    return jax.tree.map_with_path(replicated, weights)
 
 
 def is_gathering() -> bool:

@@ -18,17 +18,19 @@ from ea_jax.runtime.mesh import local_part, platform, put, put_part, sharding
 def on_mesh(
     mesh: Mesh, source: str | Path, *, dtype: Any = None, revision: str | None = None
 ) -> Pipeline:
-    """A pipeline, no part loaded yet, whose transformer goes into its shards, the rest whole.
+    """A pipeline, no part loaded yet, whose transformer goes into its shards.
+
+    The other parts are replicated.
 
     Raises:
       ValueError: as `Pipeline.load`, or an axis of the weights that the mesh doesn't divide.
     """
-    whole = sharding(mesh, ())
+    replicated = sharding(mesh, ())
     # Of the transformer's leaves: sharding and whole shape.
     where: dict[tuple[str, ...], tuple[NamedSharding, tuple[int, ...]]] = {}
 
     def place(path: tuple[str, ...], array: np.ndarray) -> jax.Array:
-        return put_part(array, *where[path]) if path in where else put(array, whole)
+        return put_part(array, *where[path]) if path in where else put(array, replicated)
 
     pipeline = Pipeline(
         source,

@@ -42,7 +42,7 @@ class Concept:
 
 
 def _table(kind: str, rows: str) -> tuple[Concept, ...]:
-    """Rows of `emoji | name | synonyms, comma apart | near`, the last two optional."""
+    """Rows of `emoji | name | synonyms separated by commas | near`, the last two optional."""
     made = []
     for row in rows.strip().splitlines():
         emoji, name, synonyms, near = ([cell.strip() for cell in row.split("|")] + ["", ""])[:4]

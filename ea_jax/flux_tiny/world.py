@@ -251,7 +251,7 @@ def with_slip(text: str, rng: np.random.Generator) -> str:
     elif kind < 0.8:
         words[i] = words[i] + _pick(rng, ("s", "rs", "er", "y", "ish"))
     elif kind < 0.88:
-        words[i] = _pick(rng, ("un", "my", "e", "x")) + words[i]
+        words[i] = _pick(rng, ("target", "my", "e", "x")) + words[i]
     else:
         words[i : i + 1] = [words[i]] * int(rng.integers(2, 4))
     return " ".join(words)

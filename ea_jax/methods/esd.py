@@ -30,7 +30,7 @@ from ea_jax.methods.optimisers import adamw, update
 from ea_jax.methods.pictures import FIRST_SEED
 from ea_jax.methods.pool import first_pool
 from ea_jax.methods.ready import Ready, fresh_lora
-from ea_jax.methods.trajectories import Rota
+from ea_jax.methods.trajectories import Turns
 from ea_jax.runtime import compiler
 from ea_jax.runtime.mesh import batch_parts, pad_rows, sharding
 from ea_jax.runtime.streams import normal, stream
@@ -78,7 +78,7 @@ def make(ready: Ready) -> Method:
     section, seed = settings.esd, settings.optim.seed
     # Of teacher, student and paths alike.
     forward = dataclasses.replace(forward, guidance=settings.loss.teacher_guidance)
-    rota = Rota(settings.data.pool, settings.optim.batch, len(forward.sigmas) - 1)
+    turns = Turns(settings.data.pool, settings.optim.batch, len(forward.sigmas) - 1)
     optimiser = adamw(settings, section.lr, updates=section.steps)
 
     def path_row(member: int, path: int) -> int:
@@ -92,16 +92,16 @@ def make(ready: Ready) -> Method:
     def before(state: State, weights: Weights, step: int) -> State:
         if step:
             return state
-        return state.replace(pool_PSC=first_pool(ready, weights, rota, path_row))
+        return state.replace(pool_PSC=first_pool(ready, weights, turns, path_row))
 
     def batch(step: int) -> Batch:
-        visits = rota.visits(step)
+        visits = turns.visits(step)
         rows = [path_row(visit.member, visit.round) for visit in visits]
         content = {
             "member_B": np.array([visit.member for visit in visits], np.int32),
             "fresh_B": np.array([visit.fresh for visit in visits], bool),
             "index_B": np.array([visit.index for visit in visits], np.int32),
-            "text": ready.bank.text("un", rows),
+            "text": ready.bank.text("target", rows),
             "anchor": ready.bank.text("anchor", rows),
             "empty": ready.bank.text("empty", [0] * len(rows)),
         }
@@ -113,9 +113,11 @@ def make(ready: Ready) -> Method:
         del weights
         return ready.edit(lora.scaled(state.lora, forward.lora_scale), preset="esd")
 
-    whole = sharding(ready.mesh, ())
+    replicated = sharding(ready.mesh, ())
     bound = functools.partial(train_step, eta=section.eta, forward=forward, optimiser=optimiser)
-    program = compiler.jit(bound, ready.mesh, donate_argnums=0, out_shardings=(whole, whole))
+    program = compiler.jit(
+        bound, ready.mesh, donate_argnums=0, out_shardings=(replicated, replicated)
+    )
     return Method(section.steps, init, edit, (Level("esd", batch, program),), before)
 
 

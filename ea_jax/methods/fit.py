@@ -18,7 +18,7 @@ from ea_jax.settings import Settings
 
 
 def opened(settings: Settings, mesh: Mesh, *, columns: int) -> Pipeline:
-    """A run's pipeline, no part loaded: the transformer will go into its shards, the rest whole.
+    """A run's pipeline, no part loaded: the transformer will be sharded, the rest replicated.
 
     Args:
       settings: of the run.

@@ -9,8 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ea_jax import lora as adapters
 from ea_jax.flux.transformer import TransformerConfig, velocity
+from ea_jax.lora import scaled
 from ea_jax.settings import Settings
 
 
@@ -86,7 +86,7 @@ def velocity_of(
         text,
         grid=s.grid,
         guidance_B=None if guidance is None else jnp.full(len(t_B), guidance, jnp.float32),
-        lora=None if lora is None else adapters.scaled(lora, s.lora_scale),
+        lora=None if lora is None else scaled(lora, s.lora_scale),
         columns=columns,
         reduce=reduce,
         attention=s.attention,

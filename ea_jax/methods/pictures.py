@@ -34,7 +34,7 @@ _OF_CONCEPT, _TO_KEEP = 101, 102
 
 
 @dataclasses.dataclass(frozen=True)
-class Album:
+class LatentSet:
     """Pictures in host memory.
 
     Attributes:
@@ -66,7 +66,7 @@ def sample(
     settings: Settings,
     mesh: Mesh,
     lora: Any,
-    base: str,
+    fingerprint: str,
     what: str,
 ) -> np.ndarray:
     """Latents of the frozen model's pictures, sampled or read from the cache.
@@ -78,7 +78,7 @@ def sample(
       settings: of the run; steps, guidance, resolution, batch and cache.
       mesh: that the weights lie on.
       lora: adapters that change nothing.
-      base: fingerprint of the transformer.
+      fingerprint: of the transformer.
       what: they are, for the log.
     Returns:
       [P, S, C] float32, packed.
@@ -89,7 +89,7 @@ def sample(
     sigmas = pipeline.sigmas(settings.sample.steps, model.resolution, model.resolution)
     inputs = {
         "version": VERSION,
-        "base": base,
+        "base": fingerprint,
         "text": checksum(text.t5_BTD, text.pooled_BD),
         "seeds": list(seeds),
         "sigmas": sigmas.tolist(),
@@ -109,7 +109,7 @@ def sample(
     return latent_PSC
 
 
-def albums(
+def latent_sets(
     pipeline: Pipeline,
     bank: PromptBank,
     needs: Needs,
@@ -117,18 +117,18 @@ def albums(
     settings: Settings,
     mesh: Mesh,
     lora: Any,
-    base: str,
-) -> dict[str, Album]:
+    fingerprint: str,
+) -> dict[str, LatentSet]:
     """Pictures of the concept's sentences and of the prompts to keep, as far as they are needed.
 
     Args:
       pipeline: with its transformer loaded.
       bank: encoded prompts.
       needs: of the method.
-      settings, mesh, lora, base: see `sample`.
+      settings, mesh, lora, fingerprint: see `sample`.
     """
 
-    def album(group: str, number_P: np.ndarray, seeds: Sequence[int], what: str) -> Album:
+    def latents_of(group: str, number_P: np.ndarray, seeds: Sequence[int], what: str) -> LatentSet:
         text = bank.text(group, number_P)
         latent_PSC = sample(
             pipeline,
@@ -137,25 +137,25 @@ def albums(
             settings=settings,
             mesh=mesh,
             lora=lora,
-            base=base,
+            fingerprint=fingerprint,
             what=what,
         )
-        return Album(latent_PSC, number_P, seeds)
+        return LatentSet(latent_PSC, number_P, seeds)
 
-    return {name: album(*wanted) for name, wanted in _wanted(bank, needs, settings).items()}
+    return {name: latents_of(*wanted) for name, wanted in _wanted(bank, needs, settings).items()}
 
 
 def blank(
     bank: PromptBank, needs: Needs, settings: Settings, shape: tuple[int, int]
-) -> dict[str, Album]:
-    """Albums of the same shapes: zeros that take no memory.
+) -> dict[str, LatentSet]:
+    """Sets of the same shapes: zeros that take no memory.
 
     Args:
-      bank, needs, settings: see `albums`.
+      bank, needs, settings: see `latent_sets`.
       shape: [S, C] of a packed latent.
     """
     return {
-        name: Album(
+        name: LatentSet(
             np.broadcast_to(np.zeros((), np.float32), (len(number_P), *shape)), number_P, seeds
         )
         for name, (_, number_P, seeds, _) in _wanted(bank, needs, settings).items()
@@ -165,10 +165,11 @@ def blank(
 def _wanted(
     bank: PromptBank, needs: Needs, settings: Settings
 ) -> dict[str, tuple[str, np.ndarray, list[int], str]]:
-    """Group, prompts, seeds and description of each album that is needed."""
+    """Group, prompts, seeds and description of each set that is needed."""
     data, seed, wanted = settings.data, settings.optim.seed, {}
     if needs.concept:
-        numbers = np.resize(bank.plain(), data.pictures)
+        each = [np.resize(bank.plain(concept=c), data.pictures) for c in range(bank.concepts)]
+        numbers = np.concatenate(each)
         seeds = training_seeds(len(numbers), seed=seed, kind=_OF_CONCEPT)
         wanted["concept"] = ("plain", numbers, seeds, "pictures of the concept")
     if needs.keep:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ import jax
 from jax.sharding import Mesh
 
 from ea_jax.concepts import bank as banks
-from ea_jax.concepts import choose, rows
+from ea_jax.concepts import choose, rows, slips, spans
 from ea_jax.concepts.encoding import Encoded
 from ea_jax.flux.pipeline import Pipeline
 from ea_jax.flux.sharded import unrolled_on
@@ -28,9 +29,11 @@ from ea_jax.runtime.hosts import require_same
 from ea_jax.runtime.memory import peak_host_bytes
 from ea_jax.runtime.mesh import make_mesh, put, sharding
 from ea_jax.runtime.progress import Laps
+from ea_jax.runtime.streams import stream
 from ea_jax.settings import Settings
 
 _log = logging.getLogger(__name__)
+_SLIPS = 102  # first key of their stream; see `concepts.rows`
 _ENCODERS = ("text_encoder", "text_encoder_2")
 
 
@@ -42,9 +45,9 @@ class Loaded:
       settings: of the run.
       pipeline: with its transformer loaded, text encoders dropped.
       mesh: that the weights lie on.
-      steps: what is static about a pass through the model.
+      forward: what is static about a pass through the model.
       texts: encoded prompts for painting.
-      base: fingerprint of the transformer as it is loaded.
+      fingerprint: of the transformer as it is loaded.
       base_hash: of the transformer in whatever precision; an edit carries it.
       laps: what preparing took, by part.
     """
@@ -52,9 +55,9 @@ class Loaded:
     settings: Settings
     pipeline: Pipeline
     mesh: Mesh
-    steps: Forward
+    forward: Forward
     texts: Encoded
-    base: str
+    fingerprint: str
     base_hash: str
     laps: Laps
 
@@ -72,8 +75,8 @@ class Loaded:
         )
         return program()
 
-    def whole(self, tree: Any) -> Any:
-        """A tree on every device, as the state is: it then runs in the same programs."""
+    def replicated(self, tree: Any) -> Any:
+        """A tree replicated on every device, as the state is: it then runs in the same programs."""
         return jax.tree.map(lambda leaf: put(leaf, sharding(self.mesh, ())), tree)
 
 
@@ -97,17 +100,31 @@ def open_model(settings: Settings, *, columns: bool) -> tuple[Settings, Mesh, Pi
 
 def prompts(settings: Settings, words: choose.Words, tokenizer: Any = None) -> banks.Prompts:
     """All texts that a run trains on; see `banks.prompts`."""
-    both = settings.concept.erase == "word_and_synonyms"
+    concepts = list(words.concepts)
+    if settings.concept.erase == "word_and_synonyms":
+        concepts = [rows.with_synonyms(one) for one in concepts]
+    if settings.data.slips:
+        concepts = [
+            dataclasses.replace(one, slips=_slips(settings, number, words, tokenizer))
+            for number, one in enumerate(concepts)
+        ]
     return banks.prompts(
-        [
-            one
-            for concept in words.concepts
-            for one in (rows.with_synonyms(concept) if both else [concept])
-        ],
+        concepts,
         choose.recipe(settings),
         preserve=words.preserve,
+        near=settings.concept.near_prompts,
         tokenizer=tokenizer,
     )
+
+
+def _slips(settings: Settings, number: int, words: choose.Words, tokenizer: Any) -> tuple[str, ...]:
+    """Slips of a word to train on: none that holds a letter, or is a word, that has other uses."""
+    texts = [*words.preserve, *(text for one in words.concepts for text in one.prompts)]
+    avoid = {word for text in texts for word in re.findall(r"\w+", text.casefold())}
+    rng = stream(settings.optim.seed, _SLIPS, number)
+    found = slips.trained(words.concepts[number].word, rng, count=settings.data.slips, avoid=avoid)
+    known = [form for form in found if tokenizer is None or spans.all_known(tokenizer, form)]
+    return tuple(known)
 
 
 def bank(
@@ -148,17 +165,17 @@ def load(
         peak_host_bytes() / 2**30,
     )
     transformer = pipeline.load_part("transformer")
-    base = fingerprint(transformer)
+    loaded = fingerprint(transformer)
     # Rounded to bfloat16, which these may be already.
-    made_on = base if settings.model.dtype == "bfloat16" else base_hash(transformer)
+    made_on = loaded if settings.model.dtype == "bfloat16" else base_hash(transformer)
     if settings.model.blocks == "unrolled":
         pipeline.weights["transformer"] = unrolled_on(mesh, transformer)
     laps.lap("load")
     side = settings.model.resolution
     h, w, _ = pipeline.latent_shape(side, side)
     sigmas = pipeline.sigmas(settings.sample.steps, side, side)
-    steps = forward_of(settings, pipeline.transformer_config, (h // 2, w // 2), sigmas)
-    return Loaded(settings, pipeline, mesh, steps, texts, base, made_on, laps)
+    forward = forward_of(settings, pipeline.transformer_config, (h // 2, w // 2), sigmas)
+    return Loaded(settings, pipeline, mesh, forward, texts, loaded, made_on, laps)
 
 
 def _encoding(settings: Settings, pipeline: Pipeline) -> dict[str, Any]:

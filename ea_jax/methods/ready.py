@@ -14,7 +14,7 @@ from ea_jax.concepts.bank import PromptBank
 from ea_jax.edits import Edit
 from ea_jax.methods.forward import Forward
 from ea_jax.methods.method import Method
-from ea_jax.methods.pictures import Album
+from ea_jax.methods.pictures import LatentSet
 from ea_jax.runtime.mesh import sharding
 from ea_jax.settings import Settings
 
@@ -33,7 +33,7 @@ class Ready:
       bank: encoded prompts.
       pictures: `concept`, of the bank's `plain` sentences, and `keep`, of its `preserve` prompts;
         as far as the method needs them.
-      base: fingerprint of the transformer as it is loaded.
+      fingerprint: of the transformer as it is loaded.
       base_hash: of the transformer in whatever precision; an edit carries it.
     """
 
@@ -42,8 +42,8 @@ class Ready:
     forward: Forward
     template: Any
     bank: PromptBank
-    pictures: Mapping[str, Album]
-    base: str
+    pictures: Mapping[str, LatentSet]
+    fingerprint: str
     base_hash: str
 
     def edit(self, adapters: Any, *, preset: str) -> Edit:
@@ -75,8 +75,8 @@ def initial_state(method: Method, settings: Settings, mesh: Mesh) -> Any:
 
 def state_shapes(method: Method, settings: Settings, mesh: Mesh) -> Any:
     """Shapes and shardings of a method's state."""
-    whole = sharding(mesh, ())
+    replicated = sharding(mesh, ())
     return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole),
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated),
         jax.eval_shape(method.init, run_key(settings)),
     )

@@ -39,7 +39,7 @@ class Visit:
 
 
 @dataclasses.dataclass(frozen=True)
-class Rota:
+class Turns:
     """Takes the members of a pool in turn, `batch` of them a step, staggered over the schedule.
 
     A pure function of the step, so a resumed run needs nothing but the step to go on.
@@ -62,7 +62,7 @@ class Rota:
             )
 
     @property
-    def turns(self) -> int:
+    def period(self) -> int:
         """Lower steps between two visits of the same member."""
         return self.members // self.batch
 
@@ -76,10 +76,10 @@ class Rota:
 
     def visits(self, step: int) -> list[Visit]:
         """The members that lower step `step` (from 0) trains."""
-        first = step % self.turns * self.batch
+        first = step % self.period * self.batch
         visited = []
         for member in range(first, first + self.batch):
-            position = self.offset(member) + step // self.turns
+            position = self.offset(member) + step // self.period
             visited.append(Visit(member, position % self.steps, position // self.steps))
         return visited
 

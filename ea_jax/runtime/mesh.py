@@ -170,7 +170,7 @@ def batch_parts(mesh: Mesh) -> int:
 
 
 def put_rows(mesh: Mesh, batch: Any) -> Any:
-    """A batch on the mesh: arrays split by rows where they divide, whole on every device elsewhere.
+    """A batch on the mesh: arrays split by rows where they divide, replicated elsewhere.
 
     For a single device they stay in host memory: a program fetches them in less time than it takes
     to put them there.
@@ -182,12 +182,12 @@ def put_rows(mesh: Mesh, batch: Any) -> Any:
     if mesh.size == 1:
         return jax.tree.map(np.asarray, batch)
     parts = batch_parts(mesh)
-    rows, whole = sharding(mesh, ("batch",)), sharding(mesh, ())
+    rows, replicated = sharding(mesh, ("batch",)), sharding(mesh, ())
 
     def put_leaf(leaf: Any) -> jax.Array:
         leaf = np.asarray(leaf)
         divides = leaf.ndim and leaf.shape[0] % parts == 0
-        return put(leaf, rows if divides else whole)
+        return put(leaf, rows if divides else replicated)
 
     return jax.tree.map(put_leaf, batch)
 

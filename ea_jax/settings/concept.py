@@ -36,14 +36,16 @@ class ConceptSettings:
       neutral: what takes the concept's place with `replaced`.
       anchor_sentence: a prompt without the concept.
       synonyms: seen in training; those that evaluate an erasure are never here.
-      synonym_source: this list (`config`), WordNet, or a language model's endpoint; `auto` asks what
-        there is: the world's vocabulary or the package's own list, WordNet, the endpoint.
+      synonym_source: this list (`config`), WordNet, or a language model's endpoint; `auto` asks
+        what there is: the list, the vocabulary of the model's world, WordNet, the endpoint.
       sense: WordNet's sense: `first` noun, `all`, or a name like `nude.n.01`.
       no_relation, far, mid: irrelevant words by how near they are, one of each drawn at a time.
       irrelevant_source: these lists (`config`), WordNet's similarities, an endpoint, or `auto`.
       endpoint, endpoint_model: URL of an OpenAI-compatible endpoint, and its model's name.
       endpoint_key: environment variable with its API key; None for an endpoint without keys.
       preserve_prompts: prompts without the concept whose pictures L_keep holds in place.
+      near_prompts: prompts about what is nearest to the concept, without it. A closed form keeps
+        their text; nothing is trained on them.
       max_tokens: columns kept for the concept's tokens in a prompt, all occurrences together.
     """
 
@@ -66,6 +68,7 @@ class ConceptSettings:
     endpoint_model: str | None = optional(text())
     endpoint_key: str | None = optional(text())
     preserve_prompts: tuple[str, ...] = texts()
+    near_prompts: tuple[str, ...] = texts()
     max_tokens: int = number(int, low=1, high=512)
 
     def __post_init__(self) -> None:

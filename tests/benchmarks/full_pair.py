@@ -99,7 +99,7 @@ def measure(settings: sections.Settings, given: Any, mesh: jax.sharding.Mesh, ro
     seconds = timed(programs, state, rounds)
 
     # Counted with attention written out: a kernel's inside can't be seen.
-    steps = dataclasses.replace(step_settings(settings, given.steps), attention="full")
+    steps = dataclasses.replace(step_settings(settings, given.forward), attention="full")
     total = 0
     for name, step, optimiser in zip(
         batches, (lower_step, upper_step), optimisers(settings), strict=True

@@ -44,17 +44,17 @@ class Pair:
         self.mesh = make_mesh({})
         model = TransformerConfig.from_json(case.model)
         self.steps = step_settings(settings, forward_of(settings, model, case.grid, case.sigmas))
-        whole = sharding(self.mesh, ())
+        replicated = sharding(self.mesh, ())
         self.base = convert.diffusers.load(
             abstract_weights(model),
             folder,
             "transformer",
-            put=lambda path, array: jax.device_put(array, whole),
+            put=lambda path, array: jax.device_put(array, replicated),
         )
         if settings.model.blocks == "unrolled":
             self.base = unrolled_on(self.mesh, self.base)
         self.programs = jitted(settings, self.steps, self.mesh)
-        self.state = jax.device_put(self._state(*optimisers(settings)), whole)
+        self.state = jax.device_put(self._state(*optimisers(settings)), replicated)
 
     def run(self, step: int) -> None:
         lower, upper = self.programs

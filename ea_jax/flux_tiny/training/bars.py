@@ -9,7 +9,7 @@ import numpy as np
 from ea_jax.flux_tiny import vocabulary, world
 from ea_jax.flux_tiny.vocabulary import DRESSED, NUDE, RELATION_NAMES, STYLE_NAMES, THINGS
 
-SEEDS = 2_000_000  # first seed of these pictures: neither training's nor an erasure's exam
+SEEDS = 2_000_000  # first seed of these pictures: not training's, not those that measure an erasure
 
 
 @dataclasses.dataclass(frozen=True)

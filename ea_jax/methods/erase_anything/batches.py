@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from ea_jax.concepts.bank import PromptBank, draw
+from ea_jax.concepts.rows import SLIP, WORD
 from ea_jax.methods.erase_anything import inversions
 from ea_jax.methods.erase_anything.steps import Contrast, LowerBatch, Pictures, UpperBatch
-from ea_jax.methods.pictures import FIRST_SEED, Album
-from ea_jax.methods.trajectories import Rota, Visit
+from ea_jax.methods.pictures import FIRST_SEED, LatentSet
+from ea_jax.methods.trajectories import Turns, Visit
 from ea_jax.runtime.mesh import pad_rows
 from ea_jax.runtime.streams import stream
 from ea_jax.settings import Settings
@@ -31,7 +32,7 @@ class Batches:
     Attributes:
       settings: of the run.
       bank: encoded prompts.
-      rota: whose turn it is in the pool.
+      turns: whose turn it is in the pool.
       concept: pictures of the bank's `plain` sentences; None where no term needs them.
       keep: pictures of its `preserve` prompts; likewise.
       parts: devices that share a batch; its rows are filled up to a multiple.
@@ -39,9 +40,9 @@ class Batches:
 
     settings: Settings
     bank: PromptBank
-    rota: Rota
-    concept: Album | None
-    keep: Album | None
+    turns: Turns
+    concept: LatentSet | None
+    keep: LatentSet | None
     parts: int = 1
 
     @property
@@ -66,15 +67,19 @@ class Batches:
         Returns:
           The row, and the inversion in the place of its word; -1 for none.
         """
-        sentence = int(self.bank.sentence_R[self.path_row(visit.member, visit.round)])
-        return self._drawn(known, (_VISIT, visit.member, visit.round, visit.index), sentence)
+        path = self.path_row(visit.member, visit.round)
+        of = {
+            "concept": int(self.bank.concept_R[path]),
+            "sentence": int(self.bank.sentence_R[path]),
+        }
+        return self._drawn(known, (_VISIT, visit.member, visit.round, visit.index), **of)
 
     def lower(self, step: int) -> LowerBatch:
         """Prompts and places of lower step `step`, from 0."""
         size = self.settings.optim.batch
-        known = inversions.known_by(self.settings, step)
+        known = inversions.known_by(self.settings, step, self.bank.concepts)
         if self.settings.data.x_t == "pool":
-            visits = self.rota.visits(step)
+            visits = self.turns.visits(step)
             members = [visit.member for visit in visits]
             fresh = [visit.fresh for visit in visits]
             index = [visit.index for visit in visits]
@@ -82,7 +87,7 @@ class Batches:
         else:
             members, fresh = list(range(size)), [True] * size
             # One path is walked for the whole batch, so all its rows stop at one index.
-            index = [draw(np.arange(self.rota.steps), self._seed, _INDEX, step)] * size
+            index = [draw(np.arange(self.turns.steps), self._seed, _INDEX, step)] * size
             drawn = [self._drawn(known, (_RESAMPLED, step, row)) for row in range(size)]
         rows = [row for row, _ in drawn]
         content = {
@@ -90,8 +95,8 @@ class Batches:
             "member_B": np.array(members, np.int32),
             "fresh_B": np.array(fresh, bool),
             "index_B": np.array(index, np.int32),
-            "text": self.bank.text("un", rows),
-            "columns": self.bank.columns("un", rows),
+            "text": self.bank.text("target", rows),
+            "columns": self.bank.columns("target", rows),
             "anchor": self.bank.text("anchor", rows),
         }
         padded, weight_B = pad_rows(content, self.parts)
@@ -116,17 +121,26 @@ class Batches:
         )
 
     def _drawn(
-        self, known: int, purpose: tuple[int, ...], sentence: int | None = None
+        self,
+        known: int,
+        purpose: tuple[int, ...],
+        *,
+        concept: int | None = None,
+        sentence: int | None = None,
     ) -> tuple[int, int]:
-        """One of the rows (of a sentence), or an inversion in one of the word's own."""
-        rows = self.bank.rows(sentence=sentence)
-        # Inversions come as often as the word itself.
-        own = self.bank.rows(concept=0, sentence=sentence)[: None if known else 0]
-        picked = draw(np.arange(len(rows) + len(own)), self._seed, *purpose)
-        if picked < len(rows):
-            return int(rows[picked]), -1
-        inversion = draw(np.arange(known), self._seed, _INVERSION, *purpose)
-        return int(own[picked - len(rows)]), inversion
+        """One of the rows (of a concept's sentence), or an inversion in one of the word's own."""
+        rows = self.bank.rows(concept=concept, sentence=sentence)
+        own = self.bank.rows(concept=concept, sentence=sentence, names=(WORD,))
+        # Slips, all together, and inversions each come as often as the word itself.
+        slips = self.bank.rows(concept=concept, sentence=sentence, names=(SLIP,))
+        inverted = own[: None if known else 0]
+        choices = np.concatenate([rows, np.resize(slips, len(own) if len(slips) else 0), inverted])
+        picked = draw(np.arange(len(choices)), self._seed, *purpose)
+        row = int(choices[picked])
+        if picked < len(choices) - len(inverted):
+            return row, -1
+        mine = inversions.of_concept(int(self.bank.concept_R[row]), self.bank.concepts, known)
+        return row, draw(mine, self._seed, _INVERSION, *purpose)
 
     @property
     def _seed(self) -> int:
@@ -141,10 +155,10 @@ class Batches:
         }
         return np.array([orders[place // count][place % count] for place in places.tolist()])
 
-    def _pictures(self, album: Album, group: str, picked: np.ndarray) -> Pictures:
+    def _pictures(self, some: LatentSet, group: str, picked: np.ndarray) -> Pictures:
         content: Any = {
-            "latent_BSC": album.latent_PSC[picked],
-            "text": self.bank.text(group, album.number_P[picked]),
+            "latent_BSC": some.latent_PSC[picked],
+            "text": self.bank.text(group, some.number_P[picked]),
         }
         padded, weight_B = pad_rows(content, self.parts)
         return Pictures(weight_B=weight_B, **padded)
@@ -165,8 +179,8 @@ class Batches:
         latent_RSC: Any = np.stack(latents)
         return Contrast(
             latent_RSC=latent_RSC,
-            text=self.bank.text("un", rows),
-            columns=self.bank.columns("un", rows),
+            text=self.bank.text("target", rows),
+            columns=self.bank.columns("target", rows),
             others=self.bank.text("others", rows),
             other_columns=self.bank.columns("others", rows),
         )

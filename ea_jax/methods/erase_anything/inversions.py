@@ -43,17 +43,22 @@ LOWEST_T = 0.5
 _START, _PICTURE, _NOISE = 201, 202, 203
 
 
-def due(settings: Settings, step: int) -> range:
+def due(settings: Settings, step: int, concepts: int) -> range:
     """Numbers of the inversions to be searched for before that pair, from 0; maybe none."""
-    first = known_by(settings, step - 1) if step else 0
-    return range(first, known_by(settings, step))
+    first = known_by(settings, step - 1, concepts) if step else 0
+    return range(first, known_by(settings, step, concepts))
 
 
-def known_by(settings: Settings, step: int) -> int:
-    """How many inversions that pair, from 0, can draw from."""
+def known_by(settings: Settings, step: int, concepts: int) -> int:
+    """How many inversions that pair, from 0, can draw from; of all concepts together."""
     data, pairs = settings.data, settings.optim.pairs
     begun = sum(pairs * r // data.inversion_rounds <= step for r in range(data.inversion_rounds))
-    return -(-data.inversions * begun // data.inversion_rounds)
+    return concepts * -(-data.inversions * begun // data.inversion_rounds)
+
+
+def of_concept(concept: int, concepts: int, known: int) -> np.ndarray:
+    """Numbers of one concept's inversions: the concepts take turns."""
+    return np.arange(concept, known, concepts)
 
 
 class Batch(struct.PyTreeNode):
@@ -71,13 +76,13 @@ class Batch(struct.PyTreeNode):
 
 
 class Search:
-    """Finds inversions of concept 0; compiled once for all rounds of a run.
+    """Finds inversions of a run's concepts; compiled once for all rounds.
 
     Args:
-      bank: encoded prompts; the concept's `plain` sentences are searched in.
+      bank: encoded prompts; each concept's `plain` sentences are searched in.
       concept: pictures of those sentences.
       settings: of the run: data.inversions and what goes with them, optim.batch and seed.
-      steps: what is static about a step.
+      forward: what is static about a pass through the model.
       mesh: that the weights lie on.
     Raises:
       ValueError: no prompt without the concept has a word to start from.
@@ -86,18 +91,19 @@ class Search:
     def __init__(
         self,
         bank: PromptBank,
-        concept: pictures.Album,
+        concept: pictures.LatentSet,
         *,
         settings: Settings,
-        steps: Forward,
+        forward: Forward,
         mesh: Mesh,
     ) -> None:
         self._bank, self._concept, self._settings, self._mesh = bank, concept, settings, mesh
-        self._own = np.flatnonzero(bank.plain_C[concept.number_P] == 0)
+        owner_P = bank.plain_C[concept.number_P]
+        self._own = [np.flatnonzero(owner_P == c) for c in range(bank.concepts)]
         self._others_ND = _other_words(bank)
         self._scale = _word_scale(bank)
-        self._tokens = int(bank.groups["plain"].mask_GN[bank.plain(concept=0)].sum(-1).max())
-        data, whole = settings.data, sharding(mesh, ())
+        self._tokens = int(bank.groups["plain"].mask_GN.sum(-1).max())
+        data, replicated = settings.data, sharding(mesh, ())
         optimiser = optax.adam(
             optax.cosine_decay_schedule(data.inversion_rate, data.inversion_steps)
         )
@@ -105,12 +111,12 @@ class Search:
         def step(u_BND, opt_state, base, lora, batch: Batch):
             x_BSC, t_B = _noised(batch)
             t_B = euler.model_time(t_B, dtype_of(base))
-            target, _ = velocity_of(base, None, x_BSC, t_B, batch.text, steps)
+            target, _ = velocity_of(base, None, x_BSC, t_B, batch.text, forward)
 
             def loss(u_BND):
                 t5_BTD = batch.text.t5_BTD.astype(jnp.float32)
                 text = batch.text.replace(t5_BTD=batch.columns.placed(t5_BTD, self._scale * u_BND))
-                v, _ = velocity_of(base, lora, x_BSC, t_B, text, steps)
+                v, _ = velocity_of(base, lora, x_BSC, t_B, text, forward)
                 error_B = losses.velocity_error(v, target)
                 return error_B.sum(), error_B
 
@@ -119,16 +125,17 @@ class Search:
             moved_BND: Any = optax.apply_updates(u_BND, updates)
             return _unit(moved_BND), opt_state, error_B
 
-        self._begin = jax.jit(optimiser.init, out_shardings=whole)
-        self._step = compiler.jit(step, mesh, out_shardings=whole)
+        self._begin = jax.jit(optimiser.init, out_shardings=replicated)
+        self._step = compiler.jit(step, mesh, out_shardings=replicated)
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """[M, N, D] of all inversions of a run: N tokens of the concept, D wide."""
-        return self._settings.data.inversions, self._tokens, self._others_ND.shape[1]
+        count = self._settings.data.inversions * self._bank.concepts
+        return count, self._tokens, self._others_ND.shape[1]
 
     def find(
-        self, base: Weights, lora: Any, numbers: range, *, frozen: str | None = None
+        self, base: Weights, lora: Any, numbers: range, *, fingerprint: str | None = None
     ) -> np.ndarray:
         """Embeddings with which the model with `lora` paints the concept as the frozen one does.
 
@@ -136,18 +143,18 @@ class Search:
           base: frozen weights.
           lora: adapters of the model that is searched.
           numbers: which of the run's inversions; each has random numbers of its own.
-          frozen: fingerprint of `base`, if `lora` changes nothing: what is found is then kept in
+          fingerprint: of `base`, if `lora` changes nothing: what is found is then kept in
             data.cache, or read from there.
         Returns:
           [M, N, D] float32 in the place of T5's outputs at the concept's tokens.
         Raises:
           NonFiniteError: the search gave NaN or Inf; nothing is kept.
         """
-        if frozen is None:
+        if fingerprint is None:
             return self._find(base, lora, numbers)
         (found_MND,) = cached(
             self._settings.data.cache,
-            self._inputs(frozen, numbers),
+            self._inputs(fingerprint, numbers),
             lambda: (self._find(base, lora, numbers),),
             names=("inversions_MND",),
             kind="inversions",
@@ -155,15 +162,15 @@ class Search:
         )
         return found_MND
 
-    def _inputs(self, frozen: str, numbers: range) -> dict[str, Any]:
+    def _inputs(self, fingerprint: str, numbers: range) -> dict[str, Any]:
         """All that the inversions of a frozen model depend on."""
         data, optim, model = self._settings.data, self._settings.optim, self._settings.model
-        sentences = self._bank.plain(concept=0)
+        sentences = self._bank.plain()
         text = self._bank.text("plain", sentences)
         columns = self._bank.columns("plain", sentences)
         return {
             "version": [_VERSION, pictures.VERSION],
-            "base": frozen,
+            "base": fingerprint,
             "numbers": [numbers.start, numbers.stop],
             "pictures": checksum(self._concept.latent_PSC, self._concept.number_P),
             "text": checksum(text.t5_BTD, text.pooled_BD, columns.idx_BN, columns.mask_BN),
@@ -179,13 +186,13 @@ class Search:
 
     def _find(self, base: Weights, lora: Any, numbers: range) -> np.ndarray:
         optim, data, found = self._settings.optim, self._settings.data, []
-        whole, parts = sharding(self._mesh, ()), batch_parts(self._mesh)
+        replicated, parts = sharding(self._mesh, ()), batch_parts(self._mesh)
         # The last few are filled up, so that one shape is compiled.
         size = optim.batch + -optim.batch % parts
         for first in numbers[:: optim.batch]:
             some = range(first, min(first + optim.batch, numbers.stop))
             start_BND, _ = pad_rows(np.stack([self._start(m) for m in some]), size)
-            u_BND = put(_unit(start_BND), whole)
+            u_BND = put(_unit(start_BND), replicated)
             opt_state, error_B = self._begin(u_BND), np.zeros(0)
             for turn in range(data.inversion_steps):
                 padded, _ = pad_rows(self._batch(some, turn), size)
@@ -198,7 +205,7 @@ class Search:
                     f"the search for inversions gave NaN or Inf; lower "
                     f"data.inversion_rate = {data.inversion_rate:g}, or set data.inversions=0"
                 )
-            _log.info("found %d of %d inversions", some.stop, data.inversions)
+            _log.info("found %d of %d inversions", some.stop, self.shape[0])
         return np.concatenate(found)
 
     def _start(self, number: int) -> np.ndarray:
@@ -208,7 +215,10 @@ class Search:
 
     def _batch(self, numbers: Sequence[int], turn: int) -> Batch:
         seed = self._settings.optim.seed
-        picked = np.array([draw(self._own, seed, _PICTURE, m, turn) for m in numbers])
+        own = [self._own[m % self._bank.concepts] for m in numbers]
+        picked = np.array(
+            [draw(mine, seed, _PICTURE, m, turn) for mine, m in zip(own, numbers, strict=True)]
+        )
         sentences = self._concept.number_P[picked]
         latent_BSC: Any = self._concept.latent_PSC[picked]
         seed_B: Any = np.array(
@@ -234,8 +244,8 @@ def _noised(batch: Batch) -> tuple[jax.Array, jax.Array]:
 
 
 def _word_scale(bank: PromptBank) -> float:
-    """Root mean square of T5's outputs at the concept's own tokens."""
-    sentences = bank.plain(concept=0)
+    """Root mean square of T5's outputs at the concepts' own tokens."""
+    sentences = bank.plain()
     text, columns = bank.text("plain", sentences), bank.columns("plain", sentences)
     rows, places = np.nonzero(columns.mask_BN)
     own_ND = np.asarray(text.t5_BTD)[rows, columns.idx_BN[rows, places]].astype(np.float32)
@@ -244,7 +254,7 @@ def _word_scale(bank: PromptBank) -> float:
 
 def require_words(bank: PromptBank) -> None:
     """Raises ValueError if no prompt without the concept has a word to start from."""
-    if not bank.said_UT[_without(bank)].any():
+    if not bank.text_mask_UT[_without(bank)].any():
         raise ValueError(
             "the search for inversions starts from other words, and no prompt without the concept "
             "has any; give concept.preserve_prompts, or set data.inversions=0"
@@ -260,7 +270,7 @@ def _other_words(bank: PromptBank) -> np.ndarray:
     """T5's outputs at the words of prompts without the concept, [words, D] float32."""
     require_words(bank)
     prompts = _without(bank)
-    return bank.t5_UTD[prompts][bank.said_UT[prompts]].astype(np.float32)
+    return bank.t5_UTD[prompts][bank.text_mask_UT[prompts]].astype(np.float32)
 
 
 def _unit(u_BND: jax.Array) -> jax.Array:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from ea_jax import lora
+from ea_jax.methods import embedder
 from ea_jax.methods.erase_anything import inversions
 from ea_jax.methods.erase_anything.batches import Batches
 from ea_jax.methods.erase_anything.steps import State, StepSettings, lower_step, upper_step
@@ -19,7 +20,7 @@ from ea_jax.methods.method import Level, Method, Needs
 from ea_jax.methods.optimisers import adamw
 from ea_jax.methods.pool import first_pool
 from ea_jax.methods.ready import Ready, fresh_lora
-from ea_jax.methods.trajectories import Rota
+from ea_jax.methods.trajectories import Turns
 from ea_jax.runtime import compiler
 from ea_jax.runtime.hosts import on_host
 from ea_jax.runtime.mesh import batch_parts, put, sharding
@@ -41,15 +42,21 @@ def needs(settings: Settings) -> Needs:
 def make(ready: Ready) -> Method:
     """The method of a run."""
     settings, mesh = _served(ready), ready.mesh
-    whole = sharding(mesh, ())
-    steps = step_settings(settings, ready.forward)
-    rota = Rota(settings.data.pool, settings.optim.batch, len(steps.sigmas) - 1)
+    replicated = sharding(mesh, ())
+    static = step_settings(settings, ready.forward)
+    turns = Turns(settings.data.pool, settings.optim.batch, len(static.sigmas) - 1)
     concept, keep = (ready.pictures.get(name) for name in ("concept", "keep"))
-    batches = Batches(settings, ready.bank, rota, concept, keep, parts=batch_parts(mesh))
+    batches = Batches(settings, ready.bank, turns, concept, keep, parts=batch_parts(mesh))
     search = None
     if settings.data.inversions and concept is not None:
-        search = inversions.Search(ready.bank, concept, settings=settings, steps=steps, mesh=mesh)
+        search = inversions.Search(
+            ready.bank, concept, settings=settings, forward=static, mesh=mesh
+        )
+    solves = settings.method.solve_first == "embedder"
     lower, upper = optimisers(settings)
+
+    def put_everywhere(tree: Any) -> Any:
+        return jax.tree.map(lambda leaf: put(leaf, replicated), tree)
 
     def init(key: jax.Array) -> State:
         adapters = fresh_lora(key, settings, ready.template)
@@ -58,31 +65,47 @@ def make(ready: Ready) -> Method:
             lora=adapters,
             lower=lower.init(adapters),
             upper=None if shared else upper.init(adapters),
-            pool_PSC=jnp.zeros((settings.data.pool, *steps.latent_shape), jnp.float32),
+            pool_PSC=jnp.zeros((settings.data.pool, *static.latent_shape), jnp.float32),
             inversions_MND=None if search is None else jnp.zeros(search.shape, jnp.float32),
+            solved=jax.tree.map(jnp.zeros_like, embedder.shapes(ready)) if solves else None,
         )
 
     def before(state: State, weights: Any, step: int) -> State:
-        if step == 0 and steps.x_t == "pool":
-            state = state.replace(pool_PSC=first_pool(ready, weights, rota, batches.path_row))
-        numbers = inversions.due(settings, step)
+        if step == 0 and solves:
+            adapters = lora.scaled(embedder.solve(ready, weights), 1 / static.lora_scale)
+            state = state.replace(solved=put_everywhere(_filled_up(adapters, state.solved)))
+        if step == 0 and static.x_t == "pool":
+            state = state.replace(pool_PSC=first_pool(ready, weights, turns, batches.path_row))
+        numbers = inversions.due(settings, step, ready.bank.concepts)
         if search is None or not numbers:
             return state
         all_MND = on_host(state.inversions_MND).copy()
-        frozen = None if step else ready.base
-        all_MND[numbers] = search.find(weights, state.lora, numbers, frozen=frozen)
-        return state.replace(inversions_MND=put(all_MND, whole))
+        fingerprint = None if step or solves else ready.fingerprint
+        student = state.student(state.lora)
+        all_MND[numbers] = search.find(weights, student, numbers, fingerprint=fingerprint)
+        return state.replace(inversions_MND=put_everywhere(all_MND))
 
     def edit(state: State, weights: Any) -> Any:
         del weights
-        scaled = lora.scaled(state.lora, steps.lora_scale)
+        scaled = lora.scaled(state.student(state.lora), static.lora_scale)
         return ready.edit(scaled, preset=settings.preset)
 
-    programs = jitted(settings, steps, mesh)
+    programs = jitted(settings, static, mesh)
     levels = (Level("lower", batches.lower, programs[0]),)
     if batches.has_upper:
         levels += (Level("upper", batches.upper, programs[1]),)
     return Method(settings.optim.pairs, init, edit, levels, before)
+
+
+def _filled_up(adapters: Any, like: Any) -> Any:
+    """Adapters with zeros up to the shapes of others."""
+
+    def fill(leaf: Any, wanted: Any) -> Any:
+        return jnp.pad(
+            leaf, [(0, full - size) for size, full in zip(leaf.shape, wanted.shape, strict=True)]
+        )
+
+    return jax.tree.map(fill, adapters, like)
 
 
 def _served(ready: Ready) -> Settings:
@@ -111,13 +134,13 @@ def optimisers(
     )
 
 
-def jitted(settings: Settings, steps: StepSettings, mesh: Any) -> tuple[Any, Any]:
+def jitted(settings: Settings, static: StepSettings, mesh: Any) -> tuple[Any, Any]:
     """The pair of steps as programs of (state, base weights, batch); the state is used up."""
-    whole = sharding(mesh, ())
+    replicated = sharding(mesh, ())
 
     def program(step: Any, optimiser: optax.GradientTransformation) -> Any:
-        bound = functools.partial(step, settings=steps, optimiser=optimiser)
-        return compiler.jit(bound, mesh, donate_argnums=0, out_shardings=(whole, whole))
+        bound = functools.partial(step, settings=static, optimiser=optimiser)
+        return compiler.jit(bound, mesh, donate_argnums=0, out_shardings=(replicated, replicated))
 
     lower, upper = optimisers(settings)
     return program(lower_step, lower), program(upper_step, upper)

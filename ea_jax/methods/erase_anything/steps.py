@@ -18,10 +18,10 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from ea_jax import lora as adapters
 from ea_jax.flux import euler
 from ea_jax.flux.columns import Columns
 from ea_jax.flux.transformer import Text, Weights, dtype_of, dual_columns
+from ea_jax.lora import concatenate, scaled
 from ea_jax.methods import losses
 from ea_jax.methods.forward import Forward, velocity_of
 from ea_jax.methods.method import Terms
@@ -64,6 +64,7 @@ class State(struct.PyTreeNode):
       pool_PSC: float32 latents of the trajectory pool.
       inversions_MND: float32, M inversions of N tokens each, zero where not yet searched; None
         where none are wanted. See `inversions` beside this module.
+      solved: adapters of a closed form that no step changes; None without one.
     """
 
     lora: Any
@@ -71,6 +72,11 @@ class State(struct.PyTreeNode):
     upper: optax.OptState | None
     pool_PSC: jax.Array
     inversions_MND: jax.Array | None = None
+    solved: Any = None
+
+    def student(self, lora: Any) -> Any:
+        """All adapters of the model that learns: `lora`, and what was solved before."""
+        return lora if self.solved is None else concatenate([lora, self.solved])
 
 
 class LowerBatch(struct.PyTreeNode):
@@ -154,7 +160,7 @@ def lower_step(
     with jax.named_scope("teacher"):
         target = x_BSC  # not read without L_esd
         if s.loss.esd:
-            teacher = state.lora if s.loss.teacher == "student" else None
+            teacher = state.student(state.lora) if s.loss.teacher == "student" else None
             both = jax.tree.map(lambda a, c: jnp.concatenate([a, c]), batch.anchor, text)
             twice = lambda a: jnp.concatenate([a, a])  # noqa: E731
             v, _ = velocity_of(
@@ -166,7 +172,7 @@ def lower_step(
         with jax.named_scope("student"):
             v, attn_LB = velocity_of(
                 base,
-                lora,
+                state.student(lora),
                 x_BSC,
                 t_B,
                 text,
@@ -223,7 +229,7 @@ def upper_step(
         terms = {}
         if pictures is not None:
             with jax.named_scope("student"):
-                v, _ = velocity_of(base, lora, x_BSC, t_B, pictures.text, s)
+                v, _ = velocity_of(base, state.student(lora), x_BSC, t_B, pictures.text, s)
             row = 0
             for name, rows in kept.items():
                 part = slice(row, row + len(rows.weight_B))
@@ -237,7 +243,8 @@ def upper_step(
                     terms[name] = losses.mean_of(error_B, rows.weight_B)
         if s.loss.rsc and batch.contrast is not None:
             with jax.named_scope("L_rsc"):
-                terms["rsc"] = _contrast(lora, base, batch.contrast, rsc_key, s)
+                student = state.student(lora)
+                terms["rsc"] = _contrast(student, base, batch.contrast, rsc_key, s)
         total = sum(getattr(s.loss, name) * term for name, term in terms.items())
         return total, {**terms, "total": total}
 
@@ -268,7 +275,7 @@ def _start(
     noise_BSC = normal(noise_key, shape)
     if s.x_t == "resample":
         return euler.follow(
-            lambda x, t: velocity_of(base, state.lora, x, t, text, s)[0],
+            lambda x, t: velocity_of(base, state.student(state.lora), x, t, text, s)[0],
             noise_BSC,
             s.sigmas,
             batch.index_B[0],
@@ -334,7 +341,7 @@ def _feature(lora, base, x_BSC, t_B, text, columns, s: StepSettings) -> jax.Arra
         columns,
         grid=s.grid,
         guidance_B=guidance_B,
-        lora=adapters.scaled(lora, s.lora_scale),
+        lora=scaled(lora, s.lora_scale),
         reduce=reduce,
         attention=s.attention,
         remat=s.remat,

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import logging
 import re
-from pathlib import Path
 
 import nltk
 import pytest
+from places import NLTK_DATA
 
 from ea_jax.concepts import irrelevant, replies, synonyms, wordnet
-
-NLTK_DATA = Path(__file__).parents[2] / "shared" / "data" / "nltk_data"
 
 
 @pytest.fixture(scope="module")

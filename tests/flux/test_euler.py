@@ -19,7 +19,7 @@ from ea_jax.methods import forward
 from ea_jax.methods.erase_anything import steps as pair
 from ea_jax.methods.erase_anything.steps import lower_step, upper_step
 from ea_jax.methods.forward import velocity_of
-from ea_jax.methods.trajectories import Rota
+from ea_jax.methods.trajectories import Turns
 from ea_jax.runtime import compiler
 from ea_jax.runtime.streams import normal
 
@@ -52,9 +52,9 @@ def test_a_path_takes_as_many_euler_steps_as_asked(steps):
 
 
 def test_a_staggered_pool_stands_on_the_samplers_path():
-    rota = Rota(members=4, batch=2, steps=4)
+    turns = Turns(members=4, batch=2, steps=4)
     noise = jax.random.normal(jax.random.key(0), (4, 3, 4))
-    pool = follow(toward, noise, rota.offsets())
+    pool = follow(toward, noise, turns.offsets())
     for member in range(4):
         np.testing.assert_allclose(pool[member], by_hand(noise[member], member), rtol=1e-5)
 

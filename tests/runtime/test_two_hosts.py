@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+from places import ROOT
 
 PROGRAM = """
 import os, signal, sys

@@ -41,7 +41,7 @@ BASE = init_weights(MODEL, jax.random.key(0))
 def pairs(shape, count, optimiser, base=BASE):
     """Terms of each pair, and the LoRA after the last, on a mesh (data, fsdp, tensor)."""
     mesh = make_mesh(dict(zip(("data", "fsdp", "tensor"), shape, strict=True)))
-    whole = sharding(mesh, ())
+    replicated = sharding(mesh, ())
     adapters = lora.init(jax.random.key(1), BASE, scope="dual_qk+image+single", rank=2)
     adapters = jax.tree.map(lambda x: x + 0.05, adapters)
     inputs = Inputs(MODEL)
@@ -51,13 +51,13 @@ def pairs(shape, count, optimiser, base=BASE):
     s = settings(MODEL, **TERMS)
     found = []
     with jax.set_mesh(mesh):
-        state = jax.device_put(state, whole)
+        state = jax.device_put(state, replicated)
         base = jax.device_put(base, axes.shardings(mesh, base))
         steps = [
             jax.jit(
                 functools.partial(fn, settings=s, optimiser=optimiser),
                 donate_argnums=0,
-                out_shardings=(whole, whole),
+                out_shardings=(replicated, replicated),
             )
             for fn in (lower_step, upper_step)
         ]

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
+from places import FLUX_TOKENIZERS
 from toy_t5 import t5_tokenizer
 
 from ea_jax.concepts import spans
 from ea_jax.flux import tokens
 
-FLUX = Path(__file__).parents[2] / "shared" / "data" / "flux_tokenizers"
 # Letters of double width, which Unicode holds to be the same letters.
 WIDE = "".join(chr(ord(letter) + 0xFEE0) for letter in "NUDE")
 
@@ -24,9 +23,9 @@ def t5():
 
 @pytest.fixture(scope="module")
 def flux_t5():
-    if not FLUX.is_dir():
+    if not FLUX_TOKENIZERS.is_dir():
         pytest.skip("no FLUX tokenizer in ../shared/data/flux_tokenizers")
-    return tokens.load_tokenizer(FLUX, "tokenizer_2")
+    return tokens.load_tokenizer(FLUX_TOKENIZERS, "tokenizer_2")
 
 
 def found(text: str, phrase: str) -> list[str]:

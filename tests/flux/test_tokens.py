@@ -8,10 +8,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+from places import FLUX_TOKENIZERS
 
 from ea_jax.flux import tokens
-
-FLUX_TOKENIZERS = Path(__file__).parents[2] / "shared" / "data" / "flux_tokenizers"
 
 
 @pytest.fixture(scope="module")

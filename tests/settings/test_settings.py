@@ -5,18 +5,16 @@ from __future__ import annotations
 import ast
 import dataclasses
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
 from absl import flags
 from ml_collections import config_flags
+from places import ROOT
 
 from configs import nudity
 from ea_jax import settings
 from ea_jax.settings.fields import SettingsError
-
-ROOT = Path(__file__).parent.parent
 
 
 def config() -> dict[str, Any]:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from jax.errors import JaxRuntimeError
+from places import ROOT
 
 from ea_jax.runtime.metrics import NonFiniteError
 from ea_jax.runtime.program import TRACEBACK, one_line_errors
-
-ROOT = Path(__file__).parent.parent
 
 
 def test_a_mistake_is_one_line_on_the_error_stream_and_code_1() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 
@@ -70,9 +71,9 @@ def marked(t5, made: bank.PromptBank, group: str, number: int) -> list[list[str]
 def test_variants_of_a_row_differ_in_the_concept_alone():
     for row in rows.rows([BALL], Recipe(shuffles=20)):
         # BALL's first sentence is a template, its second has capitals.
-        concept = "soccer ball" if "soccer ball" in row.un.text else "Soccer Ball"
+        concept = "soccer ball" if "soccer ball" in row.target.text else "Soccer Ball"
         for other, word in zip(row.others, row.words, strict=True):
-            assert other.text == row.un.text.replace(concept, word)
+            assert other.text == row.target.text.replace(concept, word)
         assert row.words[0] == "football"
         assert row.words[1] in ("cloud", "grass")
         assert row.words[2:] == ("shirt", "helmet")
@@ -80,43 +81,61 @@ def test_variants_of_a_row_differ_in_the_concept_alone():
 
 def test_a_synonym_takes_the_concept_s_place_in_as_many_rows(t5):
     both = rows.with_synonyms(BALL)
-    assert both == [BALL, Concept("football", ("a football beside a dog", "a photo of a football"))]
-    made = build(t5, concepts=both, recipe=Recipe(shuffles=8, anchor="replaced", neutral="cat"))
-    assert len(made.rows(concept=0)) == len(made.rows(concept=1)) == 8
+    assert rows.plain(both, "football") == ["a football beside a dog", "a photo of a football"]
+    made = build(t5, concepts=[both], recipe=Recipe(shuffles=8, anchor="replaced", neutral="cat"))
+    assert len(made.rows(names=["word"])) == len(made.rows(names=["synonym"])) == 8
+    assert made.texts("plain")[2:] == rows.plain(both, "football")
     anchors = made.texts("anchor")
-    for number in made.rows(concept=1):
-        (un,) = marked(t5, made, "un", number)
-        assert "".join(un) == "▁football"
+    for number in made.rows(names=["synonym"]):
+        (target,) = marked(t5, made, "target", number)
+        assert "".join(target) == "▁football"
         assert "cat" in anchors[number]
         assert "football" not in anchors[number]
     # L_rsc is the word's alone.
-    assert set(made.contrast_rows()) == set(made.rows(concept=0))
+    assert set(made.contrast_rows()) == set(made.rows(names=["word"]))
+
+
+def test_slips_take_the_concept_s_place_in_rows_that_no_path_follows(t5):
+    slips = ("soccre ball", "SOCCER BALL")
+    made = build(
+        t5,
+        concepts=[dataclasses.replace(BALL, slips=slips)],
+        recipe=Recipe(shuffles=6, probability=0.0),
+    )
+    own = made.rows(names=["slip"])
+    texts = [made.texts("target")[number] for number in own]
+    assert texts[:2] == ["a soccre ball beside a dog", "a photo of a SOCCER BALL"]
+    assert [marked(t5, made, "target", number) for number in own[:1]] == [
+        [t5.tokenize("soccre ball")]
+    ]
+    assert made.texts("anchor")[own[0]] == "beside a dog"
+    assert not set(own) & {*made.rows(), *made.contrast_rows()}
 
 
 def test_sentences_are_taken_in_turn_and_mostly_shuffled():
     made = rows.rows([BALL], Recipe(shuffles=40, probability=0.5))
-    assert [("dog" in row.un.text) for row in made[:4]] == [True, False, True, False]
-    unshuffled = [row.un.text in rows.plain(BALL) for row in made]
+    assert [("dog" in row.target.text) for row in made[:4]] == [True, False, True, False]
+    unshuffled = [row.target.text in rows.plain(BALL) for row in made]
     assert 10 < sum(unshuffled) < 30
     never = rows.rows([BALL], Recipe(shuffles=40, probability=0.0))
-    assert all(row.un.text in rows.plain(BALL) for row in never)
+    assert all(row.target.text in rows.plain(BALL) for row in never)
 
 
 def test_by_word_a_concept_comes_apart_and_its_words_are_marked(t5):
     made = build(t5, recipe=Recipe(shuffles=8, shuffle="word", probability=1.0))
-    assert any("soccer ball" not in text.lower() for text in made.texts("un"))
+    assert any("soccer ball" not in text.lower() for text in made.texts("target"))
     for number in made.rows():
-        (un,) = marked(t5, made, "un", number)
-        assert {piece.lower() for piece in un} == {"▁soccer", "▁ball"}
+        (target,) = marked(t5, made, "target", number)
+        assert {piece.lower() for piece in target} == {"▁soccer", "▁ball"}
 
 
 def test_by_word_texts_of_one_length_are_permuted_alike():
     concept = Concept("nude", ("a nude woman beside a cat",), ("bare",), (("wet",), ("calm",)))
     recipe = Recipe(shuffles=8, shuffle="word", probability=1.0, words=2)
     for row in rows.rows([concept], recipe):
-        assert sorted(row.un.text.split()) == ["a", "a", "beside", "cat", "nude", "woman"]
+        assert sorted(row.target.text.split()) == ["a", "a", "beside", "cat", "nude", "woman"]
         for other, word in zip(row.others, row.words, strict=True):
-            assert other.text == row.un.text.replace("nude", word)
+            assert other.text == row.target.text.replace("nude", word)
 
 
 def test_k_words_are_drawn_from_the_classes_in_turn():
@@ -142,14 +161,14 @@ def test_k_words_are_drawn_from_the_classes_in_turn():
 def test_each_anchor_is_without_the_concept(anchor, neutral, text):
     recipe = Recipe(shuffles=1, probability=0.0, anchor=anchor, neutral=neutral)
     (row,) = rows.rows([NUDE], recipe)
-    assert (row.un.text, row.anchor.text) == ("a nude woman", text)
+    assert (row.target.text, row.anchor.text) == ("a nude woman", text)
 
 
 def test_columns_are_found_anew_in_every_variant(t5):
     made = build(t5)
     for number in made.contrast_rows():
-        (un,) = marked(t5, made, "un", number)
-        assert [piece.lower() for piece in un] == ["▁soccer", "▁ball"]
+        (target,) = marked(t5, made, "target", number)
+        assert [piece.lower() for piece in target] == ["▁soccer", "▁ball"]
         football, irrelevant, shirt, helmet = marked(t5, made, "others", number)
         assert football == ["▁foot", "ball"]
         assert irrelevant in (["▁cloud"], ["▁grass"])

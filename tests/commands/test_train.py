@@ -15,6 +15,7 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
+from places import ROOT
 
 from ea_jax import edits
 from ea_jax.flux.pipeline import Pipeline
@@ -23,7 +24,6 @@ from ea_jax.flux_tiny.judge import Judge, JudgeConfig
 from ea_jax.measure import measure
 from ea_jax.runtime.fingerprint import fingerprint_files
 
-ROOT = Path(__file__).parent.parent
 OUTPUTS = (
     "pytorch_lora_weights.safetensors",
     "run.json",

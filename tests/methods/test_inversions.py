@@ -20,8 +20,8 @@ from ea_jax.flux.transformer import Text, velocity
 from ea_jax.methods.erase_anything import inversions
 from ea_jax.methods.erase_anything.batches import Batches
 from ea_jax.methods.erase_anything.steps import lower_step
-from ea_jax.methods.pictures import Album
-from ea_jax.methods.trajectories import Rota
+from ea_jax.methods.pictures import LatentSet
+from ea_jax.methods.trajectories import Turns
 from ea_jax.runtime.mesh import make_mesh
 from ea_jax.runtime.metrics import NonFiniteError
 
@@ -49,7 +49,7 @@ def encode(prompts):
 @pytest.fixture(scope="module")
 def made() -> bank.PromptBank:
     return bank.build(
-        [BALL, dataclasses.replace(BALL, word="football", synonyms=())],
+        [dataclasses.replace(BALL, also=("football",))],
         rows.Recipe(shuffles=4),
         encode=encode,
         tokenizer=t5_tokenizer(),
@@ -65,20 +65,20 @@ def experiment(**data) -> sections.Settings:
     return sections.from_config(config)
 
 
-def search(made, mesh=None, latent=1.0, lora=None, numbers=None, frozen=None, **data):
+def search(made, mesh=None, latent=1.0, lora=None, numbers=None, fingerprint=None, **data):
     rng = np.random.default_rng(0)
     rows = np.resize(made.plain(concept=0), 4)
     latent_PSC = latent * rng.standard_normal((4, 6, SMALL.in_channels), np.float32)
     chosen = experiment(**data)
     searcher = inversions.Search(
         made,
-        Album(latent_PSC, rows, list(range(4))),
+        LatentSet(latent_PSC, rows, list(range(4))),
         settings=chosen,
         steps=settings(grid=GRID),
         mesh=make_mesh(mesh or {"data": 1, "fsdp": 1, "tensor": 1}),
     )
     numbers = range(chosen.data.inversions) if numbers is None else numbers
-    inversions_MND = searcher.find(BASE, lora, numbers, frozen=frozen)
+    inversions_MND = searcher.find(BASE, lora, numbers, fingerprint=fingerprint)
     assert inversions_MND.shape == (len(numbers), *searcher.shape[1:])
     return inversions_MND
 
@@ -142,7 +142,7 @@ def test_an_inversion_does_not_depend_on_those_searched_beside_it(made):
 
 
 def test_what_the_frozen_model_gave_is_read_again(made, tmp_path, monkeypatch):
-    options = {"inversion_steps": 2, "cache": str(tmp_path), "frozen": "weights"}
+    options = {"inversion_steps": 2, "cache": str(tmp_path), "fingerprint": "weights"}
     found = search(made, **options)
 
     def searched(*_):
@@ -150,7 +150,12 @@ def test_what_the_frozen_model_gave_is_read_again(made, tmp_path, monkeypatch):
 
     monkeypatch.setattr(inversions.Search, "_find", searched)
     np.testing.assert_array_equal(search(made, **options), found)
-    others = [{"frozen": "others"}, {"frozen": None}, {"inversion_steps": 3}, {"latent": 2.0}]
+    others = [
+        {"fingerprint": "others"},
+        {"fingerprint": None},
+        {"inversion_steps": 3},
+        {"latent": 2.0},
+    ]
     for other in (*others, {"numbers": range(1, 3)}):
         with pytest.raises(AssertionError, match="searched again"):
             search(made, **{**options, **other})
@@ -170,14 +175,17 @@ def test_a_search_among_pictures_that_are_no_numbers_stops(made):
 def test_rounds_are_spread_over_the_run():
     run = experiment(inversions=5, inversion_rounds=2)
     run = dataclasses.replace(run, optim=dataclasses.replace(run.optim, pairs=9))
-    due = {step: list(inversions.due(run, step)) for step in range(9)}
+    due = {step: list(inversions.due(run, step, 1)) for step in range(9)}
     assert {step: numbers for step, numbers in due.items() if numbers} == {0: [0, 1, 2], 4: [3, 4]}
-    assert [inversions.known_by(run, step) for step in (0, 3, 4, 8)] == [3, 3, 5, 5]
+    assert [inversions.known_by(run, step, 1) for step in (0, 3, 4, 8)] == [3, 3, 5, 5]
+    # Two concepts have as many each, and take turns.
+    assert list(inversions.due(run, 4, 2)) == [6, 7, 8, 9]
+    assert inversions.of_concept(1, 2, known=6).tolist() == [1, 3, 5]
 
 
 def test_rows_take_words_synonyms_and_inversions_alike(made):
     run = experiment(inversions=3, inversion_rounds=2)
-    batches = Batches(run, made, Rota(run.data.pool, run.optim.batch, 4), None, None)
+    batches = Batches(run, made, Turns(run.data.pool, run.optim.batch, 4), None, None)
     for start, known in ((0, 2), (run.optim.pairs // 2, 3)):
         drawn = [batches.lower(start + i) for i in range(90)]
         inversion = np.concatenate([batch.inversion_B for batch in drawn])

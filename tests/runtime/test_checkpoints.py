@@ -18,11 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from places import ROOT
 
 from ea_jax.runtime import checkpoints
 from ea_jax.runtime.checkpoints import Checkpoints, RestoreError, SaveError
-
-ROOT = Path(__file__).parent.parent
 
 # A run in small: an adapter, two optimisers, a key; a checkpoint after each step.
 RUN = """

@@ -85,13 +85,13 @@ def test_two_devices_share_a_pairs_operations_and_talk():
 def test_collectives_inside_a_loop_count_at_every_turn():
     mesh = make_mesh({"tensor": 2})
     split = sharding(mesh, ("batch", "heads"))
-    whole = sharding(mesh, ())
+    replicated = sharding(mesh, ())
 
     def summed(x, w):
         turn = lambda x, _: (jax.lax.with_sharding_constraint(x @ w @ w.T, split), None)  # noqa: E731
         return jax.lax.scan(turn, x, None, length=7)[0]
 
-    x, w = jax.device_put(jnp.ones((4, 8)), split), jax.device_put(jnp.ones((8, 8)), whole)
+    x, w = jax.device_put(jnp.ones((4, 8)), split), jax.device_put(jnp.ones((8, 8)), replicated)
     once = Hlo(jax.jit(lambda x, w: summed(x, w)).lower(x, w).compile().as_text())
     sent = sum(once.collective_bytes().values())
     assert sent > 0

@@ -7,15 +7,14 @@ import re
 import string
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from places import ROOT
 
 from ea_jax.flux_tiny import vocabulary, world
 from ea_jax.flux_tiny.world import Scene
 
-ROOT = Path(__file__).parents[1]
 PAPER = [name for names in vocabulary.PAPER_CONCEPTS.values() for name in names]
 SPLITS = ("train", "eval")
 

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import filelock
 import pytest
+from places import ROOT
 
 from ea_jax.runtime import hosts, lock
 from ea_jax.runtime.lock import HeldError, held
 from ea_jax.runtime.run_folder import check
 
-ROOT = Path(__file__).parent.parent
 HOLD = """
 import sys
 from ea_jax.runtime.lock import held

@@ -50,7 +50,7 @@ def painter(dev_folder) -> Painter:
     pipeline = Pipeline.load(dev_folder)
     text, _ = pipeline.encode(PROMPTS, max_length=16)
     texts = Encoded(tuple(PROMPTS), np.asarray(text.t5_BTD), np.asarray(text.pooled_BD))
-    return Painter(pipeline, mesh=make_mesh({}), sampling=how, texts=texts, base="f00")
+    return Painter(pipeline, mesh=make_mesh({}), sampling=how, texts=texts, fingerprint="f00")
 
 
 def edit_of(painter, kind):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
-from pathlib import Path
 
 import jax
 import pytest
+from places import ROOT
 
 from configs import soccer
 from ea_jax import settings
@@ -19,8 +19,6 @@ from ea_jax.evaluate.task import NOTHING
 from ea_jax.methods import registry
 from ea_jax.methods.ready import initial_state
 from ea_jax.runtime.mesh import put_rows
-
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.parametrize("preset", ["paper", "robust"])
@@ -55,7 +53,7 @@ def test_they_are_those_of_the_arrays_that_the_steps_are_given(dev_folder, tmp_p
     assert list(given.batches) == [level.name for level in method.levels] == ["lower", "upper"]
     for level in method.levels:
         same(given.batches[level.name], put_rows(model.mesh, level.batch(0)))
-    assert given.steps.grid == model.steps.grid
+    assert given.forward.grid == model.forward.grid
 
 
 def test_a_roofline_is_the_later_of_arithmetic_and_memory():

@@ -6,12 +6,12 @@ import json
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from places import ROOT
 from safetensors.numpy import load_file, save_file
 from toy_weights import CONFIG, FILE, random_like, same, template
 
@@ -166,7 +166,7 @@ def test_loading_holds_little_more_than_the_result(tmp_path):
         capture_output=True,
         text=True,
         check=True,
-        cwd=Path(__file__).parent.parent,
+        cwd=ROOT,
     )
     seen = json.loads(done.stdout)
     assert seen["peak"] >= seen["result"]

@@ -1,6 +1,6 @@
 """Attention on a GPU is the softmax written out in float32: outputs, columns, gradients.
 
-    JAX_PLATFORMS=cuda,cpu XLA_FLAGS= python -m pytest -n 0 tests/test_gpu.py
+    JAX_PLATFORMS=cuda,cpu XLA_FLAGS= python -m pytest -n 0 tests/flux/test_gpu.py
 
 `cudnn` needs a Hopper GPU where heads and columns together are wider than 128.
 """

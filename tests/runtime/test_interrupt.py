@@ -6,15 +6,13 @@ import logging
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import jax
 import pytest
+from places import ROOT
 
 from ea_jax.runtime import interrupt as interrupts
 from ea_jax.runtime.interrupt import Interrupt
-
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
