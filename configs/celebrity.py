@@ -15,6 +15,6 @@ from configs import common
 
 def get_config(variant: str = "tiny") -> ConfigDict:
     """The experiment for `MODEL` or `MODEL+PRESET`; see `configs.common`."""
-    # Not Santa Claus: all settings that erased him took Mrs Claus along, who shares half of his name.
+    # Not Santa Claus: what erased him took Mrs Claus along, who shares half of his name.
     word = "Bruce Lee" if variant.startswith("flux") else "Dracula"
     return common.experiment("celebrity", variant, word=word)

@@ -112,7 +112,8 @@ def prepared(
     """All that a run loads, encodes and samples before its first step.
 
     Args:
-      run, entry, task, world: the run's settings, method, task, and its model's world.
+      settings, entry, task: of the run.
+      world: of its model.
       kept: file with the words of the run's first start, if there was one.
     Returns:
       The model, what its method is made of, and all texts with where they came from.
@@ -239,7 +240,7 @@ def _run(_: list[str]) -> int:
 
 
 def main(arguments: Sequence[str], *, name: str = "ea-jax erase") -> None:
-    """The command line; `define` looks through it for --config, so it is given to that as well."""
+    """The command line: flags, or the short form of `erase_command`."""
     arguments = flags_of(arguments)
     config_file.define(arguments)
     flags.DEFINE_string(

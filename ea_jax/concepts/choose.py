@@ -168,33 +168,31 @@ def _concept(
     record["sentences"] = list(phrases.sentences)
     neutral = {"replaced": phrases.neutral, "sentence": phrases.anchor_sentence}
     record["anchor"] = neutral.get(chosen.anchor, chosen.anchor)
-    return (
-        rows.Concept(
-            one.word,
-            phrases.sentences,
-            read,
-            contrasted.classes if contrasted else (),
-            neutral=neutral.get(chosen.anchor),
-        ),
-        record,
+    concept = rows.Concept(
+        one.word,
+        phrases.sentences,
+        read,
+        contrasted.classes if contrasted else (),
+        neutral=neutral.get(chosen.anchor),
     )
+    return concept, record
 
 
 def _around(one: _Known, chosen: ConceptSettings, world: World, company: Sequence[str]) -> Phrases:
     """What the config gives, and for the rest what the phrasebook makes."""
-    given = (chosen.sentences, chosen.neutral, chosen.anchor_sentence)
-    made = None
-    if not all(given):
-        made = world.phrases.around(one.word, one.kind, avoid=company)
-        if not (chosen.sentences or made.sentences):
-            raise ValueError(
-                f"no sentence can be made around {one.word!r} that holds none of the other words; "
-                "give some in concept.sentences"
-            )
+    if chosen.sentences and chosen.neutral and chosen.anchor_sentence:
+        return Phrases(chosen.sentences, chosen.neutral, chosen.anchor_sentence)
+    made = world.phrases.around(one.word, one.kind, avoid=company)
+    if not (chosen.sentences or made.sentences):
+        raise ValueError(
+            f"no sentence can be made around {one.word!r} that holds none of the other words; "
+            "give some in concept.sentences"
+        )
     return Phrases(
-        *(own or getattr(made, name)
-          for own, name in zip(given, ("sentences", "neutral", "anchor_sentence"), strict=True))
-    )  # fmt: skip
+        chosen.sentences or made.sentences,
+        chosen.neutral or made.neutral,
+        chosen.anchor_sentence or made.anchor_sentence,
+    )
 
 
 def _near(known: Sequence[_Known], world: World) -> tuple[str, ...]:

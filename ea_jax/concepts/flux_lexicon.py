@@ -1,17 +1,16 @@
 """The package's own word lists as a lexicon: names.txt, and common words from WordNet.
 
-`common.txt` is a small part of WordNet 3.0, under Princeton's licence beside it, so that the kind of
-a common word is known where WordNet isn't installed.
+`common.txt` is a small part of WordNet 3.0, under Princeton's licence: so the kind of a common word
+is known where WordNet isn't installed.
 """
 
 from __future__ import annotations
 
 import functools
-import importlib.resources
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ea_jax.concepts import forms
+from ea_jax.concepts import forms, lists
 from ea_jax.concepts.irrelevant import CLASSES, IrrelevantWords
 from ea_jax.settings.concept import KINDS
 
@@ -130,16 +129,12 @@ def _plain(word: str) -> str:
 @functools.cache
 def _names() -> dict[str, Entry]:
     found: dict[str, Entry] = {}
-    kind = ""
-    for line in _lines("names.txt"):
-        if line.startswith("["):
-            kind = line.strip("[]")
-            continue
-        entry = _entry(line, (kind,))
-        before = found.get(entry.word)
-        if before:
-            entry = entry._replace(kinds=(*before.kinds, kind))
-        found[entry.word] = entry
+    for kind, listed in lists.sections("names.txt").items():
+        for line in listed:
+            entry = _entry(line, (kind,))
+            if before := found.get(entry.word):
+                entry = before._replace(kinds=(*before.kinds, kind))
+            found[entry.word] = entry
     return found
 
 
@@ -156,7 +151,7 @@ def _folded() -> dict[str, Entry]:
 @functools.cache
 def _common() -> dict[str, Entry]:
     found = {}
-    for line in _lines("common.txt"):
+    for line in lists.lines("common.txt"):
         word, kinds, rest = line.split("|", 2)
         found[_plain(word)] = _entry(f"{word}|{rest}", tuple(kinds.split(",")))
     return found
@@ -168,9 +163,3 @@ def _entry(line: str, kinds: tuple[str, ...]) -> Entry:
         tuple(one.strip() for one in cell.split(",") if one.strip()) for cell in (synonyms, near)
     ]
     return Entry(word, kinds, *listed)
-
-
-def _lines(name: str) -> Sequence[str]:
-    text = importlib.resources.files("ea_jax.concepts").joinpath(name).read_text(encoding="utf-8")
-    lines = (line.strip() for line in text.splitlines())
-    return tuple(line for line in lines if line and not line.startswith("#"))

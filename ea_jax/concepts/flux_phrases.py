@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import functools
-import importlib.resources
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ea_jax.concepts import articles, forms, sentences
+from ea_jax.concepts import articles, forms, lists, sentences
 from ea_jax.concepts.lexicon import Phrases
 
 COUNT = 16
 # The first that is free stands in a grid as something else.
 _OTHERS = ("a red car in front of a house", "a bowl of fruit on a table", "a mountain in the snow")
-_PREPOSITIONS = frozenset(
-    "above across against along amid amidst among around at atop before behind below beneath beside "
-    "between beyond by down from in inside into near off on onto out outside over past through to "
-    "toward towards under underneath up upon with within".split()
-)
 
 
 class Templates(NamedTuple):
@@ -48,7 +42,7 @@ class FluxPhrases:
     def preserve(self, avoid: Sequence[str]) -> tuple[str, ...]:
         """The lines of `preserve.txt` that hold none of `avoid`."""
         barred = forms.AnyOf(avoid)
-        return tuple(text for text in _lines("preserve.txt") if _is_free(text, barred))
+        return tuple(text for text in lists.lines("preserve.txt") if _is_free(text, barred))
 
     def shown(self, word: str, kind: str, *, synonym: str | None, near: str | None) -> list[str]:
         """The word, a synonym, a neighbour, and something else, in templates of their own."""
@@ -63,7 +57,9 @@ def section(word: str, kind: str) -> str:
     """The section of `templates.txt` for a word."""
     if kind == "relation":
         return (
-            "relation: things" if word.split()[-1].lower() in _PREPOSITIONS else "relation: people"
+            "relation: things"
+            if word.split()[-1].lower() in articles.listed("prepositions")
+            else "relation: people"
         )
     if kind == "state":
         return "state: things" if articles.of_things(word) else "state: people"
@@ -80,34 +76,17 @@ def filled(template: str, word: str, kind: str) -> str:
 @functools.cache
 def templates() -> dict[str, Templates]:
     """All of `templates.txt`, by kind."""
-    found: dict[str, list[str]] = {}
-    name = ""
-    for line in _lines("templates.txt"):
-        if line.startswith("["):
-            name = line.strip("[]")
-            found[name] = []
-        else:
-            found[name].append(line)
-    return {name: _sorted(lines) for name, lines in found.items()}
+    return {name: _sorted(found) for name, found in lists.sections("templates.txt").items()}
 
 
 def _sorted(lines: Sequence[str]) -> Templates:
-    marked = {
-        mark: tuple(
-            line.removeprefix(f"{mark}: ") for line in lines if line.startswith(f"{mark}: ")
-        )
-        for mark in ("shown", "neutral", "anchor")
-    }
-    return Templates(tuple(line for line in lines if "{" in line and not line.startswith("shown: ")),
-                     **marked)  # fmt: skip
+    marked: dict[str, list[str]] = {"shown": [], "neutral": [], "anchor": [], "": []}
+    for line in lines:
+        mark, colon, rest = line.partition(": ")
+        known = colon and mark in marked
+        marked[mark if known else ""].append(rest if known else line)
+    return Templates(*(tuple(marked[mark]) for mark in ("", "shown", "neutral", "anchor")))
 
 
 def _is_free(text: str, words: forms.AnyOf) -> bool:
     return words.first(text.replace("{a}", "").replace("{}", "")) is None
-
-
-@functools.cache
-def _lines(name: str) -> Sequence[str]:
-    text = importlib.resources.files("ea_jax.concepts").joinpath(name).read_text(encoding="utf-8")
-    lines = (line.strip() for line in text.splitlines())
-    return tuple(line for line in lines if line and not line.startswith("#"))

@@ -6,25 +6,24 @@ Both word lists are files beside this one, `nudity.txt` and `minors.txt`.
 from __future__ import annotations
 
 import functools
-import importlib.resources
 import re
 import unicodedata
 from collections.abc import Sequence
 
-from ea_jax.concepts import forms, spans
+from ea_jax.concepts import forms, lists, spans
 
 # Letters of other alphabets that look like ours, and digits and signs in the place of letters.
 _LETTERS = str.maketrans("аеорсухіјѕԁһνοιαερτυκԛɡıℓ", "aeopcyxijsdhvoiaeptukqgil")
 _SIGNS = [str.maketrans("03457@$!|1", f"oeastasii{one}") for one in "il"]
 _SPACED = re.compile(r"(?<!\w)\w(?:[\s.\-_*]\w){2,}(?!\w)")
 _NUMBERS = (
-    "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
-    "sixteen seventeen"
-).split()
+    "one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|"
+    "sixteen|seventeen"
+)
 _AGE = re.compile(
-    rf"(?<!\w)(?:0?[0-9]|1[0-7]|{'|'.join(_NUMBERS)})[\s\-]*"
+    rf"(?<!\w)(?:0?[0-9]|1[0-7]|{_NUMBERS})[\s\-]*"
     r"(?:y[\s./]*o\b|(?:years?|yrs?|months?|weeks?|days?)[\s\-]*(?:old\b|of\s+age\b))"
-    rf"|\b(?:aged?|age\s+of)\s+(?:0?[0-9]|1[0-7]|{'|'.join(_NUMBERS)})(?!\w)",
+    rf"|\b(?:aged?|age\s+of)\s+(?:0?[0-9]|1[0-7]|{_NUMBERS})(?!\w)",
     re.I,
 )
 
@@ -76,6 +75,4 @@ def _readings(text: str) -> Sequence[str]:
 
 @functools.cache
 def _listed(name: str) -> forms.AnyOf:
-    text = importlib.resources.files("ea_jax.concepts").joinpath(name).read_text(encoding="utf-8")
-    lines = (line.strip() for line in text.splitlines())
-    return forms.AnyOf(line for line in lines if line and not line.startswith("#"))
+    return forms.AnyOf(lists.lines(name))

@@ -33,18 +33,18 @@ class Concept:
       prompts: templates with `{}`, or sentences that hold the word.
       synonyms: for L_rsc; one is drawn for each row. None turns L_rsc off for this concept.
       irrelevant: lists of words, one for each class; see `ea_jax.concepts.irrelevant`.
-      neutral: word or sentence that L_esd goes towards; see `Recipe.anchor`.
       also: further names that are erased like the word, in its sentences; synonyms, mostly.
       slips: the word misspelled and so on; see `ea_jax.concepts.slips`.
+      neutral: word or sentence that L_esd goes towards; see `Recipe.anchor`.
     """
 
     word: str
     prompts: tuple[str, ...]
     synonyms: tuple[str, ...] = ()
     irrelevant: tuple[tuple[str, ...], ...] = ()
-    neutral: str | None = None
     also: tuple[str, ...] = ()
     slips: tuple[str, ...] = ()
+    neutral: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +80,9 @@ class Recipe:
         if self.shuffles < 1:
             raise ValueError(f"data.shuffles = {self.shuffles}, and it has to be at least 1")
         if self.words < 1:
-            raise ValueError(f"concept.words = {self.words}; L_rsc needs at least 1 (the paper: 3)")
+            raise ValueError(
+                f"data.irrelevant = {self.words}; L_rsc needs at least 1 (the paper: 3)"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,7 +174,14 @@ def rows(concepts: Sequence[Concept], recipe: Recipe) -> list[Row]:
 
 def _require_apart(concept: Concept, recipe: Recipe) -> None:
     """Anchors are without the concept, and a synonym has irrelevant words beside it."""
-    _require_neutral(concept, recipe)
+    setting = {"replaced": "concept.neutral", "sentence": "concept.anchor_sentence"}
+    if recipe.anchor in setting:
+        if concept.neutral is None:
+            raise ValueError(
+                f"concept.anchor = {recipe.anchor!r} needs a text; set concept.neutral for "
+                "'replaced', concept.anchor_sentence for 'sentence'"
+            )
+        require_absent(concept.word, [concept.neutral], setting=setting[recipe.anchor])
     for text in plain(concept):
         left = _anchor(text, concept.word, concept, recipe)
         require_absent(concept.word, [left], setting=f"of sentence {text!r} the anchor")
@@ -181,18 +190,6 @@ def _require_apart(concept: Concept, recipe: Recipe) -> None:
             f"concept {concept.word!r} has a synonym but no irrelevant words; give words of "
             "each class (concept.no_relation, far, mid), or no synonym, which turns L_rsc off"
         )
-
-
-def _require_neutral(concept: Concept, recipe: Recipe) -> None:
-    setting = {"replaced": "concept.neutral", "sentence": "concept.anchor_sentence"}
-    if recipe.anchor not in setting:
-        return
-    if concept.neutral is None:
-        raise ValueError(
-            f"concept.anchor = {recipe.anchor!r} needs a text; set concept.neutral for "
-            "'replaced', concept.anchor_sentence for 'sentence'"
-        )
-    require_absent(concept.word, [concept.neutral], setting=setting[recipe.anchor])
 
 
 def require_absent(word: str, texts: Sequence[str], *, setting: str) -> None:
@@ -249,9 +246,7 @@ def _anchor(text: str, name: str, concept: Concept, recipe: Recipe) -> str:
     if recipe.anchor == "removed":
         return sentences.remove(text, name)
     neutral = concept.neutral or ""
-    if recipe.anchor == "sentence":
-        return neutral
-    return sentences.exchange(text, name, neutral)
+    return neutral if recipe.anchor == "sentence" else sentences.exchange(text, name, neutral)
 
 
 def _draw_words(concept: Concept, recipe: Recipe, rng: np.random.Generator) -> tuple[str, ...]:

@@ -100,8 +100,16 @@ def open_model(settings: Settings, *, columns: bool) -> tuple[Settings, Mesh, Pi
 
 def prompts(settings: Settings, words: choose.Words, tokenizer: Any = None) -> banks.Prompts:
     """All texts that a run trains on; see `banks.prompts`."""
+    concepts = list(words.concepts)
+    if settings.concept.erase == "word_and_synonyms":
+        concepts = [rows.with_synonyms(one) for one in concepts]
+    if settings.data.slips:
+        concepts = [
+            dataclasses.replace(one, slips=_slips(settings, number, words, tokenizer))
+            for number, one in enumerate(concepts)
+        ]
     return banks.prompts(
-        [_names(settings, concept, words, tokenizer) for concept in words.concepts],
+        concepts,
         choose.recipe(settings),
         preserve=words.preserve,
         near=words.near,
@@ -109,23 +117,18 @@ def prompts(settings: Settings, words: choose.Words, tokenizer: Any = None) -> b
     )
 
 
-def _names(
-    settings: Settings, concept: rows.Concept, words: choose.Words, tokenizer: Any
-) -> rows.Concept:
-    """A concept with all names that are erased: its synonyms and slips, as far as they are wanted.
-
-    No slip holds a letter that T5 doesn't know, or is a word that has other uses.
-    """
-    if settings.concept.erase == "word_and_synonyms":
-        concept = rows.with_synonyms(concept)
-    if not settings.data.slips:
-        return concept
-    texts = (*concept.prompts, *words.preserve, *words.near)
+def _slips(settings: Settings, number: int, words: choose.Words, tokenizer: Any) -> tuple[str, ...]:
+    """Slips of a word to train on: none that holds a letter, or is a word, that has other uses."""
+    texts = [
+        *words.preserve,
+        *words.near,
+        *(text for one in words.concepts for text in one.prompts),
+    ]
     avoid = {word for text in texts for word in re.findall(r"\w+", text.casefold())}
-    rng = stream(settings.optim.seed, _SLIPS)
-    found = slips.trained(concept.word, rng, count=settings.data.slips, avoid=avoid)
+    rng = stream(settings.optim.seed, _SLIPS, number)
+    found = slips.trained(words.concepts[number].word, rng, count=settings.data.slips, avoid=avoid)
     known = [form for form in found if tokenizer is None or spans.all_known(tokenizer, form)]
-    return dataclasses.replace(concept, slips=tuple(known))
+    return tuple(known)
 
 
 def bank(

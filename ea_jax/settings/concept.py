@@ -36,8 +36,8 @@ class ConceptSettings:
       neutral: what takes the concept's place with `replaced`.
       anchor_sentence: a prompt without the concept.
       synonyms: seen in training; those that evaluate an erasure are never here.
-      synonym_source: this list (`config`), WordNet, or a language model's endpoint; `auto` asks what
-        there is: the world's vocabulary or the package's own list, WordNet, the endpoint.
+      synonym_source: this list (`config`), WordNet, or a language model's endpoint; `auto` asks
+        what there is: the list, the vocabulary of the model's world, WordNet, the endpoint.
       sense: WordNet's sense: `first` noun, `all`, or a name like `nude.n.01`.
       no_relation, far, mid: irrelevant words by how near they are, one of each drawn at a time.
       irrelevant_source: these lists (`config`), WordNet's similarities, an endpoint, or `auto`.
