@@ -18,6 +18,7 @@ _FORM = "give a config like configs/nudity.py"
 
 def define() -> None:
     """Defines the flag, and with it one for each of the config's keys."""
+    config_flags.register_flag_parser_for_type(float, _Float())
     try:
         config_flags.DEFINE_config_file("config", lock_config=True)
     # It looks through the arguments itself, a --flagfile among them.
@@ -91,6 +92,13 @@ class _ConfigFile(flags.ArgumentParser):
 
     def flag_type(self) -> str:
         return "config file"
+
+
+class _Float(flags.FloatParser):
+    """A number, or None: whether a key can be None is its section's rule."""
+
+    def parse(self, argument: str) -> Any:
+        return None if argument == "None" else super().parse(argument)
 
 
 def _said(error: Exception, file: Path) -> str:
