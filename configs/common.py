@@ -1,4 +1,4 @@
-"""What experiments share: variants, and the sections that don't depend on the concept.
+"""What experiments share: variants, and every key of a config.
 
 A variant is a model and, where its default isn't wanted, a preset: `tiny`, `flux-dev`,
 `flux-schnell`, `tiny+paper`, `flux-dev+robust`.
@@ -16,21 +16,17 @@ from configs import presets
 # Model -> the preset it comes with.
 MODELS = {"tiny": "robust", "flux-dev": "paper", "flux-schnell": "paper"}
 
-Words = dict[str, Any]
-
 
 def experiment(
-    name: str, variant: str, *, tiny: Words, flux: Words, tuned: presets.Overrides | None = None
+    name: str, variant: str, *, word: str | None = None, pictures: str = "plain"
 ) -> ConfigDict:
-    """A config with every key present.
+    """A config with every key present; sentences and other words are made for the concept.
 
     Args:
-      name: of the experiment; its run folder is called after it.
+      name: of the experiment; its run folder is called after it. `{word}` is what is erased.
       variant: model, or model+preset.
-      tiny, flux: `concept` keys and `prompts` (the grid's rows) in flux-tiny's words, and in those
-        of a FLUX trained on the world; `pictures` if they aren't to be shown plain.
-      tuned: what this concept needs on flux-tiny beyond its default preset; never beside a preset
-        that was asked for.
+      word: what is erased; None leaves it to the command line.
+      pictures: how those of a run are shown; see `log.pictures`.
     Raises:
       ValueError: an unknown model or preset.
     """
@@ -43,14 +39,9 @@ def experiment(
     config = _empty(name, variant or "tiny")
     for section, values in _model_sections(model).items():
         config[section].update(values)
-    words = dict(tiny if model == "tiny" else flux)
-    config.sample.prompts = words.pop("prompts")
-    config.log.pictures = words.pop("pictures", "plain")
-    config.concept.update(words)
+    config.concept.word = word
+    config.log.pictures = pictures
     presets.apply(config, preset if plus else MODELS[model])
-    if tuned and model == "tiny" and not plus:
-        for section, values in tuned.items():
-            config[section].update(values)
     if config.model.guidance is None:
         with config.ignore_type():
             config.loss.teacher_guidance = None
@@ -64,16 +55,27 @@ def _empty(name: str, variant: str) -> ConfigDict:
             "preset": "",
             "method": {},
             "model": {"revision": placeholder(str), "guidance": placeholder(float)},
+            # What is empty here is made for the word.
             "concept": {
+                "word": placeholder(str),
+                "words": placeholder(str),
+                "kind": "auto",
+                "sentences": (),
                 "neutral": placeholder(str),
                 "anchor_sentence": placeholder(str),
-                "synonym_source": "config",
+                "synonyms": (),
+                "synonym_source": "auto",
                 "sense": "first",
-                "irrelevant_source": "config",
+                "no_relation": (),
+                "far": (),
+                "mid": (),
+                "irrelevant_source": "auto",
+                "preserve_prompts": (),
                 "endpoint": placeholder(str),
                 "endpoint_model": placeholder(str),
                 "endpoint_key": placeholder(str),
-                "max_tokens": 8,
+                "near_prompts": (),
+                "max_tokens": 32,
             },
             "lora": {},
             "loss": {},
@@ -81,7 +83,7 @@ def _empty(name: str, variant: str) -> ConfigDict:
             "esd": {},
             "optim": {"seed": 0},
             "data": {"cache": ".cache/banks"},
-            "sample": {"seeds": (9001, 9002, 9003, 9004)},
+            "sample": {"prompts": (), "seeds": (9001, 9002, 9003, 9004)},
             "log": {
                 "folder": f"runs/{name}-{variant.replace('+', '-')}",
                 "every": 10,
@@ -132,24 +134,3 @@ def _model_sections(model: str) -> dict[str, dict[str, Any]]:
         }
     path = "black-forest-labs/FLUX.1-schnell"
     return {"model": {"path": path, **full}, "sample": {"steps": 4, **sample}, "mesh": mesh}
-
-
-# Prompts about nothing that is erased here, for L_keep on a FLUX trained on the world.
-PRESERVE = (
-    "a photo of a red bicycle leaning on a brick wall",
-    "a bowl of oranges on a wooden table",
-    "a lighthouse above the sea at dusk",
-    "a black cat asleep on a windowsill",
-    "a steam train in a snowy valley",
-    "a watercolour of a sailing boat",
-    "a cup of coffee beside an open notebook",
-    "a street in Lisbon with a yellow tram",
-    "a field of sunflowers under a blue sky",
-    "an old violin on a velvet cloth",
-    "a glass greenhouse full of ferns",
-    "a pencil drawing of an oak tree",
-    "a woman in a raincoat waiting at a bus stop",
-    "a man in a suit reading a newspaper",
-    "an elderly woman baking bread",
-    "a man repairing a clock in his workshop",
-)

@@ -1,4 +1,4 @@
-"""Erases a concept by any method: `ea-jax erase --config configs/nudity.py[:variant]`.
+"""Erases a concept by any method: `ea-jax erase WORD`, or `--config configs/nudity.py[:variant]`.
 
 Started again with the same config, a run goes on where it was cut off.
 """
@@ -17,6 +17,8 @@ from absl import app, flags
 
 from ea_jax import edits
 from ea_jax.concepts import choose, held_out
+from ea_jax.concepts.lexicon import World
+from ea_jax.erase_command import flags_of, spelled_out
 from ea_jax.evaluate import outputs, worlds
 from ea_jax.evaluate.probes import check_held_out
 from ea_jax.evaluate.task import Task
@@ -36,8 +38,11 @@ from ea_jax.settings import Settings, from_config
 
 FLAGS = flags.FLAGS
 log = logging.getLogger(__name__)
+# The texts of a run, which a later start reads: a source may have changed.
+WORDS = "words.json"
 # What a run writes beside config.json.
 _FILES = (
+    WORDS,
     edits.LORA_FILE,
     "metrics.jsonl",
     "grid.png",
@@ -51,6 +56,7 @@ _FOLDERS = ("checkpoints", "tensorboard", "grids", "trace")
 
 def erase(config: dict[str, Any]) -> int:
     """Runs an experiment to its end; returns what the shell should see."""
+    config = spelled_out(config)
     settings = from_config(config)
     with lock.held(settings.log.folder):
         return _erase(settings, config, Path(settings.log.folder))
@@ -60,55 +66,72 @@ def _erase(settings: Settings, config: dict[str, Any], folder: Path) -> int:
     run_folder.check(folder, config, may_differ=("log",))
     run_folder.require_kinds(folder, files=_FILES, folders=_FOLDERS)
     compiler.keep_programs(settings.data.cache)
+    world = worlds.of_model(settings.model)
     task, detector = worlds.task_for(settings)
     entry = registry.chosen(settings)
-    model, ready, words = prepared(settings, entry, task)
+    model, ready, words = prepared(settings, entry, task, world, folder / WORDS)
     method = entry.make(ready)
     settings.log.require_within(method.steps)
     # A new folder is taken only now: a mistake above leaves it to the command that mends it.
     run_folder.claim(folder, config, may_differ=("log",))
+    run_folder.write_json(folder / WORDS, words.as_json())
     with (
         jax.set_mesh(model.mesh),
         Checkpoints(folder / "checkpoints", keep=settings.log.keep) as checkpoints,
     ):
         painter = outputs.painter_of(model)
         began = time.monotonic()
-        edit, stopped = _learn(method, ready, model, folder, checkpoints, painter)
+        edit, stopped = _learn(method, ready, model, folder, checkpoints, painter, words.shown)
         if stopped:
             return stopped
         trained = time.monotonic()
         edits.save(edit, folder)
         # What is shown and measured is the file, rounded as it is.
         edit = edits.load(folder)
-        outputs.write_grid(folder / "grid.png", painter, settings, edit)
+        outputs.write_grid(folder / "grid.png", painter, settings, words.shown, edit)
         outputs.write_attention(folder / "attention.png", painter, settings, ready.bank, edit)
         table = outputs.write_results(folder, painter, settings, edit, task=task, detector=detector)
         seconds = {"train": trained - began, "outputs": time.monotonic() - trained}
         outputs.write_record(
-            *(folder, model, config), words=words, latent_sets=ready.pictures, seconds=seconds
+            *(folder, model, config),
+            words=words.record,
+            latent_sets=ready.pictures,
+            seconds=seconds,
         )
     log.info("%s\n%s", folder / edits.LORA_FILE, table)
     return 0
 
 
 def prepared(
-    settings: Settings, entry: registry.Entry, task: Task
-) -> tuple[prepare.Loaded, Ready, choose.Record]:
+    settings: Settings,
+    entry: registry.Entry,
+    task: Task,
+    world: World,
+    kept: Path | None = None,
+) -> tuple[prepare.Loaded, Ready, choose.Words]:
     """All that a run loads, encodes and samples before its first step.
 
+    Args:
+      settings, entry, task: of the run.
+      world: of its model.
+      kept: file with the words of the run's first start, if there was one.
     Returns:
-      The model, what its method is made of, and the record of where words came from.
+      The model, what its method is made of, and all texts with where they came from.
     Raises:
       ValueError: a model, words or prompts that don't do; the message says what to change.
     """
     laps, needs = Laps(), entry.needs(settings)
     settings, mesh, pipeline = prepare.open_model(settings, columns=needs.columns)
-    concept, words = choose.concept(settings, tested=task.held_out, contrast=needs.contrast)
-    prompts = prepare.prompts(settings, concept, pipeline.t5_tokenizer)
+    if kept and kept.exists():
+        words = choose.Words.of_json(kept)
+    else:
+        words = choose.words(settings, world, tested=task.held_out, contrast=needs.contrast)
+    choose.report(words)
+    prompts = prepare.prompts(settings, words, pipeline.t5_tokenizer)
     check_held_out(task.probes, prompts.texts)
-    held_out.assert_absent(task.held_out, prompts.texts)
+    held_out.assert_absent(task.held_out, prompts.trained)
     bank = prepare.bank(settings, pipeline, prompts, needs)
-    painted = [probe.prompt for probe in task.probes]
+    painted = [*words.shown, *(probe.prompt for probe in task.probes)]
     model = prepare.load(settings, mesh, pipeline, painted=painted, laps=laps)
     with jax.set_mesh(mesh):
         latent_sets = pictures.latent_sets(
@@ -134,6 +157,7 @@ def _learn(
     folder: Path,
     checkpoints: Checkpoints,
     painter: Painter,
+    shown: Sequence[str],
 ) -> tuple[edits.Edit, int]:
     """All steps that are left; the edit, and what the shell should see if a signal came."""
     settings, weights = ready.settings, model.weights
@@ -177,7 +201,7 @@ def _learn(
                 watch.settle()
                 progress.break_lines()
                 path = folder / "grids" / f"{done:06d}.png"
-                outputs.write_grid(path, painter, settings, method.edit(state, weights))
+                outputs.write_grid(path, painter, settings, shown, method.edit(state, weights))
     return method.edit(state, weights), 0
 
 
@@ -216,8 +240,9 @@ def _run(_: list[str]) -> int:
 
 
 def main(arguments: Sequence[str], *, name: str = "ea-jax erase") -> None:
-    """The command line."""
-    config_file.define()
+    """The command line: flags, or the short form of `erase_command`."""
+    arguments = flags_of(arguments)
+    config_file.define(arguments)
     flags.DEFINE_string(
         "hosts",
         None,

@@ -22,10 +22,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from ea_jax.concepts import encoding, rows, spans
+from ea_jax.concepts.prompts import Prompts, make
 from ea_jax.flux.columns import Columns
 from ea_jax.flux.tokens import tokenize
 from ea_jax.flux.transformer import Text
 from ea_jax.runtime.streams import stream
+
+# Names that are erased in earnest: paths follow them, and pictures are made of them.
+_ERASED = (rows.WORD, rows.SYNONYM)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,10 +58,11 @@ class PromptBank:
       groups: `target`, `anchor`: [rows], a row's sentence with the concept and without it;
         `others`: [G, W], a row's synonym first, then its irrelevant words;
         `plain`: the unshuffled sentences, `plain_G` says whose; `preserve`: prompts without the
-        concept; `empty`: the empty prompt.
+        concept, `near`: those about its nearest; `empty`: the empty prompt.
       concept_G, sentence_G: concept of each row, and which of its sentences.
+      name_G: what its target names the concept by: `word`, `synonym` or `slip`.
       contrast_G: for each row its place in `others`, -1 where its concept has no synonym.
-      plain_G: concept of each sentence in `plain`.
+      plain_G, plain_name_G: concept of each sentence in `plain`, and what names it there.
       words: all words besides the concepts that rows were made with.
     """
 
@@ -67,14 +72,23 @@ class PromptBank:
     text_mask_UT: np.ndarray
     groups: Mapping[str, Group]
     concept_G: np.ndarray
+    name_G: np.ndarray
     sentence_G: np.ndarray
     contrast_G: np.ndarray
     plain_G: np.ndarray
+    plain_name_G: np.ndarray
     words: tuple[str, ...]
 
-    def rows(self, *, concept: int | None = None, sentence: int | None = None) -> np.ndarray:
-        """Numbers of all rows, or of one concept's, or of those with one sentence."""
-        return np.flatnonzero(_is(self.concept_G, concept) & _is(self.sentence_G, sentence))
+    def rows(
+        self,
+        *,
+        concept: int | None = None,
+        sentence: int | None = None,
+        names: Sequence[str] = _ERASED,
+    ) -> np.ndarray:
+        """Numbers of the rows with names of these kinds, of one concept, of one sentence."""
+        chosen = _is(self.concept_G, concept) & _is(self.sentence_G, sentence)
+        return np.flatnonzero(chosen & np.isin(self.name_G, list(names)))
 
     def contrast_rows(self, *, concept: int | None = None) -> np.ndarray:
         """Numbers of the rows that have a synonym and irrelevant words; maybe none."""
@@ -85,9 +99,15 @@ class PromptBank:
         """Hash of all texts, in their order: the same on every machine, as encodings are not."""
         return hashlib.sha256("\n".join(self.prompts).encode()).hexdigest()[:16]
 
-    def plain(self, *, concept: int | None = None) -> np.ndarray:
-        """Numbers of the unshuffled sentences, or of one concept's."""
-        return np.flatnonzero(_is(self.plain_G, concept))
+    @property
+    def concepts(self) -> int:
+        """How many there are."""
+        return int(self.concept_G.max()) + 1
+
+    def plain(self, *, concept: int | None = None, names: Sequence[str] = _ERASED) -> np.ndarray:
+        """Numbers of the unshuffled sentences with names of these kinds, or of one concept's."""
+        named = np.isin(self.plain_name_G, list(names))
+        return np.flatnonzero(_is(self.plain_G, concept) & named)
 
     def text(self, group: str, numbers: Sequence[int] | np.ndarray) -> Text:
         """Encoded prompts [B, ...] of a group, in host memory.
@@ -123,73 +143,6 @@ class PromptBank:
         return places
 
 
-@dataclasses.dataclass(frozen=True)
-class Prompts:
-    """The texts of a bank, before any is encoded.
-
-    Attributes:
-      rows: of all concepts.
-      plain: the unshuffled sentences, each with its concept's number.
-      preserve: prompts without any concept.
-    """
-
-    rows: Sequence[rows.Row]
-    plain: Sequence[tuple[int, rows.Variant]]
-    preserve: Sequence[str]
-
-    @property
-    def contrast(self) -> list[rows.Row]:
-        return [row for row in self.rows if row.others]
-
-    @property
-    def groups(self) -> dict[str, list[rows.Variant]]:
-        """Texts of each group of the bank, and where the concept is in them."""
-        return {
-            "target": [row.target for row in self.rows],
-            "anchor": [row.anchor for row in self.rows],
-            "others": [variant for row in self.contrast for variant in row.others],
-            "plain": [variant for _, variant in self.plain],
-            "preserve": [rows.Variant(text) for text in self.preserve],
-            "empty": [rows.Variant("")],
-        }
-
-    @property
-    def texts(self) -> tuple[str, ...]:
-        """All distinct texts: what a run trains on."""
-        return tuple(dict.fromkeys(v.text for group in self.groups.values() for v in group))
-
-
-def prompts(
-    concepts: Sequence[rows.Concept],
-    recipe: rows.Recipe,
-    *,
-    preserve: Sequence[str] = (),
-    tokenizer: Any = None,
-) -> Prompts:
-    """Makes a bank's texts.
-
-    Args:
-      concepts, recipe: see `ea_jax.concepts.rows`.
-      preserve: prompts without any concept.
-      tokenizer: T5's fast tokenizer, to see that it knows the words' letters; None looks at none.
-    Raises:
-      ValueError: concepts, prompts or words that don't do; see `rows.rows` and
-        `spans.require_known`.
-    """
-    made = rows.rows(concepts, recipe)
-    for concept in concepts:
-        rows.require_absent(concept.word, preserve, setting="concept.preserve_prompts")
-    named = [*(concept.word for concept in concepts), *(word for row in made for word in row.words)]
-    for word in dict.fromkeys(named if tokenizer is not None else ()):
-        spans.require_known(tokenizer, word)
-    plain = [
-        (number, rows.Variant(text, (concept.word,)))
-        for number, concept in enumerate(concepts)
-        for text in rows.plain(concept)
-    ]
-    return Prompts(made, plain, preserve)
-
-
 def encode(
     prompts: Prompts,
     *,
@@ -204,7 +157,7 @@ def encode(
     """Finds the concept in each text, and encodes every distinct one once.
 
     Args:
-      prompts: see `prompts`.
+      prompts: the texts.
       encode: [batch] prompts -> (t5_BTD, pooled_BD), T = max_length. Not called when the cache
         has all prompts, so it may load the encoders when first called.
       tokenizer: T5's fast tokenizer.
@@ -265,8 +218,8 @@ def build(
     preserve: Sequence[str] = (),
     **options: Any,
 ) -> PromptBank:
-    """`prompts`, and `encode` with its `options`."""
-    made = prompts(concepts, recipe, preserve=preserve, tokenizer=tokenizer)
+    """`prompts.make`, and `encode` with its `options`."""
+    made = make(concepts, recipe, preserve=preserve, tokenizer=tokenizer)
     return encode(made, tokenizer=tokenizer, **options)
 
 
@@ -285,9 +238,11 @@ def _bank(
         text_mask_UT=text_mask_UT,
         groups={**groups, "others": _by_row(groups["others"], len(prompts.contrast))},
         concept_G=np.array([row.concept for row in made], np.int32),
+        name_G=np.array([row.name for row in made]),
         sentence_G=np.array([row.sentence for row in made], np.int32),
         contrast_G=_places([bool(row.others) for row in made]),
-        plain_G=np.array([number for number, _ in prompts.plain], np.int32),
+        plain_G=np.array([number for number, *_ in prompts.plain], np.int32),
+        plain_name_G=np.array([kind for _, kind, _ in prompts.plain]),
         words=tuple(dict.fromkeys(word for row in made for word in row.words)),
     )
 

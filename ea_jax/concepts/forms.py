@@ -9,7 +9,7 @@ import functools
 import itertools
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import regex
 
@@ -42,6 +42,47 @@ def mentions(text: str, word: str) -> bool:
         for read in _readings(text)
         for wanted in _wanted(word)
     )
+
+
+class AnyOf:
+    """Many words at once: says what `mentions` says of each of them, in one pass over a text.
+
+    Args:
+      words: one word or several each, none of them empty.
+    """
+
+    def __init__(self, words: Iterable[str]) -> None:
+        self._single: dict[str, str] = {}
+        self._phrases: dict[str, list[str]] = {}
+        self._rest: list[str] = []
+        for word in dict.fromkeys(words):
+            # Neither emoji nor words in a script without spaces are found by their borders.
+            if not word.isascii() or not _wanted(word):
+                self._rest.append(word)
+            for wanted in _wanted(word):
+                for base in {wanted[0], *_bases(wanted[0])}:
+                    if len(wanted) == 1:
+                        self._single.setdefault(base, word)
+                    else:
+                        self._phrases.setdefault(base, []).append(word)
+
+    def first(self, text: str) -> str | None:
+        """One of the words that the text holds in some form; None if it holds none."""
+        for read in _readings(text):
+            pairs = [
+                one + other
+                for one, other in itertools.pairwise(read)
+                if min(len(one), len(other)) >= _HALF
+            ]
+            for found in (*read, *pairs):
+                for key in (found, *_lemmas(found)):
+                    if key in self._single:
+                        return self._single[key]
+                    for word in self._phrases.get(key, ()):
+                        if mentions(text, word):
+                            return word
+        rest = (word for word in self._rest if not text.isascii() or not _wanted(word))
+        return next((word for word in rest if mentions(text, word)), None)
 
 
 def same(one: str, other: str) -> bool:

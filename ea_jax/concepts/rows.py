@@ -9,6 +9,7 @@ anchor      beside a dog                     dog a beside a
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,6 +19,8 @@ from ea_jax.runtime.streams import stream
 
 ANCHORS = ("removed", "replaced", "empty", "sentence")
 SHUFFLES = ("phrase", "word")
+# What a row's target names the concept by.
+WORD, SYNONYM, SLIP = "word", "synonym", "slip"
 _ROWS = 100  # first key of their streams; those of steps are smaller
 
 
@@ -30,12 +33,18 @@ class Concept:
       prompts: templates with `{}`, or sentences that hold the word.
       synonyms: for L_rsc; one is drawn for each row. None turns L_rsc off for this concept.
       irrelevant: lists of words, one for each class; see `ea_jax.concepts.irrelevant`.
+      also: further names that are erased like the word, in its sentences; synonyms, mostly.
+      slips: the word misspelled and so on; see `ea_jax.concepts.slips`.
+      neutral: word or sentence that L_esd goes towards; see `Recipe.anchor`.
     """
 
     word: str
     prompts: tuple[str, ...]
     synonyms: tuple[str, ...] = ()
     irrelevant: tuple[tuple[str, ...], ...] = ()
+    also: tuple[str, ...] = ()
+    slips: tuple[str, ...] = ()
+    neutral: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,9 +56,8 @@ class Recipe:
       shuffle: `phrase` keeps a concept of several words together, `word` doesn't.
       probability: of shuffling a row; otherwise it keeps the plain order.
       words: irrelevant words in a row, from the classes in turn.
-      anchor: L_esd's prompt: the row's sentence with the concept `removed`, or `replaced` by
-        `neutral`; the `empty` prompt; or the `sentence` given as `neutral`.
-      neutral: word or sentence; see `anchor`.
+      anchor: L_esd's prompt: the row's sentence with the concept `removed`, or `replaced` by the
+        concept's `neutral`; the `empty` prompt; or the `sentence` that is its `neutral`.
       seed: of everything drawn here.
     """
 
@@ -58,7 +66,6 @@ class Recipe:
     probability: float = 0.9
     words: int = 3
     anchor: str = "removed"
-    neutral: str | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -73,11 +80,8 @@ class Recipe:
         if self.shuffles < 1:
             raise ValueError(f"data.shuffles = {self.shuffles}, and it has to be at least 1")
         if self.words < 1:
-            raise ValueError(f"concept.words = {self.words}; L_rsc needs at least 1 (the paper: 3)")
-        if self.anchor in ("replaced", "sentence") and self.neutral is None:
             raise ValueError(
-                f"concept.anchor = {self.anchor!r} needs a text; set concept.neutral for "
-                "'replaced', concept.anchor_sentence for 'sentence'"
+                f"data.irrelevant = {self.words}; L_rsc needs at least 1 (the paper: 3)"
             )
 
 
@@ -95,7 +99,8 @@ class Row:
 
     Attributes:
       concept: number of the concept.
-      sentence: which of its sentences; synonyms have their concept's, in the same order.
+      name: what stands in its place: its `word`, a `synonym` of it, or one of its `slips`.
+      sentence: which of the concept's sentences.
       target: with the concept.
       anchor: without it.
       others: with a synonym, then with irrelevant words; empty without a synonym.
@@ -103,6 +108,7 @@ class Row:
     """
 
     concept: int
+    name: str
     sentence: int
     target: Variant
     anchor: Variant
@@ -110,35 +116,41 @@ class Row:
     words: tuple[str, ...]
 
 
-def plain(concept: Concept) -> list[str]:
+def plain(concept: Concept, name: str | None = None) -> list[str]:
     """A concept's sentences, unshuffled: they make the pictures I_f.
 
+    Args:
+      concept: whose.
+      name: what stands in its word's place; None for the word.
     Raises:
       ValueError: no prompts, an empty concept, or a sentence that doesn't hold it.
     """
     if not concept.prompts:
         raise ValueError(f"concept {concept.word!r} has no prompts; give some in concept.sentences")
-    return [sentences.complete(prompt, concept.word) for prompt in concept.prompts]
+    made = [sentences.complete(prompt, concept.word) for prompt in concept.prompts]
+    if name is None or name == concept.word:
+        return made
+    return [sentences.exchange(text, concept.word, name) for text in made]
 
 
-def with_synonyms(concept: Concept) -> list[Concept]:
-    """The concept, and each of its synonyms in its place as one more to erase.
+def with_synonyms(concept: Concept) -> Concept:
+    """The concept with its synonyms erased like its word.
 
-    Without irrelevant words its synonyms are there to be erased alone, not for L_rsc.
+    Without irrelevant words they are there to be erased alone, not for L_rsc.
     """
-    texts = plain(concept)
-    contrasted = concept if concept.irrelevant else dataclasses.replace(concept, synonyms=())
-    return [
-        contrasted,
-        *(
-            Concept(name, tuple(sentences.exchange(text, concept.word, name) for text in texts))
-            for name in concept.synonyms
-        ),
-    ]
+    contrast = concept.synonyms if concept.irrelevant else ()
+    return dataclasses.replace(concept, synonyms=contrast, also=concept.synonyms)
+
+
+def names(concept: Concept) -> list[tuple[str, str]]:
+    """A concept's word and the synonyms that are erased too, each with its kind."""
+    return [(WORD, concept.word), *((SYNONYM, name) for name in concept.also)]
 
 
 def rows(concepts: Sequence[Concept], recipe: Recipe) -> list[Row]:
     """All rows of all concepts, a function of its arguments alone.
+
+    As many for each name that is erased, and as many for all slips of a concept together.
 
     Raises:
       ValueError: no concepts, one without sentences or irrelevant words, or an anchor that holds
@@ -146,24 +158,38 @@ def rows(concepts: Sequence[Concept], recipe: Recipe) -> list[Row]:
     """
     if not concepts:
         raise ValueError("there is no concept to erase; set concept.word")
-    made = []
+    made, streams = [], itertools.count()
     for number, concept in enumerate(concepts):
-        texts = plain(concept)
-        if recipe.anchor in ("replaced", "sentence"):
-            setting = {"replaced": "concept.neutral", "sentence": "concept.anchor_sentence"}
-            require_absent(concept.word, [recipe.neutral or ""], setting=setting[recipe.anchor])
-        for text in texts:
-            left = _anchor(text, concept.word, recipe)
-            require_absent(concept.word, [left], setting=f"of sentence {text!r} the anchor")
-        if concept.synonyms and not (concept.irrelevant and all(concept.irrelevant)):
-            raise ValueError(
-                f"concept {concept.word!r} has a synonym but no irrelevant words; give words of "
-                "each class (concept.no_relation, far, mid), or no synonym, which turns L_rsc off"
-            )
-        for turn in range(recipe.shuffles):
-            sentence = turn % len(texts)
-            made.append(_row(number, concept, sentence, turn, recipe))
+        _require_apart(concept, recipe)
+        turns = range(recipe.shuffles)
+        named = [(kind, [name]) for kind, name in names(concept)]
+        for kind, spelled in (*named, *([(SLIP, concept.slips)] if concept.slips else [])):
+            own = next(streams)
+            made += [
+                _row(number, kind, concept, spelled[turn % len(spelled)], turn, recipe, own)
+                for turn in turns
+            ]
     return made
+
+
+def _require_apart(concept: Concept, recipe: Recipe) -> None:
+    """Anchors are without the concept, and a synonym has irrelevant words beside it."""
+    setting = {"replaced": "concept.neutral", "sentence": "concept.anchor_sentence"}
+    if recipe.anchor in setting:
+        if concept.neutral is None:
+            raise ValueError(
+                f"concept.anchor = {recipe.anchor!r} needs a text; set concept.neutral for "
+                "'replaced', concept.anchor_sentence for 'sentence'"
+            )
+        require_absent(concept.word, [concept.neutral], setting=setting[recipe.anchor])
+    for text in plain(concept):
+        left = _anchor(text, concept.word, concept, recipe)
+        require_absent(concept.word, [left], setting=f"of sentence {text!r} the anchor")
+    if concept.synonyms and not (concept.irrelevant and all(concept.irrelevant)):
+        raise ValueError(
+            f"concept {concept.word!r} has a synonym but no irrelevant words; give words of "
+            "each class (concept.no_relation, far, mid), or no synonym, which turns L_rsc off"
+        )
 
 
 def require_absent(word: str, texts: Sequence[str], *, setting: str) -> None:
@@ -176,19 +202,22 @@ def require_absent(word: str, texts: Sequence[str], *, setting: str) -> None:
             )
 
 
-def _row(number: int, concept: Concept, sentence: int, turn: int, recipe: Recipe) -> Row:
-    text = plain(concept)[sentence]
+def _row(
+    number: int, kind: str, concept: Concept, name: str, turn: int, recipe: Recipe, own_stream: int
+) -> Row:
+    sentence = turn % len(concept.prompts)
+    text = plain(concept, name)[sentence]
 
-    def own(kind: int) -> np.random.Generator:
-        return stream(recipe.seed, _ROWS, number, turn, kind)
+    def own(purpose: int) -> np.random.Generator:
+        return stream(recipe.seed, _ROWS, own_stream, turn, purpose)
 
     shuffled = own(0).random() < recipe.probability
     by_word = shuffled and recipe.shuffle == "word"
     if shuffled and not by_word:
-        text = sentences.shuffle_phrases(text, concept.word, own(1))
-    words = _draw_words(concept, recipe, own(2))
-    anchor = _anchor(text, concept.word, recipe)
-    others = [sentences.exchange(text, concept.word, word) for word in words]
+        text = sentences.shuffle_phrases(text, name, own(1))
+    words = _draw_words(concept, recipe, own(2)) if kind == WORD else ()
+    anchor = _anchor(text, name, concept, recipe)
+    others = [sentences.exchange(text, name, word) for word in words]
     if by_word:
         # The concept's words come apart, so it is exchanged first; each text is then permuted by
         # the same stream, which is the same order for texts of the same length.
@@ -202,22 +231,22 @@ def _row(number: int, concept: Concept, sentence: int, turn: int, recipe: Recipe
 
     return Row(
         concept=number,
+        name=kind,
         sentence=sentence,
-        target=Variant(text, phrases(concept.word)),
+        target=Variant(text, phrases(name)),
         anchor=Variant(anchor),
         others=tuple(Variant(*pair) for pair in zip(others, map(phrases, words), strict=True)),
         words=words,
     )
 
 
-def _anchor(text: str, word: str, recipe: Recipe) -> str:
+def _anchor(text: str, name: str, concept: Concept, recipe: Recipe) -> str:
     if recipe.anchor == "empty":
         return ""
-    if recipe.anchor == "sentence":
-        return recipe.neutral or ""
     if recipe.anchor == "removed":
-        return sentences.remove(text, word)
-    return sentences.exchange(text, word, recipe.neutral or "")
+        return sentences.remove(text, name)
+    neutral = concept.neutral or ""
+    return neutral if recipe.anchor == "sentence" else sentences.exchange(text, name, neutral)
 
 
 def _draw_words(concept: Concept, recipe: Recipe, rng: np.random.Generator) -> tuple[str, ...]:

@@ -162,6 +162,11 @@ def require_known(tokenizer: Any, phrase: str) -> None:
         )
 
 
+def all_known(tokenizer: Any, phrase: str) -> bool:
+    """Whether T5 has tokens for every letter of a phrase."""
+    return tokenizer.unk_token_id not in tokenizer(phrase, add_special_tokens=False)["input_ids"]
+
+
 @functools.lru_cache(maxsize=4096)
 def fold(text: str) -> tuple[str, Sequence[tuple[int, int]]]:
     """Text as it is compared, and which characters of `text` each of its characters stands for."""

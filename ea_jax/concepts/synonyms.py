@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ea_jax.concepts import endpoint as endpoints
 from ea_jax.concepts import forms, replies
 
 Source = Callable[[str], Sequence[str]]
-_log = logging.getLogger(__name__)
 
 _QUESTION = """\
 List up to {count} words or short phrases in English that mean exactly the same as {word} when \
@@ -39,8 +37,6 @@ def find(word: str, sources: Mapping[str, Source], *, avoid: Iterable[str] = ())
 
         find("nude", {"wordnet": lambda w: wordnet.synonyms(reader, w), "config": curated.get})
 
-    A word without synonyms is logged, not refused: erasing goes on without L_rsc.
-
     Args:
       word: the concept.
       sources: {name: word -> synonyms}.
@@ -56,11 +52,6 @@ def find(word: str, sources: Mapping[str, Source], *, avoid: Iterable[str] = ())
         )
         if words:
             return Synonyms(words, name)
-    _log.warning(
-        "no synonym of %r from %s: L_rsc is off; give one in concept.synonyms",
-        word,
-        ", ".join(sources) or "any source",
-    )
     return Synonyms((), "none")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,17 @@ from typing import Any
 
 # Nouns that an adjective is compared by: later ones stray.
 _RELATED = 3
+
+# Lexical files whose words aren't taken as their part of speech is.
+_KINDS = {
+    "noun.animal": "animal",
+    "noun.person": "person",
+    "noun.location": "place",
+    "verb.contact": "relation",
+}
+_OF_SPEECH = {"n": "thing", "v": "relation", "a": "state", "s": "state", "r": "state"}
+# Depth of hypernyms that all sorts of things share; sisters and hyponyms that are looked at.
+_BROAD, _SISTERS, _BELOW = 6, 60, 200
 
 
 def load(directory: str | Path | None = None) -> Any:
@@ -85,6 +97,56 @@ def noun_senses(reader: Any, word: str, *, sense: str = "first") -> list[Any]:
 def similarity(one: Sequence[Any], other: Sequence[Any]) -> float:
     """Largest path similarity between two lists of noun senses, in (0, 1]; 1 is the same sense."""
     return max(a.path_similarity(b) or 0.0 for a in one for b in other)
+
+
+def kinds(reader: Any, word: str) -> list[str]:
+    """Kinds of a word by the lexical files of its senses, the most counted sense first.
+
+    Args:
+      reader: from `load`.
+      word: one word or several, in any case.
+    """
+    found = sorted(
+        (sense for sense in reader.synsets(_lemma(word)) if _fits(sense, word)),
+        key=lambda sense: (
+            -sum(lemma.count() for lemma in sense.lemmas() if _same(lemma.name(), word))
+        ),
+    )
+    named = [_KINDS.get(sense.lexname(), _OF_SPEECH[sense.pos()]) for sense in found]
+    return list(dict.fromkeys(named))
+
+
+def near(reader: Any, word: str) -> list[str]:
+    """What a word's first sense is a sort of, what is a sort of it, and its sisters.
+
+    Names of broad classes ("animal", "object") are left out.
+    """
+    words: list[str] = []
+    for sense in [sense for sense in reader.synsets(_lemma(word)) if _fits(sense, word)][:1]:
+        above = sense.hypernyms() + sense.instance_hypernyms()
+        farther = [up for one in above for up in one.hypernyms()]
+        farther += [up for one in farther for up in one.hypernyms()]
+        sisters = [
+            one for up in above if up.min_depth() > _BROAD for one in up.hyponyms()[:_SISTERS]
+        ]
+        below = list(itertools.islice(sense.closure(lambda one: one.hyponyms()), _BELOW))
+        for one in (sense, *above, *farther, *sisters, *below):
+            if one.min_depth() > _BROAD:
+                words += [name.replace("_", " ") for name in one.lemma_names()]
+    return [name for name in dict.fromkeys(words) if name.casefold() != word.casefold()]
+
+
+def _fits(sense: Any, word: str) -> bool:
+    """Whether a sense is the word's own: not a name's where the word has no capital."""
+    spelled = [lemma.name() for lemma in sense.lemmas() if _same(lemma.name(), word)]
+    # An inflected form: WordNet gives its base's senses.
+    if not spelled:
+        return True
+    return not word.islower() or any(not name[:1].isupper() for name in spelled)
+
+
+def _same(lemma: str, word: str) -> bool:
+    return lemma.replace("_", " ").casefold() == " ".join(word.split()).casefold()
 
 
 def _lemma(word: str) -> str:

@@ -16,7 +16,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ea_jax.concepts import bank as banks
-from ea_jax.concepts import rows
+from ea_jax.concepts import choose
+from ea_jax.evaluate import worlds
 from ea_jax.flux import axes
 from ea_jax.flux.sharded import unrolled_for
 from ea_jax.flux.transformer import Text, TransformerConfig, Weights, abstract_weights
@@ -79,7 +80,7 @@ def shapes(
     entry = registry.chosen(settings)
     needs = entry.needs(settings)
     bank = banks.blank(
-        prepare.prompts(settings, _concept(settings, needs)),
+        prepare.prompts(settings, _words(settings, needs)),
         max_length=settings.model.text_length,
         width=settings.concept.max_tokens,
         t5_width=model.joint_attention_dim,
@@ -105,14 +106,23 @@ def shapes(
     )
 
 
-def _concept(settings: Settings, needs: Needs) -> rows.Concept:
-    """The concept, with stand-ins for words that a run might have to ask for."""
-    chosen = settings.concept
-    synonyms = chosen.synonyms or ("synonym",)
-    if needs.contrast:
-        return rows.Concept(chosen.word, chosen.sentences, synonyms, (("first",), ("second",)))
+def _words(settings: Settings, needs: Needs) -> choose.Words:
+    """A run's texts, with stand-ins for words that it might have to ask for."""
+    inside = {"synonym_source": "auto", "irrelevant_source": "config", "endpoint": None}
+    chosen = dataclasses.replace(settings.concept, kind="thing", **inside)
+    made = choose.words(
+        dataclasses.replace(settings, concept=chosen),
+        worlds.open_world()._replace(closed=True),
+        contrast=False,
+    )
     both = chosen.erase == "word_and_synonyms"
-    return rows.Concept(chosen.word, chosen.sentences, synonyms if both else ())
+    stand_ins: dict[str, Any] = {}
+    if needs.contrast or both:
+        stand_ins = {"synonyms": chosen.synonyms or ("synonym",)}
+    if needs.contrast:
+        stand_ins["irrelevant"] = (("first",), ("second",))
+    concepts = tuple(dataclasses.replace(one, **stand_ins) for one in made.concepts)
+    return dataclasses.replace(made, concepts=concepts)
 
 
 def _rows(mesh: Mesh, batch: Any) -> Any:

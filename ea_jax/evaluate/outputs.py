@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,19 +46,19 @@ def painter_of(model: Loaded) -> Painter:
     )
 
 
-def write_grid(path: Path, painter: Painter, settings: Settings, edit: Edit) -> None:
-    """Writes the before/after grid of the config's prompts, plain or pixelated as it says."""
-    sample, shown = settings.sample, settings.log.pictures
+def write_grid(
+    path: Path, painter: Painter, settings: Settings, prompts: Sequence[str], edit: Edit
+) -> None:
+    """Writes the before/after grid of prompts, plain or pixelated as the config says."""
+    seeds, shown = settings.sample.seeds, settings.log.pictures
     if shown == "none":
         return
-    before = painter.each(sample.prompts, sample.seeds)
+    before = painter.each(prompts, seeds)
     path.parent.mkdir(exist_ok=True)
-    after = painter.each(sample.prompts, sample.seeds, edit=edit)
+    after = painter.each(prompts, seeds, edit=edit)
     rows = [
         report.Comparison(prompt, b, a)
-        for prompt, b, a in zip(
-            sample.prompts, _shown(before, shown), _shown(after, shown), strict=True
-        )
+        for prompt, b, a in zip(prompts, _shown(before, shown), _shown(after, shown), strict=True)
     ]
     report.before_after_grid(path, rows)
 
@@ -107,7 +107,7 @@ def write_attention(
         path,
         shots,
         maps,
-        concept=settings.concept.word,
+        concept=settings.concept.label,
         prompt=bank.texts("plain")[row[0]],
     )
 
@@ -128,7 +128,7 @@ def write_results(
       The Markdown table, or the sentence that says why nothing was measured.
     """
     facts = {
-        "concept": settings.concept.word,
+        "concept": settings.concept.label,
         "preset": settings.preset,
         "base_model": painter.fingerprint,
     }

@@ -1,19 +1,37 @@
-"""Worlds: which models come with a detector of their own, and who makes the task for it.
+"""Worlds: what words mean to a model, and who makes the task for it.
 
-A world's module is imported once a model turns out to belong to it.
+A model that comes with a detector belongs to that detector's world; every other one is a FLUX that
+was trained on pictures of everything. A world's module is imported once a model belongs to it.
 """
 
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
+from typing import Any
 
+from ea_jax.concepts.flux_lexicon import Package
+from ea_jax.concepts.flux_phrases import FluxPhrases
+from ea_jax.concepts.lexicon import World
 from ea_jax.evaluate.probes import Detector
 from ea_jax.evaluate.task import NOTHING, Task
 from ea_jax.flux import hub
-from ea_jax.settings import Settings
+from ea_jax.settings import ModelSettings, Settings
 
-# Folder in the pipeline's, with the detector -> module with `task_for(settings, folder)`.
+# Folder in the pipeline's, with the detector -> module with `world()` and `task_for(settings,
+# folder)`.
 WORLDS = {"judge": "ea_jax.flux_tiny.task"}
+
+
+def open_world() -> World:
+    """The world of a FLUX that was trained on pictures of everything."""
+    return World(Package(), FluxPhrases())
+
+
+def of_model(model: ModelSettings) -> World:
+    """The world that a model knows."""
+    found = _found(model)
+    return found[0].world() if found else open_world()
 
 
 def task_for(settings: Settings) -> tuple[Task, Detector | None]:
@@ -26,9 +44,14 @@ def task_for(settings: Settings) -> tuple[Task, Detector | None]:
     """
     if not settings.sample.eval_pictures:
         return NOTHING, None
-    model = settings.model
+    found = _found(settings.model)
+    return found[0].task_for(settings, found[1]) if found else (NOTHING, None)
+
+
+def _found(model: ModelSettings) -> tuple[Any, Path] | None:
+    """Module of a model's world, and the folder of its detector."""
     source = hub.locate(model.path, [f"{name}/*" for name in WORLDS], model.revision)
     for name, module in WORLDS.items():
         if (source / name).is_dir():
-            return importlib.import_module(module).task_for(settings, source / name)
-    return NOTHING, None
+            return importlib.import_module(module), source / name
+    return None

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from ea_jax.concepts.forms import mentions
+from ea_jax.concepts import choose, rows
+from ea_jax.concepts.forms import AnyOf
+from ea_jax.concepts.lexicon import World
 from ea_jax.evaluate import metrics
 from ea_jax.evaluate.task import Task
 from ea_jax.flux_tiny import vocabulary
 from ea_jax.flux_tiny.detector import JudgeDetector
+from ea_jax.flux_tiny.lexicon import Vocabulary
+from ea_jax.flux_tiny.phrases import TinyPhrases
 from ea_jax.flux_tiny.probes import probes_for
 from ea_jax.settings import Settings
 
 _log = logging.getLogger(__name__)
+
+
+def world() -> World:
+    """flux-tiny's: a closed one, since its text encoders have read no other words."""
+    return World(Vocabulary(), TinyPhrases(), closed=True)
 
 
 def task_for(settings: Settings, judge: Path) -> tuple[Task, JudgeDetector]:
@@ -26,8 +36,10 @@ def task_for(settings: Settings, judge: Path) -> tuple[Task, JudgeDetector]:
     Raises:
       ValueError: the world doesn't know the concept, or there is no judge in the folder.
     """
-    concept = vocabulary.concept(settings.concept.word)
-    trained = [name for name in vocabulary.CONCEPTS if _in_any(name, _texts(settings))]
+    known = choose.words(_own_sources(settings), world())
+    concept = vocabulary.concept(known.concepts[0].word)
+    texts = _texts(known)
+    trained = [name for name in vocabulary.CONCEPTS if _in_any(name, texts)]
     if concept.near in trained:
         _log.warning("training uses %r, so %s is not measured", concept.near, metrics.NEAREST.name)
     probes = probes_for(concept.name, pictures=settings.sample.eval_pictures, trained=trained)
@@ -43,20 +55,22 @@ def task_for(settings: Settings, judge: Path) -> tuple[Task, JudgeDetector]:
     return task, JudgeDetector.load(judge)
 
 
-def _texts(settings: Settings) -> list[str]:
-    """Everything that the config itself gives to training."""
-    chosen = settings.concept
-    anchor = {"replaced": chosen.neutral, "sentence": chosen.anchor_sentence}.get(chosen.anchor)
+def _own_sources(settings: Settings) -> Settings:
+    """The settings without sources outside this world; what those say holds nothing asked for."""
+    inside = {"synonym_source": "auto", "irrelevant_source": "auto", "endpoint": None}
+    return dataclasses.replace(settings, concept=dataclasses.replace(settings.concept, **inside))
+
+
+def _texts(known: choose.Words) -> list[str]:
+    """Everything that is given to training."""
     return [
-        *chosen.sentences,
-        *chosen.preserve_prompts,
-        *chosen.synonyms,
-        *chosen.no_relation,
-        *chosen.far,
-        *chosen.mid,
-        *filter(None, [anchor]),
+        *known.preserve,
+        *(text for one in known.concepts for text in rows.plain(one)),
+        *(word for one in known.concepts for word in (*one.synonyms, one.neutral or "")),
+        *(word for one in known.concepts for words in one.irrelevant for word in words),
     ]
 
 
 def _in_any(name: str, texts: Sequence[str]) -> bool:
-    return any(mentions(text, name) for text in texts)
+    said = AnyOf((name, "dress") if name == vocabulary.DRESSED.name else (name,))
+    return any(said.first(text) for text in texts)

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ea_jax.concepts.bank import PromptBank
+from ea_jax.concepts.rows import SLIP, SYNONYM, WORD
 from ea_jax.methods.method import Method, Needs
 from ea_jax.methods.ready import Ready
 from ea_jax.runtime.hosts import on_host
@@ -28,6 +29,7 @@ from ea_jax.settings import Settings
 
 _log = logging.getLogger(__name__)
 LAYER = "context_embedder"
+_NOTHING = 1e-12  # of the largest singular value: rounding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +57,6 @@ def needs(settings: Settings) -> Needs:
 
 def make(ready: Ready) -> Method:
     """The method of a run: its edit is solved from the bank and the layer's kernel."""
-    section = ready.settings.embedder
 
     def init(key: jax.Array) -> dict[str, Any]:
         del key
@@ -63,33 +64,52 @@ def make(ready: Ready) -> Method:
 
     def edit(state: Any, weights: Any) -> Any:
         del state
-        began = time.monotonic()
-        kernel_DO = on_host(weights[LAYER]["kernel"]).astype(np.float64)
-        left_DN, right_ND = solved(outputs(ready.bank), keep=section.keep, ridge=section.ridge)
-        A, B, error = low_rank(left_DN, right_ND @ kernel_DO, section.tolerance)
-        _log.info(
-            "%s solved in %.2f s: rank %d, which is the whole change within %.2g",
-            *(LAYER, time.monotonic() - began, A.shape[1], error),
-        )
-        adapter = {"A": jnp.asarray(A, jnp.float32), "B": jnp.asarray(B, jnp.float32)}
-        return ready.edit({LAYER: adapter}, preset="embedder")
+        return ready.edit(solve(ready, weights), preset=ready.settings.preset)
 
     return Method(0, init, edit)
 
 
-def outputs(bank: PromptBank) -> Outputs:
-    """A bank's outputs: erased in the concepts' sentences, shuffled and plain; kept besides."""
-    concept_U, own_UT = _own_tokens(bank)
+def solve(ready: Ready, weights: Any) -> Any:
+    """Adapters of the layer, {A: [D, r], B: [r, O]} in float32, for the concepts of a run.
+
+    r is at most embedder.rank.
+    """
+    section, began = ready.settings.embedder, time.monotonic()
+    kernel_DO = on_host(weights[LAYER]["kernel"]).astype(np.float64)
+    rows = outputs(ready.bank, slips=section.slips)
+    left_DN, right_ND = solved(rows, keep=section.keep, ridge=section.ridge)
+    A, B, error = low_rank(left_DN, right_ND @ kernel_DO, section.rank)
+    _log.info(
+        "%s solved in %.2f s: rank %d, which is the whole change within %.2g",
+        *(LAYER, time.monotonic() - began, A.shape[1], error),
+    )
+    return {LAYER: {"A": jnp.asarray(A, jnp.float32), "B": jnp.asarray(B, jnp.float32)}}
+
+
+def outputs(bank: PromptBank, *, slips: float) -> Outputs:
+    """A bank's outputs: erased in the concepts' sentences, shuffled and plain; kept besides.
+
+    Args:
+      bank: encoded prompts.
+      slips: weight of all slips of a concept together, beside that of its word.
+    """
     padding_D = _padding(bank)
     erased, moves, kept = [], [], []
-    for concept in np.unique(concept_U[concept_U >= 0]):
-        e_ND = bank.t5_UTD[own_UT & (concept_U == concept)[:, None]].astype(np.float64)
-        weight = 1 / np.sqrt(len(e_ND))
-        erased.append(weight * e_ND)
-        moves.append(weight * (padding_D - e_ND))
-    for prompt in np.union1d(np.flatnonzero(concept_U >= 0), bank.groups["preserve"].prompt_G):
-        k_TD = bank.t5_UTD[prompt][~own_UT[prompt]].astype(np.float64)
-        kept.append(k_TD / np.sqrt(max(len(k_TD), 1)))
+    weights = {WORD: 1.0, SYNONYM: 1.0, SLIP: slips}
+    own = np.zeros(len(bank.prompts), bool)
+    for concept in range(bank.concepts):
+        for name, weight in weights.items():
+            e_ND, others = _at_name(bank, concept, name)
+            own[[number for number, _ in others]] = True
+            kept += [k_TD for _, k_TD in others]
+            if weight and len(e_ND):
+                share = np.sqrt(weight / len(e_ND))
+                erased.append(share * e_ND)
+                moves.append(share * (padding_D - e_ND))
+    apart = [bank.groups[group].prompt_G for group in ("preserve", "near")]
+    for number in np.setdiff1d(np.concatenate(apart), np.flatnonzero(own)):
+        kept.append(bank.t5_UTD[number].astype(np.float64))
+    kept = [k_TD / np.sqrt(max(len(k_TD), 1)) for k_TD in kept]
     return Outputs(np.concatenate(erased), np.concatenate(moves), np.concatenate(kept))
 
 
@@ -110,35 +130,46 @@ def solved(rows: Outputs, *, keep: float, ridge: float) -> tuple[np.ndarray, np.
 
 
 def low_rank(
-    left_DN: np.ndarray, right_NO: np.ndarray, tolerance: float
+    left_DN: np.ndarray, right_NO: np.ndarray, rank: int
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """The smallest A [D, r] and B [r, O] whose product is left right within a relative error.
+    """A [D, r] and B [r, O] whose product is nearest to left right.
 
+    Args:
+      left_DN, right_NO: factors of what is wanted.
+      rank: r, at most; a change of fewer directions has no more.
     Returns:
       A, B, and the error that is left: a ratio of Frobenius norms.
     """
     q_DN, r_NN = np.linalg.qr(left_DN)
     p_ON, t_NN = np.linalg.qr(right_NO.T)
     u, s, vt = np.linalg.svd(r_NN @ t_NN.T)
-    # What is left beyond the first r, for each r from 0.
-    beyond = np.sqrt(np.append(np.cumsum(np.square(s)[::-1])[::-1], 0.0))
-    size = beyond[0] or 1.0
-    rank = max(1, int(np.argmax(beyond <= tolerance * size)))
+    known = int((s > _NOTHING * s[0]).sum())
+    rank = max(1, min(rank, known))
     root = np.sqrt(s[:rank])
     A, B = q_DN @ u[:, :rank] * root, root[:, None] * (vt[:rank] @ p_ON.T)
-    return A, B, float(beyond[rank] / size)
+    return A, B, float(np.linalg.norm(s[rank:]) / (np.linalg.norm(s) or 1.0))
 
 
-def _own_tokens(bank: PromptBank) -> tuple[np.ndarray, np.ndarray]:
-    """The concept of each of the bank's prompts, -1 for none, and [U, T] where its tokens are."""
-    concept_U = np.full(len(bank.prompts), -1)
-    own_UT = np.zeros(bank.text_mask_UT.shape, bool)
-    for name, concept_G in (("target", bank.concept_G), ("plain", bank.plain_G)):
-        group = bank.groups[name]
-        concept_U[group.prompt_G] = concept_G
-        rows, places = np.nonzero(group.mask_GN)
-        own_UT[group.prompt_G[rows], group.idx_GN[rows, places]] = True
-    return concept_U, own_UT
+def _at_name(
+    bank: PromptBank, concept: int, name: str
+) -> tuple[np.ndarray, list[tuple[int, np.ndarray]]]:
+    """T5's outputs where a concept goes by names of one kind, [N, D], and each prompt's others."""
+    places_UT = np.zeros(bank.text_mask_UT.shape, bool)
+    for group_name, of_G, name_G in (
+        ("target", bank.concept_G, bank.name_G),
+        ("plain", bank.plain_G, bank.plain_name_G),
+    ):
+        group = bank.groups[group_name]
+        chosen = np.flatnonzero((of_G == concept) & (name_G == name))
+        rows, places = np.nonzero(group.mask_GN[chosen])
+        places_UT[group.prompt_G[chosen][rows], group.idx_GN[chosen][rows, places]] = True
+    prompts = np.flatnonzero(places_UT.any(1))
+    t5_UTD = bank.t5_UTD[prompts].astype(np.float64)
+    others = [
+        (int(u), t5_TD[~own_T])
+        for u, t5_TD, own_T in zip(prompts, t5_UTD, places_UT[prompts], strict=True)
+    ]
+    return t5_UTD[places_UT[prompts]], others
 
 
 def _padding(bank: PromptBank) -> np.ndarray:

@@ -168,11 +168,12 @@ def _wanted(
     """Group, prompts, seeds and description of each set that is needed."""
     data, seed, wanted = settings.data, settings.optim.seed, {}
     if needs.concept:
-        numbers = np.resize(bank.plain(), data.pictures)
+        each = [np.resize(bank.plain(concept=c), data.pictures) for c in range(bank.concepts)]
+        numbers = np.concatenate(each)
         seeds = training_seeds(len(numbers), seed=seed, kind=_OF_CONCEPT)
         wanted["concept"] = ("plain", numbers, seeds, "pictures of the concept")
     if needs.keep:
-        count = len(settings.concept.preserve_prompts)
+        count = len(bank.groups["preserve"].prompt_G)
         numbers = np.tile(np.arange(count), data.keep_pictures)
         seeds = training_seeds(len(numbers), seed=seed, kind=_TO_KEEP)
         wanted["keep"] = ("preserve", numbers, seeds, "pictures to keep")

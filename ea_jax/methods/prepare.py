@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,8 @@ import jax
 from jax.sharding import Mesh
 
 from ea_jax.concepts import bank as banks
-from ea_jax.concepts import choose, rows
+from ea_jax.concepts import choose, rows, slips, spans
+from ea_jax.concepts import prompts as texts
 from ea_jax.concepts.encoding import Encoded
 from ea_jax.flux.pipeline import Pipeline
 from ea_jax.flux.sharded import unrolled_on
@@ -28,9 +30,11 @@ from ea_jax.runtime.hosts import require_same
 from ea_jax.runtime.memory import peak_host_bytes
 from ea_jax.runtime.mesh import make_mesh, put, sharding
 from ea_jax.runtime.progress import Laps
+from ea_jax.runtime.streams import stream
 from ea_jax.settings import Settings
 
 _log = logging.getLogger(__name__)
+_SLIPS = 102  # first key of their stream; see `concepts.rows`
 _ENCODERS = ("text_encoder", "text_encoder_2")
 
 
@@ -95,19 +99,41 @@ def open_model(settings: Settings, *, columns: bool) -> tuple[Settings, Mesh, Pi
     return resolved(settings, pipeline.transformer_config, mesh, latent=latent), mesh, pipeline
 
 
-def prompts(settings: Settings, concept: rows.Concept, tokenizer: Any = None) -> banks.Prompts:
-    """All texts that a run trains on; see `banks.prompts`."""
-    both = settings.concept.erase == "word_and_synonyms"
-    return banks.prompts(
-        rows.with_synonyms(concept) if both else [concept],
+def prompts(settings: Settings, words: choose.Words, tokenizer: Any = None) -> texts.Prompts:
+    """All texts that a run trains on; see `ea_jax.concepts.prompts`."""
+    concepts = list(words.concepts)
+    if settings.concept.erase == "word_and_synonyms":
+        concepts = [rows.with_synonyms(one) for one in concepts]
+    if settings.data.slips:
+        concepts = [
+            dataclasses.replace(one, slips=_slips(settings, number, words, tokenizer))
+            for number, one in enumerate(concepts)
+        ]
+    return texts.make(
+        concepts,
         choose.recipe(settings),
-        preserve=settings.concept.preserve_prompts,
+        preserve=words.preserve,
+        near=words.near,
         tokenizer=tokenizer,
     )
 
 
+def _slips(settings: Settings, number: int, words: choose.Words, tokenizer: Any) -> tuple[str, ...]:
+    """Slips of a word to train on: none that holds a letter, or is a word, that has other uses."""
+    texts = [
+        *words.preserve,
+        *words.near,
+        *(text for one in words.concepts for text in one.prompts),
+    ]
+    avoid = {word for text in texts for word in re.findall(r"\w+", text.casefold())}
+    rng = stream(settings.optim.seed, _SLIPS, number)
+    found = slips.trained(words.concepts[number].word, rng, count=settings.data.slips, avoid=avoid)
+    known = [form for form in found if tokenizer is None or spans.all_known(tokenizer, form)]
+    return tuple(known)
+
+
 def bank(
-    settings: Settings, pipeline: Pipeline, prompts: banks.Prompts, needs: Needs
+    settings: Settings, pipeline: Pipeline, prompts: texts.Prompts, needs: Needs
 ) -> banks.PromptBank:
     """The prompt bank; encoders load when first needed.
 
@@ -133,11 +159,10 @@ def load(
     Args:
       settings: of the run.
       mesh, pipeline: see `open_model`.
-      painted: prompts beyond those of the grid.
+      painted: all prompts of pictures, but for those of the bank.
       laps: begun with the run.
     """
-    shown = (*settings.sample.prompts, *settings.concept.sentences[:1], *painted)
-    texts = Encoded.make(shown, **_encoding(settings, pipeline))
+    texts = Encoded.make(painted, **_encoding(settings, pipeline))
     pipeline.drop(*_ENCODERS)
     laps.lap("encode")
     _log.info(

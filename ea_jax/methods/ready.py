@@ -51,7 +51,7 @@ class Ready:
         return Edit(
             adapters=adapters,
             base=self.base_hash,
-            concept=self.settings.concept.word,
+            concept=self.settings.concept.label,
             preset=preset,
             strength=1.0,
         )

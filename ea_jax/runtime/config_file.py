@@ -6,7 +6,7 @@ import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,16 @@ from ml_collections import ConfigDict, config_flags
 _FORM = "give a config like configs/nudity.py"
 
 
-def define() -> None:
-    """Defines the flag, and with it one for each of the config's keys."""
+def define(arguments: Sequence[str] | None = None) -> None:
+    """Defines the flag, and with it one for each of the config's keys.
+
+    Args:
+      arguments: flags among which `--config` is looked for; None takes the program's own.
+    """
     config_flags.register_flag_parser_for_type(float, _Float())
+    given = None if arguments is None else ["", *arguments]
     try:
-        config_flags.DEFINE_config_file("config", lock_config=True)
+        config_flags.DEFINE_config_file("config", lock_config=True, sys_argv=given)
     # It looks through the arguments itself, a --flagfile among them.
     except flags.Error as error:
         said = " ".join(str(error).split()).removeprefix("ERROR:: ")

@@ -18,10 +18,12 @@ class DataSettings:
       shuffle_probability: how often; otherwise the plain order.
       shuffles: rows of the prompt bank; they take the sentences in turn.
       irrelevant: words drawn for a row (K), from the three classes in turn.
-      pictures: I_f, pictures of the concept for L_lora and L_rsc.
+      slips: misspelled and other forms of the word that are erased like it, drawn at random; upper
+        case, spaced letters and repetitions come with them. 0 for none. See `concepts.slips`.
+      pictures: I_f, pictures of each concept for L_lora and L_rsc.
       keep_pictures: pictures of each of concept.preserve_prompts.
-      inversions: embeddings other than the word's, found to paint the concept, that are erased
-        like it; 0 for none. See `ea_jax.methods.inversions`.
+      inversions: for each concept, embeddings other than its word's, found to paint it, that are
+        erased like it; 0 for none. See `ea_jax.methods.erase_anything.inversions`.
       inversion_rounds: searches, spread evenly over the run; each against the model as it is then.
       inversion_steps, inversion_rate: of the search for each; its learning rate.
       cache: folder for encoded prompts, pictures, inversions and compiled programs, for the next
@@ -34,6 +36,7 @@ class DataSettings:
     shuffle_probability: float = number(float, low=0, high=1)
     shuffles: int = number(int, low=1, high=MANY)
     irrelevant: int = number(int, low=1, high=MANY)
+    slips: int = number(int, low=0, high=MANY)
     pictures: int = number(int, low=1, high=MANY)
     keep_pictures: int = number(int, low=1, high=MANY)
     inversions: int = number(int, low=0, high=MANY)

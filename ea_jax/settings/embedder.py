@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from ea_jax.settings.fields import check, number
+from ea_jax.settings.fields import MANY, check, number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,12 +14,14 @@ class EmbedderSettings:
     Attributes:
       keep: lambda, weight of each kept prompt beside that of an erased concept.
       ridge: mu, as a share of the mean diagonal of the erased outputs' second moment.
-      tolerance: relative error of the change that is left out for a smaller rank.
+      slips: weight of a concept's slips, all together, beside that of its word; see data.slips.
+      rank: of the adapter.
     """
 
     keep: float = number(float, low=0)
     ridge: float = number(float, low=0, above=True)
-    tolerance: float = number(float, low=0, high=1, below=True)
+    slips: float = number(float, low=0)
+    rank: int = number(int, low=1, high=MANY)
 
     def __post_init__(self) -> None:
         check(self, "embedder")

@@ -59,16 +59,11 @@ class Settings:
         erased_too = self.concept.erase == "word_and_synonyms"
         for source, is_read in (("synonym_source", erased_too), ("irrelevant_source", False)):
             value = getattr(self.concept, source)
-            if value != "config" and not self.loss.rsc and not is_read:
+            if value not in ("auto", "config") and not self.loss.rsc and not is_read:
                 raise SettingsError(
                     f"concept.{source} = {value!r} would go unused, since only L_rsc reads such "
-                    "words and loss.rsc is 0; give it a weight, or set the source to 'config'"
+                    "words and loss.rsc is 0; give it a weight, or set the source to 'auto'"
                 )
-        if self.loss.keep and not self.concept.preserve_prompts:
-            raise SettingsError(
-                f"loss.keep = {self.loss.keep:g} needs concept.preserve_prompts; "
-                "give some, or set loss.keep=0"
-            )
 
 
 SECTIONS: Mapping[str, type] = {

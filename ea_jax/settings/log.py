@@ -13,7 +13,7 @@ class LogSettings:
     """What a run leaves behind; no value here changes a result.
 
     Attributes:
-      folder: of the run.
+      folder: of the run; the command line puts what is erased in the place of `{word}`.
       every: steps between two lines of metrics.
       image_every: steps between two grids; 0 for the last only.
       checkpoint_every: steps between two checkpoints. keep: how many stay.

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 
-from ea_jax.settings.fields import check, text
+from ea_jax.settings.fields import check, choice, text
 
 
 @dataclasses.dataclass(frozen=True)
 class MethodSettings:
-    """Which way to erase, by its name in `ea_jax.methods.registry`."""
+    """Which way to erase.
+
+    Attributes:
+      name: in `ea_jax.methods.registry`.
+      plus: a closed form whose adapters join those of the method: `embedder`, or `nothing`.
+    """
 
     name: str = text()
+    plus: str = choice("nothing", "embedder")
 
     def __post_init__(self) -> None:
         check(self, "method")

@@ -13,14 +13,14 @@ class SampleSettings:
 
     Attributes:
       steps: Euler steps.
-      prompts: rows of the grid: the concept, a synonym, something irrelevant.
+      prompts: rows of the grid: the concept, a synonym, something irrelevant; made if empty.
       seeds: its columns; below 2**31, where training's seeds begin.
       batch: pictures painted at once.
       eval_pictures: pictures a number of the final table rests on; 0 leaves the table out.
     """
 
     steps: int = number(int, low=1, high=MANY)
-    prompts: tuple[str, ...] = texts(least=1, distinct=True)
+    prompts: tuple[str, ...] = texts(distinct=True)
     seeds: tuple[int, ...] = integers(least=1, distinct=True)
     batch: int = number(int, low=1, high=MANY)
     eval_pictures: int = number(int, low=0, high=MANY)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 
@@ -69,17 +70,35 @@ def marked(t5, made: bank.PromptBank, group: str, number: int) -> list[list[str]
 
 def test_a_synonym_takes_the_concept_s_place_in_as_many_rows(t5):
     both = rows.with_synonyms(BALL)
-    assert both == [BALL, Concept("football", ("a football beside a dog", "a photo of a football"))]
-    made = build(t5, concepts=both, recipe=Recipe(shuffles=8, anchor="replaced", neutral="cat"))
-    assert len(made.rows(concept=0)) == len(made.rows(concept=1)) == 8
+    assert rows.plain(both, "football") == ["a football beside a dog", "a photo of a football"]
+    made = build(t5, concepts=[both], recipe=Recipe(shuffles=8, anchor="replaced", neutral="cat"))
+    assert len(made.rows(names=["word"])) == len(made.rows(names=["synonym"])) == 8
+    assert made.texts("plain")[2:] == rows.plain(both, "football")
     anchors = made.texts("anchor")
-    for number in made.rows(concept=1):
+    for number in made.rows(names=["synonym"]):
         (target,) = marked(t5, made, "target", number)
         assert "".join(target) == "▁football"
         assert "cat" in anchors[number]
         assert "football" not in anchors[number]
     # L_rsc is the word's alone.
-    assert set(made.contrast_rows()) == set(made.rows(concept=0))
+    assert set(made.contrast_rows()) == set(made.rows(names=["word"]))
+
+
+def test_slips_take_the_concept_s_place_in_rows_that_no_path_follows(t5):
+    slips = ("soccre ball", "soccer bal")
+    made = build(
+        t5,
+        concepts=[dataclasses.replace(BALL, slips=slips)],
+        recipe=Recipe(shuffles=6, probability=0.0),
+    )
+    own = made.rows(names=["slip"])
+    texts = [made.texts("target")[number] for number in own]
+    assert texts[:2] == ["a soccre ball beside a dog", "a photo of a soccer bal"]
+    assert [marked(t5, made, "target", number) for number in own[:1]] == [
+        [t5.tokenize("soccre ball")]
+    ]
+    assert made.texts("anchor")[own[0]] == "beside a dog"
+    assert not set(own) & {*made.rows(), *made.contrast_rows()}
 
 
 def test_by_word_a_concept_comes_apart_and_its_words_are_marked(t5):

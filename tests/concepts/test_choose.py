@@ -66,10 +66,10 @@ def test_synonyms_are_erased_too_where_nothing_contrasts_with_them(paper):
     concept, record = choose.concept(change(without, erase="word_and_synonyms"), contrast=False)
     assert (concept.synonyms, concept.irrelevant) == (("naked",), ())
     assert record["synonyms"] == ["naked"]
-    first, second = rows.with_synonyms(concept)
-    assert (first.word, first.synonyms, second.word) == (paper.concept.word, (), "naked")
-    made = rows.rows([first, second], choose.recipe(without))
-    assert {row.concept for row in made} == {0, 1}
+    both = rows.with_synonyms(concept)
+    assert (both.word, both.synonyms, both.also) == (paper.concept.word, (), ("naked",))
+    made = rows.rows([both], choose.recipe(without))
+    assert {(row.concept, row.name) for row in made} == {(0, "word"), (0, "synonym")}
     # The word alone needs none.
     assert choose.concept(without, contrast=False)[0].synonyms == ()
 

@@ -43,21 +43,23 @@ def test_it_is_the_least_squares_solution_of_its_rows():
     np.testing.assert_allclose(left @ right, best, rtol=1e-9, atol=1e-12)
 
 
-def test_a_rank_is_the_smallest_within_the_tolerance_and_its_error_is_stated():
+def test_a_rank_is_the_best_of_its_size_and_its_error_is_stated():
     rng = np.random.default_rng(1)
     u, _ = np.linalg.qr(rng.standard_normal((8, 4)))
     v, _ = np.linalg.qr(rng.standard_normal((6, 4)))
-    left, right = u * np.array([10.0, 5.0, 1.0, 0.1]), v.T
-    size = np.linalg.norm(left @ right)
-    for tolerance, rank in ((0.2, 2), (0.05, 3), (1e-4, 4)):
-        A, B, error = embedder.low_rank(left, right, tolerance)
-        assert (A.shape, B.shape) == ((8, rank), (rank, 6))
-        np.testing.assert_allclose(np.linalg.norm(left @ right - A @ B) / size, error, atol=1e-12)
-        assert error <= tolerance
+    values = np.array([10.0, 5.0, 1.0, 0.1])
+    left, right = u * values, v.T
+    for rank in (1, 2, 3, 4, 6):
+        A, B, error = embedder.low_rank(left, right, rank)
+        kept = min(rank, 4)  # there are no more directions
+        assert (A.shape, B.shape) == ((8, kept), (kept, 6))
+        left_over = np.linalg.norm(values[kept:])
+        np.testing.assert_allclose(np.linalg.norm(left @ right - A @ B), left_over, atol=1e-12)
+        np.testing.assert_allclose(error, left_over / np.linalg.norm(values), atol=1e-12)
 
 
 def test_erased_are_the_concepts_tokens_and_kept_all_others_of_a_prompt(made):
-    found = embedder.outputs(made)
+    found = embedder.outputs(made, slips=1.0)
     concept_prompts = {*made.texts("target"), *made.texts("plain")}
     # "soccer ball" is two tokens of each sentence; each of the two sets weighs what it should.
     assert len(found.erased_ND) == 2 * len(concept_prompts)
@@ -78,7 +80,7 @@ def test_erased_are_the_concepts_tokens_and_kept_all_others_of_a_prompt(made):
 
 def test_the_edit_moves_the_layers_output_at_the_concept_to_that_of_padding(made):
     config = soccer.get_config("tiny+embedder")
-    config.embedder.update({"keep": 0.0, "ridge": 1e-9, "tolerance": 1e-6})
+    config.embedder.update({"keep": 0.0, "ridge": 1e-9, "rank": 64})
     run = sections.from_config(config)
     mesh = make_mesh({}, jax.devices()[:1])
     forward = forward_of(run, SMALL, (2, 3), (1.0, 0.0))
@@ -88,11 +90,11 @@ def test_the_edit_moves_the_layers_output_at_the_concept_to_that_of_padding(made
     assert (edit.base, edit.concept, edit.preset) == ("hash", "soccer ball", "embedder")
     adapter = edit.adapters["context_embedder"]
     kernel = np.asarray(BASE["context_embedder"]["kernel"], np.float64)
-    rank_of_keys = np.linalg.matrix_rank(embedder.outputs(made).erased_ND)
+    rank_of_keys = np.linalg.matrix_rank(embedder.outputs(made, slips=1.0).erased_ND)
     assert adapter["A"].shape == (SMALL.joint_attention_dim, adapter["B"].shape[0])
     assert adapter["B"].shape[0] <= rank_of_keys
     delta = np.asarray(adapter["A"], np.float64) @ np.asarray(adapter["B"], np.float64)
-    found = embedder.outputs(made)
+    found = embedder.outputs(made, slips=1.0)
     best, *_ = np.linalg.lstsq(found.erased_ND, found.moves_ND @ kernel)
     np.testing.assert_allclose(
         found.erased_ND @ delta, found.erased_ND @ best, rtol=1e-3, atol=1e-4

@@ -49,7 +49,7 @@ def encode(prompts):
 @pytest.fixture(scope="module")
 def made() -> bank.PromptBank:
     return bank.build(
-        [BALL, dataclasses.replace(BALL, word="football", synonyms=())],
+        [dataclasses.replace(BALL, also=("football",))],
         rows.Recipe(shuffles=4),
         encode=encode,
         tokenizer=t5_tokenizer(),
@@ -67,7 +67,7 @@ def experiment(**data) -> sections.Settings:
 
 def search(made, mesh=None, latent=1.0, lora=None, numbers=None, fingerprint=None, **data):
     rng = np.random.default_rng(0)
-    rows = np.resize(made.plain(concept=0), 4)
+    rows = np.resize(made.plain(names=["word"]), 4)
     latent_PSC = latent * rng.standard_normal((4, 6, SMALL.in_channels), np.float32)
     chosen = experiment(**data)
     searcher = inversions.Search(
@@ -87,7 +87,7 @@ def miss(made, e_ND, lora=None) -> float:
     """Error of a model's velocity under an embedding, against the frozen one's under the word."""
     rng = np.random.default_rng(1)
     x_BSC = jnp.asarray(rng.standard_normal((ROWS, 6, SMALL.in_channels)), jnp.float32)
-    numbers = np.resize(made.plain(concept=0), ROWS)
+    numbers = np.resize(made.plain(names=["word"]), ROWS)
     text, columns = made.text("plain", numbers), made.columns("plain", numbers)
 
     def v(t5_BTD, lora=None):
@@ -116,7 +116,7 @@ def test_what_is_found_paints_like_the_word_and_is_not_the_word(made):
     assert found.shape == (3, 2, SMALL.joint_attention_dim)
     ratios = [miss(made, e) / miss(made, start) for e, start in zip(found, started, strict=True)]
     assert max(ratios) < 0.6
-    numbers = made.plain(concept=0)[:1]
+    numbers = made.plain(names=["word"])[:1]
     text, columns = made.text("plain", numbers), made.columns("plain", numbers)
     own = text.t5_BTD[0].astype(np.float32)[columns.idx_BN[0, :2]]
     for e in found:
@@ -175,9 +175,12 @@ def test_a_search_among_pictures_that_are_no_numbers_stops(made):
 def test_rounds_are_spread_over_the_run():
     run = experiment(inversions=5, inversion_rounds=2)
     run = dataclasses.replace(run, optim=dataclasses.replace(run.optim, pairs=9))
-    due = {step: list(inversions.due(run, step)) for step in range(9)}
+    due = {step: list(inversions.due(run, step, 1)) for step in range(9)}
     assert {step: numbers for step, numbers in due.items() if numbers} == {0: [0, 1, 2], 4: [3, 4]}
-    assert [inversions.known_by(run, step) for step in (0, 3, 4, 8)] == [3, 3, 5, 5]
+    assert [inversions.known_by(run, step, 1) for step in (0, 3, 4, 8)] == [3, 3, 5, 5]
+    # Two concepts have as many each, and take turns.
+    assert list(inversions.due(run, 4, 2)) == [6, 7, 8, 9]
+    assert inversions.of_concept(1, 2, known=6).tolist() == [1, 3, 5]
 
 
 def test_rows_take_words_synonyms_and_inversions_alike(made):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ea_jax.concepts.bank import PromptBank, draw
+from ea_jax.concepts.rows import SLIP, WORD
 from ea_jax.methods.erase_anything import inversions
 from ea_jax.methods.erase_anything.steps import Contrast, LowerBatch, Pictures, UpperBatch
 from ea_jax.methods.pictures import FIRST_SEED, LatentSet
@@ -66,13 +67,17 @@ class Batches:
         Returns:
           The row, and the inversion in the place of its word; -1 for none.
         """
-        sentence = int(self.bank.sentence_G[self.path_row(visit.member, visit.round)])
-        return self._drawn(known, (_VISIT, visit.member, visit.round, visit.index), sentence)
+        path = self.path_row(visit.member, visit.round)
+        of = {
+            "concept": int(self.bank.concept_G[path]),
+            "sentence": int(self.bank.sentence_G[path]),
+        }
+        return self._drawn(known, (_VISIT, visit.member, visit.round, visit.index), **of)
 
     def lower(self, step: int) -> LowerBatch:
         """Prompts and places of lower step `step`, from 0."""
         size = self.settings.optim.batch
-        known = inversions.known_by(self.settings, step)
+        known = inversions.known_by(self.settings, step, self.bank.concepts)
         if self.settings.data.x_t == "pool":
             visits = self.turns.visits(step)
             members = [visit.member for visit in visits]
@@ -116,17 +121,26 @@ class Batches:
         )
 
     def _drawn(
-        self, known: int, purpose: tuple[int, ...], sentence: int | None = None
+        self,
+        known: int,
+        purpose: tuple[int, ...],
+        *,
+        concept: int | None = None,
+        sentence: int | None = None,
     ) -> tuple[int, int]:
-        """One of the rows (of a sentence), or an inversion in one of the word's own."""
-        rows = self.bank.rows(sentence=sentence)
-        # Inversions come as often as the word itself.
-        own = self.bank.rows(concept=0, sentence=sentence)[: None if known else 0]
-        picked = draw(np.arange(len(rows) + len(own)), self._seed, *purpose)
-        if picked < len(rows):
-            return int(rows[picked]), -1
-        inversion = draw(np.arange(known), self._seed, _INVERSION, *purpose)
-        return int(own[picked - len(rows)]), inversion
+        """One of the rows (of a concept's sentence), or an inversion in one of the word's own."""
+        rows = self.bank.rows(concept=concept, sentence=sentence)
+        own = self.bank.rows(concept=concept, sentence=sentence, names=(WORD,))
+        # Slips, all together, and inversions each come as often as the word itself.
+        slips = self.bank.rows(concept=concept, sentence=sentence, names=(SLIP,))
+        inverted = own[: None if known else 0]
+        choices = np.concatenate([rows, np.resize(slips, len(own) if len(slips) else 0), inverted])
+        picked = draw(np.arange(len(choices)), self._seed, *purpose)
+        row = int(choices[picked])
+        if picked < len(choices) - len(inverted):
+            return row, -1
+        mine = inversions.of_concept(int(self.bank.concept_G[row]), self.bank.concepts, known)
+        return row, draw(mine, self._seed, _INVERSION, *purpose)
 
     @property
     def _seed(self) -> int:

@@ -23,6 +23,7 @@ from jax.sharding import Mesh
 
 from ea_jax.concepts.array_cache import cached
 from ea_jax.concepts.bank import PromptBank, draw
+from ea_jax.concepts.rows import WORD
 from ea_jax.flux import euler
 from ea_jax.flux.columns import Columns
 from ea_jax.flux.transformer import Text, Weights, dtype_of
@@ -43,17 +44,22 @@ LOWEST_T = 0.5
 _START, _PICTURE, _NOISE = 201, 202, 203
 
 
-def due(settings: Settings, step: int) -> range:
+def due(settings: Settings, step: int, concepts: int) -> range:
     """Numbers of the inversions to be searched for before that pair, from 0; maybe none."""
-    first = known_by(settings, step - 1) if step else 0
-    return range(first, known_by(settings, step))
+    first = known_by(settings, step - 1, concepts) if step else 0
+    return range(first, known_by(settings, step, concepts))
 
 
-def known_by(settings: Settings, step: int) -> int:
-    """How many inversions that pair, from 0, can draw from."""
+def known_by(settings: Settings, step: int, concepts: int) -> int:
+    """How many inversions that pair, from 0, can draw from; of all concepts together."""
     data, pairs = settings.data, settings.optim.pairs
     begun = sum(pairs * r // data.inversion_rounds <= step for r in range(data.inversion_rounds))
-    return -(-data.inversions * begun // data.inversion_rounds)
+    return concepts * -(-data.inversions * begun // data.inversion_rounds)
+
+
+def of_concept(concept: int, concepts: int, known: int) -> np.ndarray:
+    """Numbers of one concept's inversions: the concepts take turns."""
+    return np.arange(concept, known, concepts)
 
 
 class Batch(struct.PyTreeNode):
@@ -71,10 +77,10 @@ class Batch(struct.PyTreeNode):
 
 
 class Search:
-    """Finds inversions of concept 0; compiled once for all rounds of a run.
+    """Finds inversions of a run's concepts; compiled once for all rounds.
 
     Args:
-      bank: encoded prompts; the concept's `plain` sentences are searched in.
+      bank: encoded prompts; each concept's `plain` sentences are searched in.
       concept: pictures of those sentences.
       settings: of the run: data.inversions and what goes with them, optim.batch and seed.
       forward: what is static about a pass through the model.
@@ -93,10 +99,12 @@ class Search:
         mesh: Mesh,
     ) -> None:
         self._bank, self._concept, self._settings, self._mesh = bank, concept, settings, mesh
-        self._own = np.flatnonzero(bank.plain_G[concept.number_P] == 0)
+        words = [bank.plain(concept=c, names=(WORD,)) for c in range(bank.concepts)]
+        self._own = [np.flatnonzero(np.isin(concept.number_P, word)) for word in words]
         self._others_WD = _other_words(bank)
         self._scale = _word_scale(bank)
-        self._tokens = int(bank.groups["plain"].mask_GN[bank.plain(concept=0)].sum(-1).max())
+        self._sentences = np.concatenate(words)
+        self._tokens = int(bank.groups["plain"].mask_GN[self._sentences].sum(-1).max())
         data, replicated = settings.data, sharding(mesh, ())
         optimiser = optax.adam(
             optax.cosine_decay_schedule(data.inversion_rate, data.inversion_steps)
@@ -125,7 +133,8 @@ class Search:
     @property
     def shape(self) -> tuple[int, int, int]:
         """[M, N, D] of all inversions of a run: N tokens of the concept, D wide."""
-        return self._settings.data.inversions, self._tokens, self._others_WD.shape[1]
+        count = self._settings.data.inversions * self._bank.concepts
+        return count, self._tokens, self._others_WD.shape[1]
 
     def find(
         self, base: Weights, lora: Any, numbers: range, *, fingerprint: str | None = None
@@ -158,7 +167,7 @@ class Search:
     def _inputs(self, fingerprint: str, numbers: range) -> dict[str, Any]:
         """All that the inversions of a frozen model depend on."""
         data, optim, model = self._settings.data, self._settings.optim, self._settings.model
-        sentences = self._bank.plain(concept=0)
+        sentences = self._sentences
         text = self._bank.text("plain", sentences)
         columns = self._bank.columns("plain", sentences)
         return {
@@ -198,7 +207,7 @@ class Search:
                     f"the search for inversions gave NaN or Inf; lower "
                     f"data.inversion_rate = {data.inversion_rate:g}, or set data.inversions=0"
                 )
-            _log.info("found %d of %d inversions", some.stop, data.inversions)
+            _log.info("found %d of %d inversions", some.stop, self.shape[0])
         return np.concatenate(found)
 
     def _start(self, number: int) -> np.ndarray:
@@ -208,7 +217,10 @@ class Search:
 
     def _batch(self, numbers: Sequence[int], turn: int) -> Batch:
         seed = self._settings.optim.seed
-        picked = np.array([draw(self._own, seed, _PICTURE, m, turn) for m in numbers])
+        own = [self._own[m % self._bank.concepts] for m in numbers]
+        picked = np.array(
+            [draw(mine, seed, _PICTURE, m, turn) for mine, m in zip(own, numbers, strict=True)]
+        )
         sentences = self._concept.number_P[picked]
         latent_BSC: Any = self._concept.latent_PSC[picked]
         seed_B: Any = np.array(
@@ -234,8 +246,8 @@ def _noised(batch: Batch) -> tuple[jax.Array, jax.Array]:
 
 
 def _word_scale(bank: PromptBank) -> float:
-    """Root mean square of T5's outputs at the concept's own tokens."""
-    sentences = bank.plain(concept=0)
+    """Root mean square of T5's outputs at the concepts' own tokens."""
+    sentences = bank.plain(names=(WORD,))
     text, columns = bank.text("plain", sentences), bank.columns("plain", sentences)
     rows, places = np.nonzero(columns.mask_BN)
     own_ND = np.asarray(text.t5_BTD)[rows, columns.idx_BN[rows, places]].astype(np.float32)

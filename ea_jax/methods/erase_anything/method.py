@@ -67,7 +67,7 @@ def make(ready: Ready) -> Method:
     def before(state: State, weights: Any, step: int) -> State:
         if step == 0 and static.x_t == "pool":
             state = state.replace(pool_PSC=first_pool(ready, weights, turns, batches.path_row))
-        numbers = inversions.due(settings, step)
+        numbers = inversions.due(settings, step, ready.bank.concepts)
         if search is None or not numbers:
             return state
         all_MND = on_host(state.inversions_MND).copy()

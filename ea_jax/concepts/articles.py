@@ -1,0 +1,79 @@
+"""The article that a word takes in a sentence: a cat, an hourglass, the Eiffel Tower, Bruce Lee."""
+
+from __future__ import annotations
+
+import functools
+
+from ea_jax.concepts import lists, sentences
+
+
+def with_article(word: str, kind: str) -> str:
+    """A word with the article that it takes as a noun of its kind, if any."""
+    return before(word, kind) + word
+
+
+def before(word: str, kind: str) -> str:
+    """`a `, `an `, `the ` or nothing: what goes before a word as a noun.
+
+    Args:
+      word: one word or several.
+      kind: of `settings.concept.KINDS`.
+    """
+    parts = word.split()
+    if parts[0].lower() in ("a", "an", "the", "my", "his", "her", "two", "three"):
+        return ""
+    head = _head(parts)
+    proper = all(part[0].isupper() for part in parts if part.lower() not in listed("small"))
+    named = proper and not word.isupper()
+    if kind in ("brand", "style", "relation") or (kind == "person" and named):
+        return ""
+    if kind == "place" and named:
+        the = "of" in parts or parts[0] == "United" or parts[-1].lower() in listed("the places")
+        return "the " if the else ""
+    if named and ("of" in parts or parts[-1].lower() in ("tower", "bridge", "house", "wall")):
+        return "the "
+    if word.lower() in listed("unique"):
+        return "the "
+    if _is_plural(head) or _is_mass(head, word):
+        return ""
+    return sentences.fill("a {}", word).removesuffix(word)
+
+
+def of_things(state: str) -> bool:
+    """Whether a state is one of things and not of people: rusty, not nude."""
+    return state.lower() in listed("states of things")
+
+
+def _head(parts: list[str]) -> str:
+    """The noun that the others describe: of "bunch of grapes" the bunch."""
+    for small in ("of", "with", "in", "on", "from", "for", "at"):
+        if small in parts[1:]:
+            parts = parts[: parts.index(small)]
+    return parts[-1].lower()
+
+
+@functools.cache
+def _is_plural(head: str) -> bool:
+    if head in listed("plural"):
+        return True
+    if not head.endswith("s") or len(head) < 4:
+        return head in ("people", "children")
+    # Its lists are read when first asked, as in `forms`.
+    import lemminflect
+
+    lemmas = lemminflect.getAllLemmas(head, upos="NOUN").get("NOUN", ())
+    return bool(lemmas) and head not in lemmas
+
+
+def _is_mass(head: str, word: str) -> bool:
+    if head in listed("mass"):
+        return True
+    if head.endswith("ing") and head not in listed("counted ing"):
+        return True
+    return head.endswith(("ness", "ism")) and " " not in word
+
+
+@functools.cache
+def listed(name: str) -> frozenset[str]:
+    """A section of `grammar.txt`."""
+    return frozenset(" ".join(lists.sections("grammar.txt")[name]).split())

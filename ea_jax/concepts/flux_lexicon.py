@@ -1,0 +1,165 @@
+"""The package's own word lists as a lexicon: names.txt, and common words from WordNet.
+
+`common.txt` is a small part of WordNet 3.0, under Princeton's licence: so the kind of a common word
+is known where WordNet isn't installed.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ea_jax.concepts import forms, lists
+from ea_jax.concepts.irrelevant import CLASSES, IrrelevantWords
+from ea_jax.settings.concept import KINDS
+
+_EACH = 3
+# By kind, for L_rsc: a word takes the first three of each class that aren't its own or near.
+_WORDS = {
+    "no_relation": ("cloud", "spoon", "carpet", "candle", "stone", "paper"),
+    "far": {
+        "thing": ("shirt", "flag", "window", "river", "lamp", "bread"),
+        "animal": ("forest", "basket", "river", "fence", "shirt", "moon"),
+        "person": ("cinema", "stage", "costume", "window", "letter", "street"),
+        "brand": ("market", "paper", "bottle", "street", "window", "coin"),
+        "style": ("museum", "frame", "brush", "window", "letter", "stage"),
+        "place": ("river", "ticket", "suitcase", "clock", "flag", "camera"),
+        "relation": ("sleep", "read", "cook", "work", "sing", "swim"),
+        "state": ("tall", "colorful", "foreign", "quiet", "famous", "clever"),
+    },
+    "mid": {
+        "thing": ("chair", "basket", "helmet", "bottle", "clock", "boat"),
+        "animal": ("beetle", "tree", "flower", "crab", "toy robot", "eagle"),
+        "person": ("an actor", "a dancer", "an athlete", "a painter", "a soldier", "a teacher"),
+        "brand": ("Acme", "Globex", "Initech", "Contoso", "Umbrella", "Hooli"),
+        "style": ("poster", "documentary", "print", "photograph", "tapestry", "diagram"),
+        "place": ("a harbor", "a small town", "a mountain lake", "a train station", "an island"),
+        "relation": ("meet", "talk", "smile", "walk", "wait", "stand"),
+        "state": ("elegant", "painted", "imaginary", "standing", "tired"),
+    },
+}
+
+
+class Entry(NamedTuple):
+    """What a list says of a word."""
+
+    word: str
+    kinds: tuple[str, ...]
+    synonyms: tuple[str, ...]
+    near: tuple[str, ...]
+
+
+class Package:
+    """The lists that come with the package."""
+
+    name = "package"
+
+    def spelling(self, word: str) -> str | None:
+        found = _find(word)
+        return found.word if found else None
+
+    def kinds(self, word: str) -> Sequence[str]:
+        """Of names first; of the common word that is spelled so too, afterwards."""
+        both = (_find(word), _common().get(_plain(word)))
+        return tuple(dict.fromkeys(kind for found in both if found for kind in found.kinds))
+
+    def synonyms(self, word: str) -> Sequence[str]:
+        """The first alone: a second is for the grid, and to look at what was not trained."""
+        found = _find(word)
+        return found.synonyms[:1] if found else ()
+
+    def near(self, word: str) -> Sequence[str]:
+        found = _find(word)
+        return (*found.synonyms[1:], *found.near) if found else ()
+
+    def compared(self, word: str, kind: str) -> tuple[str | None, str | None]:
+        found = _find(word)
+        synonyms = found.synonyms if found else ()
+        near = [
+            other.word
+            for other in _names().values()
+            if other.kinds[0] == kind and not _is_one_of(other.word, (word, *synonyms))
+        ]
+        own = [
+            one for one in (found.near if found else ()) if (n := _find(one)) and n.kinds[0] == kind
+        ]
+        return (synonyms[-1] if synonyms else None), (own or near or [None])[0]
+
+    def unknown(self, word: str) -> str:
+        return (
+            f"no source knows {word!r}, so its sentences can't be made; give its kind, one of "
+            f"{list(KINDS)}, like --config.concept.kind=thing"
+        )
+
+    def irrelevant(
+        self, word: str, kind: str, *, avoid: Sequence[str], seed: int
+    ) -> IrrelevantWords | None:
+        del seed
+        chosen = {}
+        for name in CLASSES:
+            listed = _WORDS[name]
+            words = listed[kind] if isinstance(listed, dict) else listed
+            if kind == "relation" and name != "no_relation" and word.split()[0].endswith("ing"):
+                words = [_participle(other) for other in words]
+            free = [other for other in words if not _is_one_of(other, (word, *avoid))]
+            chosen[name] = tuple((other, None) for other in free[:_EACH])
+        return IrrelevantWords(**chosen, source=self.name) if all(chosen.values()) else None
+
+
+def _participle(verb: str) -> str:
+    if verb.endswith("e"):
+        verb = verb[:-1]
+    return f"{verb}ming" if verb == "swim" else f"{verb}ing"
+
+
+def _is_one_of(word: str, others: Sequence[str]) -> bool:
+    return any(forms.mentions(word, other) for other in others)
+
+
+def _find(word: str) -> Entry | None:
+    key = " ".join(word.split())
+    return _names().get(key) or _folded().get(_plain(word)) or _common().get(_plain(word))
+
+
+def _plain(word: str) -> str:
+    return " ".join(word.casefold().replace("-", " ").replace("_", " ").split())
+
+
+@functools.cache
+def _names() -> dict[str, Entry]:
+    found: dict[str, Entry] = {}
+    for kind, listed in lists.sections("names.txt").items():
+        for line in listed:
+            entry = _entry(line, (kind,))
+            if before := found.get(entry.word):
+                entry = before._replace(kinds=(*before.kinds, kind))
+            found[entry.word] = entry
+    return found
+
+
+@functools.cache
+def _folded() -> dict[str, Entry]:
+    """Names by their plain form; where a common word is spelled so too, only names in its case."""
+    return {
+        _plain(name): entry
+        for name, entry in _names().items()
+        if name.islower() or _plain(name) not in _common()
+    }
+
+
+@functools.cache
+def _common() -> dict[str, Entry]:
+    found = {}
+    for line in lists.lines("common.txt"):
+        word, kinds, rest = line.split("|", 2)
+        found[_plain(word)] = _entry(f"{word}|{rest}", tuple(kinds.split(",")))
+    return found
+
+
+def _entry(line: str, kinds: tuple[str, ...]) -> Entry:
+    word, synonyms, near = ([cell.strip() for cell in line.split("|")] + ["", ""])[:3]
+    listed = [
+        tuple(one.strip() for one in cell.split(",") if one.strip()) for cell in (synonyms, near)
+    ]
+    return Entry(word, kinds, *listed)

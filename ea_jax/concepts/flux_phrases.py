@@ -1,0 +1,92 @@
+"""Sentences for a FLUX that was trained on the world, from `templates.txt` and `preserve.txt`."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ea_jax.concepts import articles, forms, lists, sentences
+from ea_jax.concepts.lexicon import Phrases
+
+COUNT = 16
+# The first that is free stands in a grid as something else.
+_OTHERS = ("a red car in front of a house", "a bowl of fruit on a table", "a mountain in the snow")
+
+
+class Templates(NamedTuple):
+    """What `templates.txt` holds for a kind."""
+
+    sentences: tuple[str, ...]
+    shown: tuple[str, ...]
+    neutral: tuple[str, ...]
+    anchor: tuple[str, ...]
+
+
+class FluxPhrases:
+    """The phrasebook of the world that FLUX knows."""
+
+    def around(self, word: str, kind: str, *, avoid: Sequence[str]) -> Phrases:
+        """Sentences around a word; see `lexicon.Phrasebook`."""
+        found = templates()[section(word, kind)]
+        barred = forms.AnyOf((word, *avoid))
+        texts = [text for text in found.sentences if _is_free(text, barred)]
+        neutral = next((one for one in found.neutral if _is_free(one, barred)), found.neutral[-1])
+        if kind == "relation" and word.split()[0].endswith("ing"):
+            neutral += "ing"
+        if kind == "place" and articles.before(word, kind) == "":
+            neutral = f"a {neutral}"
+        anchor = next((one for one in found.anchor if _is_free(one, barred)), found.anchor[-1])
+        return Phrases(tuple(filled(text, word, kind) for text in texts[:COUNT]), neutral, anchor)
+
+    def preserve(self, avoid: Sequence[str]) -> tuple[str, ...]:
+        """The lines of `preserve.txt` that hold none of `avoid`."""
+        barred = forms.AnyOf(avoid)
+        return tuple(text for text in lists.lines("preserve.txt") if _is_free(text, barred))
+
+    def shown(self, word: str, kind: str, *, synonym: str | None, near: str | None) -> list[str]:
+        """The word, a synonym, a neighbour, and something else, in templates of their own."""
+        (template,) = templates()[section(word, kind)].shown
+        names = [name for name in (word, synonym, near) if name]
+        rows = [filled(template, name, kind) for name in names]
+        others = [text for text in _OTHERS if _is_free(text, forms.AnyOf(names))]
+        return list(dict.fromkeys([*rows, *others[:1]]))
+
+
+def section(word: str, kind: str) -> str:
+    """The section of `templates.txt` for a word."""
+    if kind == "relation":
+        return (
+            "relation: things"
+            if word.split()[-1].lower() in articles.listed("prepositions")
+            else "relation: people"
+        )
+    if kind == "state":
+        return "state: things" if articles.of_things(word) else "state: people"
+    return kind
+
+
+def filled(template: str, word: str, kind: str) -> str:
+    """A template with the word in it: {a} with its article, {} alone."""
+    if "{a}" in template:
+        return template.replace("{a}", articles.with_article(word, kind))
+    return sentences.fill(template, word)
+
+
+@functools.cache
+def templates() -> dict[str, Templates]:
+    """All of `templates.txt`, by kind."""
+    return {name: _sorted(found) for name, found in lists.sections("templates.txt").items()}
+
+
+def _sorted(lines: Sequence[str]) -> Templates:
+    marked: dict[str, list[str]] = {"shown": [], "neutral": [], "anchor": [], "": []}
+    for line in lines:
+        mark, colon, rest = line.partition(": ")
+        known = colon and mark in marked
+        marked[mark if known else ""].append(rest if known else line)
+    return Templates(*(tuple(marked[mark]) for mark in ("", "shown", "neutral", "anchor")))
+
+
+def _is_free(text: str, words: forms.AnyOf) -> bool:
+    return words.first(text.replace("{a}", "").replace("{}", "")) is None

@@ -1,0 +1,119 @@
+"""`ea-jax erase WORD ...`: the short form of `--config`, and words that stand in a file.
+
+ea-jax erase cat
+ea-jax erase cat dog --method paper
+ea-jax erase "golden retriever" --model flux-dev --config.model.path=FOLDER
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ea_jax.arguments import Parser, text
+from ea_jax.flux import hub
+from ea_jax.settings.concept import KINDS
+
+CONFIG = Path(__file__).parents[1] / "configs" / "anything.py"
+_SLUG = 60  # letters of a folder's name, at most
+
+
+def flags_of(arguments: Sequence[str]) -> list[str]:
+    """The flags that an experiment's command line takes: `--config` and what changes it.
+
+    Args:
+      arguments: words, then flags; or flags alone, which are left as they are.
+    """
+    if not arguments or (arguments[0].startswith("-") and not _is_ours(arguments[0])):
+        return list(arguments)
+    parser = _parser()
+    # What absl reads has its value behind "=": a word apart is ours.
+    given, rest = parser.parse_known_args(list(arguments))
+    if stray := [argument for argument in rest if not argument.startswith("--")]:
+        parser.error(f"{stray[0]!r} belongs to no flag; write words first, flags as --flag=value")
+    words = [*given.word, *([given.words] if given.words else [])]
+    if not words:
+        parser.error("no word is given; write ea-jax erase cat, or ea-jax erase --config=FILE")
+    variant, path = _model(given.model)
+    if given.method:
+        variant += f"+{given.method}"
+    key = "words" if len(words) > 1 or given.words or "," in words[0] else "word"
+    flags = [f"--config={CONFIG}:{variant}", f"--config.concept.{key}={','.join(words)}"]
+    if path:
+        flags.append(f"--config.model.path={path}")
+    if given.kind:
+        flags.append(f"--config.concept.kind={given.kind}")
+    if given.out:
+        flags.append(f"--config.log.folder={given.out}")
+    return [*flags, *rest]
+
+
+def spelled_out(config: dict[str, Any]) -> dict[str, Any]:
+    """A config whose words are read from their file, and whose folder is named after them.
+
+    `concept.words = @FILE` is a file with one word or phrase a line; `{word}` in `log.folder` is
+    what is erased.
+
+    Raises:
+      ValueError: no such file, or no word in it.
+    """
+    concept, log = dict(config["concept"]), dict(config["log"])
+    words = concept.get("words")
+    if isinstance(words, str) and words.startswith("@"):
+        words = concept["words"] = ",".join(_read(Path(words[1:])))
+    if isinstance(log.get("folder"), str):
+        named = words or concept.get("word") or "word"
+        log["folder"] = log["folder"].replace("{word}", _slug(str(named)))
+    return {**config, "concept": concept, "log": log}
+
+
+def _parser() -> Parser:
+    parser = Parser("erase", "Erases one word or several from a model.")
+    parser.add_argument("word", nargs="*", help="what is erased; several words go in one run")
+    parser.add("--words", rule=text, help="the same, with commas, or @FILE with one a line")
+    parser.add(
+        "--model",
+        rule=text,
+        default="tiny",
+        help="tiny, flux-dev, flux-schnell, or a FLUX.1-dev's folder or hub id",
+    )
+    parser.add("--method", rule=text, help="preset, like paper; the model's own by default")
+    parser.add("--kind", rule=text, help=f"of the word: {', '.join(KINDS)}; looked up by default")
+    parser.add("--out", rule=text, help="folder of the run; runs/WORD-MODEL by default")
+    return parser
+
+
+def _is_ours(argument: str) -> bool:
+    return argument.partition("=")[0] in ("--words", "--model", "--method", "--kind", "--out")
+
+
+def _model(name: str) -> tuple[str, str | None]:
+    """Variant and path: a variant's name, or a folder or hub id of a FLUX.1-dev."""
+    if name == hub.EMBEDDED:
+        return "tiny", None
+    if "/" in name or Path(name).is_dir():
+        return "flux-dev", name
+    return name, None
+
+
+def _read(file: Path) -> list[str]:
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise ValueError(
+            f"concept.words = '@{file}' can't be read ({reason}); give a text file, one word a line"
+        ) from None
+    words = [line.strip() for line in lines]
+    words = [word for word in words if word and not word.startswith("#")]
+    if not words:
+        raise ValueError(f"{file} holds no word; give one word or phrase a line")
+    return words
+
+
+def _slug(words: str) -> str:
+    """Words as a part of a path: letters and digits of any script."""
+    plain = re.sub(r"[^\w]+", "-", words.lower()).strip("-")[:_SLUG].strip("-")
+    return plain or "-".join(f"{ord(letter):x}" for letter in words.strip())[:_SLUG]
