@@ -27,6 +27,7 @@ _WORDS = {
         "place": ("river", "ticket", "suitcase", "clock", "flag", "camera"),
         "relation": ("sleep", "read", "cook", "work", "sing", "swim"),
         "state": ("tall", "colorful", "foreign", "quiet", "famous", "clever"),
+        "idea": ("history", "weather", "music", "geometry", "trade", "cooking"),
     },
     "mid": {
         "thing": ("chair", "basket", "helmet", "bottle", "clock", "boat"),
@@ -37,6 +38,7 @@ _WORDS = {
         "place": ("a harbor", "a small town", "a mountain lake", "a train station", "an island"),
         "relation": ("meet", "talk", "smile", "walk", "wait", "stand"),
         "state": ("elegant", "painted", "imaginary", "standing", "tired"),
+        "idea": ("sport", "politics", "friendship", "travel", "work", "noise"),
     },
 }
 

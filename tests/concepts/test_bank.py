@@ -82,7 +82,11 @@ def test_variants_of_a_row_differ_in_the_concept_alone():
 def test_a_synonym_takes_the_concept_s_place_in_as_many_rows(t5):
     both = rows.with_synonyms(BALL)
     assert rows.plain(both, "football") == ["a football beside a dog", "a photo of a football"]
-    made = build(t5, concepts=[both], recipe=Recipe(shuffles=8, anchor="replaced", neutral="cat"))
+    made = build(
+        t5,
+        concepts=[dataclasses.replace(both, neutral="cat")],
+        recipe=Recipe(shuffles=8, anchor="replaced"),
+    )
     assert len(made.rows(names=["word"])) == len(made.rows(names=["synonym"])) == 8
     assert made.texts("plain")[2:] == rows.plain(both, "football")
     anchors = made.texts("anchor")
@@ -159,8 +163,8 @@ def test_k_words_are_drawn_from_the_classes_in_turn():
     ],
 )
 def test_each_anchor_is_without_the_concept(anchor, neutral, text):
-    recipe = Recipe(shuffles=1, probability=0.0, anchor=anchor, neutral=neutral)
-    (row,) = rows.rows([NUDE], recipe)
+    recipe = Recipe(shuffles=1, probability=0.0, anchor=anchor)
+    (row,) = rows.rows([dataclasses.replace(NUDE, neutral=neutral)], recipe)
     assert (row.target.text, row.anchor.text) == ("a nude woman", text)
 
 
@@ -312,9 +316,8 @@ def test_a_concept_that_cannot_be_used_says_why(concept, message):
     [
         ({"shuffle": "letter"}, "data.shuffle = 'letter' is unknown"),
         ({"anchor": "none"}, "concept.anchor = 'none' is unknown"),
-        ({"anchor": "replaced"}, "needs a text; set concept.neutral"),
         ({"shuffles": 0}, "data.shuffles = 0"),
-        ({"words": 0}, "concept.words = 0"),
+        ({"words": 0}, "data.irrelevant = 0"),
     ],
 )
 def test_a_recipe_that_cannot_be_used_says_why(arguments, message):
@@ -326,7 +329,9 @@ def test_anchors_and_kept_prompts_may_not_hold_the_concept(t5):
     with pytest.raises(
         ValueError, match=r"concept\.anchor_sentence 'a Nude cat' holds the concept"
     ):
-        rows.rows([NUDE], Recipe(anchor="sentence", neutral="a Nude cat"))
+        rows.rows([dataclasses.replace(NUDE, neutral="a Nude cat")], Recipe(anchor="sentence"))
+    with pytest.raises(ValueError, match="needs a text; set concept.neutral"):
+        rows.rows([NUDE], Recipe(anchor="replaced"))
     with pytest.raises(ValueError, match=r"concept\.preserve_prompts 'a nude dog' holds"):
         build(t5, concepts=(NUDE,), preserve=("a cat", "a nude dog"))
     with pytest.raises(ValueError, match="no concept to erase"):
