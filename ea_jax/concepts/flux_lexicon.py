@@ -154,7 +154,7 @@ def _folded() -> dict[str, Entry]:
 def _common() -> dict[str, Entry]:
     found = {}
     for line in lists.lines("common.txt"):
-        word, kinds, rest = line.split("|", 2)
+        word, kinds, rest = (*line.split("|", 2), "")[:3]
         found[_plain(word)] = _entry(f"{word}|{rest}", tuple(kinds.split(",")))
     return found
 

@@ -330,7 +330,7 @@ def test_anchors_and_kept_prompts_may_not_hold_the_concept(t5):
         ValueError, match=r"concept\.anchor_sentence 'a Nude cat' holds the concept"
     ):
         rows.rows([dataclasses.replace(NUDE, neutral="a Nude cat")], Recipe(anchor="sentence"))
-    with pytest.raises(ValueError, match="needs a text; set concept.neutral"):
+    with pytest.raises(ValueError, match=r"needs a text; set concept\.neutral"):
         rows.rows([NUDE], Recipe(anchor="replaced"))
     with pytest.raises(ValueError, match=r"concept\.preserve_prompts 'a nude dog' holds"):
         build(t5, concepts=(NUDE,), preserve=("a cat", "a nude dog"))
