@@ -22,7 +22,7 @@ import ml_collections
 Overrides = dict[str, dict[str, Any]]
 
 PAPER: Overrides = {
-    "method": {"name": "erase_anything", "solve_first": "nothing"},
+    "method": {"name": "erase_anything", "plus": "nothing"},
     "concept": {"erase": "word", "anchor": "empty"},
     "lora": {"scope": "dual_qk", "rank": 8, "alpha": 8.0},
     "loss": {
@@ -111,7 +111,8 @@ CHANGES: dict[str, Overrides] = {
         "data": {"x_t": "resample", "shuffle": "word"},
     },
     "robust": {
-        "concept": {"anchor": "removed"},
+        "method": {"plus": "embedder"},
+        "concept": {"anchor": "removed", "erase": "word_and_synonyms"},
         "loss": {
             "attn": 0.1,
             "lora": 0.0,
@@ -128,7 +129,7 @@ CHANGES: dict[str, Overrides] = {
             "batch": 4,
             "keep_batch": 8,
         },
-        "data": {"inversions": 2},
+        "data": {"slips": 24, "inversions": 4},
     },
     # For flux-tiny's rank and width; not swept yet.
     "esd": {

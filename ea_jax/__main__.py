@@ -12,12 +12,14 @@ COMMANDS = {
     "sample": ("ea_jax.sample", "paint prompts, with or without a LoRA"),
     "merge": ("ea_jax.merge", "fold a LoRA into a pipeline's folder"),
     "combine": ("ea_jax.combine", "make one LoRA of several"),
-    "measure": ("ea_jax.measure", "measure a finished run again, under other conditions"),
+    "evaluate": ("ea_jax.evaluate_run", "evaluate a finished run again, under other conditions"),
     "table": ("ea_jax.table", "one table of many runs"),
     "costs aot": ("ea_jax.costs.aot", "memory and operations on chips that are not here"),
     "costs breakdown": ("ea_jax.costs.breakdown", "what each part of a pair of steps costs here"),
     "costs scaling": ("ea_jax.costs.scaling", "how a step's cost grows with size and devices"),
 }
+# Earlier names, which go on working.
+ALIASES = {"measure": "evaluate"}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -28,10 +30,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     for words in (2, 1):
         name = " ".join(given[:words])
-        if name in COMMANDS:
-            importlib.import_module(COMMANDS[name][0]).main(given[words:])
+        if (known := ALIASES.get(name, name)) in COMMANDS:
+            importlib.import_module(COMMANDS[known][0]).main(given[words:])
             return
-    said = " ".join(given[:2]) if given[0] == "costs" else given[0]
+    # The first word of `costs aot` is none by itself.
+    groups = {name.split()[0] for name in COMMANDS}
+    said = " ".join(given[: 2 if given[0] in groups else 1])
     near = difflib.get_close_matches(said, COMMANDS, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise SystemExit(f"error: {said!r} is no command of ea-jax{hint}\n\n{usage()}")

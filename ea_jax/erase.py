@@ -71,6 +71,7 @@ def _erase(settings: Settings, config: dict[str, Any], folder: Path) -> int:
     entry = registry.chosen(settings)
     model, ready, words = prepared(settings, entry, task, world, folder / WORDS)
     method = entry.make(ready)
+    settings.log.require_within(method.steps)
     # A new folder is taken only now: a mistake above leaves it to the command that mends it.
     run_folder.claim(folder, config, may_differ=("log",))
     run_folder.write_json(folder / WORDS, words.as_json())
@@ -128,7 +129,7 @@ def prepared(
     choose.report(words)
     prompts = prepare.prompts(settings, words, pipeline.t5_tokenizer)
     check_held_out(task.probes, prompts.texts)
-    held_out.assert_absent(task.held_out, prompts.texts)
+    held_out.assert_absent(task.held_out, prompts.trained)
     bank = prepare.bank(settings, pipeline, prompts, needs)
     painted = [*words.shown, *(probe.prompt for probe in task.probes)]
     model = prepare.load(settings, mesh, pipeline, painted=painted, laps=laps)

@@ -14,7 +14,8 @@ from PIL import Image
 from convert.disk import draft, require_writable
 from ea_jax import edits, merged
 from ea_jax.arguments import Parser, each, number, readable, text
-from ea_jax.flux.pipeline import PARTS, Pipeline
+from ea_jax.flux.parts import PARTS
+from ea_jax.flux.pipeline import Pipeline
 from ea_jax.flux.tokens import MAX_T5_LENGTH
 from ea_jax.painter import Painter, Sampling
 from ea_jax.runtime.fingerprint import base_hash

@@ -27,6 +27,11 @@ import pytest
 jax.config.update("jax_num_cpu_devices", 8)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first: begun last, one would keep a worker busy while the other is done."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 @pytest.fixture(scope="session")
 def dev_folder(tmp_path_factory) -> Path:
     """A small random pipeline like FLUX.1-dev, letter-wise tokenizers, saved by diffusers."""

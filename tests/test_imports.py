@@ -29,7 +29,7 @@ LAYERS = (
         "ea_jax.combine",
         "ea_jax.costs",
         "ea_jax.erase",
-        "ea_jax.measure",
+        "ea_jax.evaluate_run",
         "ea_jax.merge",
         "ea_jax.profile",
         "ea_jax.sample",
@@ -263,7 +263,7 @@ def test_importing_does_no_work() -> None:
 def test_files_stay_short() -> None:
     files = [*sources("ea_jax", "convert", "configs", "tests"), *ROOT.glob("train.py")]
     lines = {path: len(path.read_text().splitlines()) for path in files}
-    long = [f"{path.relative_to(ROOT)}: {n} lines" for path, n in lines.items() if n > 400]
+    long = [f"{path.relative_to(ROOT)}: {n} lines" for path, n in lines.items() if n > 350]
     assert not long, "\n".join(long)
 
 

@@ -22,10 +22,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from ea_jax.concepts import encoding, rows, spans
+from ea_jax.concepts.prompts import Prompts, make
 from ea_jax.flux.columns import Columns
 from ea_jax.flux.tokens import tokenize
 from ea_jax.flux.transformer import Text
 from ea_jax.runtime.streams import stream
+
+# Names that are erased in earnest: paths follow them, and pictures are made of them.
+_ERASED = (rows.WORD, rows.SYNONYM)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +37,7 @@ class Group:
     """Prompts of one purpose, as numbers into the bank's distinct prompts, and their columns.
 
     Attributes:
-      prompt_G: int32 numbers of prompts; [G, 1 + K] in the group `others`.
+      prompt_G: int32 numbers of prompts; [G, W] in the group `others`.
       idx_GN: int32 token positions of the concept (or of the word in its place), 0 at padding.
       mask_GN: True at real positions.
     """
@@ -52,13 +56,13 @@ class PromptBank:
       t5_UTD, pooled_UD: bfloat16, one row for each of them.
       text_mask_UT: True at tokens of the text, False at its end and at padding.
       groups: `target`, `anchor`: [rows], a row's sentence with the concept and without it;
-        `others`: [contrast rows, 1 + K], a row's synonym first, then its irrelevant words;
-        `plain`: the unshuffled sentences, `plain_C` says whose; `preserve`: prompts without the
+        `others`: [G, W], a row's synonym first, then its irrelevant words;
+        `plain`: the unshuffled sentences, `plain_G` says whose; `preserve`: prompts without the
         concept, `near`: those about its nearest; `empty`: the empty prompt.
-      concept_R, sentence_R: concept of each row, and which of its sentences.
-      name_R: what its target names the concept by: `word`, `synonym` or `slip`.
-      contrast_R: for each row its place in `others`, -1 where its concept has no synonym.
-      plain_C, plain_name_C: concept of each sentence in `plain`, and what names it there.
+      concept_G, sentence_G: concept of each row, and which of its sentences.
+      name_G: what its target names the concept by: `word`, `synonym` or `slip`.
+      contrast_G: for each row its place in `others`, -1 where its concept has no synonym.
+      plain_G, plain_name_G: concept of each sentence in `plain`, and what names it there.
       words: all words besides the concepts that rows were made with.
     """
 
@@ -67,12 +71,12 @@ class PromptBank:
     pooled_UD: np.ndarray
     text_mask_UT: np.ndarray
     groups: Mapping[str, Group]
-    concept_R: np.ndarray
-    name_R: np.ndarray
-    sentence_R: np.ndarray
-    contrast_R: np.ndarray
-    plain_C: np.ndarray
-    plain_name_C: np.ndarray
+    concept_G: np.ndarray
+    name_G: np.ndarray
+    sentence_G: np.ndarray
+    contrast_G: np.ndarray
+    plain_G: np.ndarray
+    plain_name_G: np.ndarray
     words: tuple[str, ...]
 
     def rows(
@@ -80,15 +84,15 @@ class PromptBank:
         *,
         concept: int | None = None,
         sentence: int | None = None,
-        names: Sequence[str] = (rows.WORD, rows.SYNONYM),
+        names: Sequence[str] = _ERASED,
     ) -> np.ndarray:
         """Numbers of the rows with names of these kinds, of one concept, of one sentence."""
-        chosen = _is(self.concept_R, concept) & _is(self.sentence_R, sentence)
-        return np.flatnonzero(chosen & np.isin(self.name_R, list(names)))
+        chosen = _is(self.concept_G, concept) & _is(self.sentence_G, sentence)
+        return np.flatnonzero(chosen & np.isin(self.name_G, list(names)))
 
     def contrast_rows(self, *, concept: int | None = None) -> np.ndarray:
         """Numbers of the rows that have a synonym and irrelevant words; maybe none."""
-        return np.flatnonzero(_is(self.concept_R, concept) & (self.contrast_R >= 0))
+        return np.flatnonzero(_is(self.concept_G, concept) & (self.contrast_G >= 0))
 
     @property
     def digest(self) -> str:
@@ -98,16 +102,17 @@ class PromptBank:
     @property
     def concepts(self) -> int:
         """How many there are."""
-        return int(self.concept_R.max()) + 1
+        return int(self.concept_G.max()) + 1
 
-    def plain(self, *, concept: int | None = None) -> np.ndarray:
-        """Numbers of the unshuffled sentences, or of one concept's."""
-        return np.flatnonzero(_is(self.plain_C, concept))
+    def plain(self, *, concept: int | None = None, names: Sequence[str] = _ERASED) -> np.ndarray:
+        """Numbers of the unshuffled sentences with names of these kinds, or of one concept's."""
+        named = np.isin(self.plain_name_G, list(names))
+        return np.flatnonzero(_is(self.plain_G, concept) & named)
 
     def text(self, group: str, numbers: Sequence[int] | np.ndarray) -> Text:
         """Encoded prompts [B, ...] of a group, in host memory.
 
-        For `others` [B * (1 + K), ...]: a row's synonym, its irrelevant words, the next row.
+        For `others` [B W, ...]: a row's synonym, its irrelevant words, the next row.
         """
         prompt_B = self.groups[group].prompt_G[self._places(group, numbers)].reshape(-1)
         t5_BTD: Any = self.t5_UTD[prompt_B]
@@ -130,86 +135,12 @@ class PromptBank:
         rows_B = np.asarray(numbers, np.int64)
         if group != "others":
             return rows_B
-        places = self.contrast_R[rows_B]
+        places = self.contrast_G[rows_B]
         if (places < 0).any():
             raise ValueError(
                 f"row {rows_B[places < 0][0]} has no synonym; draw from contrast_rows()"
             )
         return places
-
-
-@dataclasses.dataclass(frozen=True)
-class Prompts:
-    """The texts of a bank, before any is encoded.
-
-    Attributes:
-      rows: of all concepts.
-      plain: the unshuffled sentences, each with its concept's number and the kind of its name.
-      preserve: prompts without any concept.
-      near: likewise, about what is nearest to one; nothing is trained on their pictures.
-    """
-
-    rows: Sequence[rows.Row]
-    plain: Sequence[tuple[int, str, rows.Variant]]
-    preserve: Sequence[str]
-    near: Sequence[str] = ()
-
-    @property
-    def contrast(self) -> list[rows.Row]:
-        return [row for row in self.rows if row.others]
-
-    @property
-    def groups(self) -> dict[str, list[rows.Variant]]:
-        """Texts of each group of the bank, and where the concept is in them."""
-        return {
-            "target": [row.target for row in self.rows],
-            "anchor": [row.anchor for row in self.rows],
-            "others": [variant for row in self.contrast for variant in row.others],
-            "plain": [variant for *_, variant in self.plain],
-            "preserve": [rows.Variant(text) for text in self.preserve],
-            "near": [rows.Variant(text) for text in self.near],
-            "empty": [rows.Variant("")],
-        }
-
-    @property
-    def texts(self) -> tuple[str, ...]:
-        """All distinct texts: what a run trains on."""
-        return tuple(dict.fromkeys(v.text for group in self.groups.values() for v in group))
-
-
-def prompts(
-    concepts: Sequence[rows.Concept],
-    recipe: rows.Recipe,
-    *,
-    preserve: Sequence[str] = (),
-    near: Sequence[str] = (),
-    tokenizer: Any = None,
-) -> Prompts:
-    """Makes a bank's texts.
-
-    Args:
-      concepts, recipe: see `ea_jax.concepts.rows`.
-      preserve, near: prompts without any concept; see `Prompts`.
-      tokenizer: T5's fast tokenizer, to see that it knows the words' letters; None looks at none.
-    Raises:
-      ValueError: concepts, prompts or words that don't do; see `rows.rows` and
-        `spans.require_known`.
-    """
-    made = rows.rows(concepts, recipe)
-    for concept in concepts:
-        rows.require_absent(concept.word, preserve, setting="concept.preserve_prompts")
-        rows.require_absent(concept.word, near, setting="concept.near_prompts")
-    erased = [name for concept in concepts for _, name in rows.names(concept)]
-    named = [*erased, *(word for row in made for word in row.words)]
-    for word in dict.fromkeys(named if tokenizer is not None else ()):
-        spans.require_known(tokenizer, word)
-    plain = [
-        (number, kind, rows.Variant(text, (name,)))
-        for number, concept in enumerate(concepts)
-        for kind, name in rows.names(concept)
-        for text in rows.plain(concept, name)
-    ]
-    return Prompts(made, plain, preserve, near)
 
 
 def encode(
@@ -226,7 +157,7 @@ def encode(
     """Finds the concept in each text, and encodes every distinct one once.
 
     Args:
-      prompts: see `prompts`.
+      prompts: the texts.
       encode: [batch] prompts -> (t5_BTD, pooled_BD), T = max_length. Not called when the cache
         has all prompts, so it may load the encoders when first called.
       tokenizer: T5's fast tokenizer.
@@ -287,8 +218,8 @@ def build(
     preserve: Sequence[str] = (),
     **options: Any,
 ) -> PromptBank:
-    """`prompts`, and `encode` with its `options`."""
-    made = prompts(concepts, recipe, preserve=preserve, tokenizer=tokenizer)
+    """`prompts.make`, and `encode` with its `options`."""
+    made = make(concepts, recipe, preserve=preserve, tokenizer=tokenizer)
     return encode(made, tokenizer=tokenizer, **options)
 
 
@@ -306,12 +237,12 @@ def _bank(
         pooled_UD=pooled_UD,
         text_mask_UT=text_mask_UT,
         groups={**groups, "others": _by_row(groups["others"], len(prompts.contrast))},
-        concept_R=np.array([row.concept for row in made], np.int32),
-        name_R=np.array([row.name for row in made]),
-        sentence_R=np.array([row.sentence for row in made], np.int32),
-        contrast_R=_places([bool(row.others) for row in made]),
-        plain_C=np.array([number for number, *_ in prompts.plain], np.int32),
-        plain_name_C=np.array([kind for _, kind, _ in prompts.plain]),
+        concept_G=np.array([row.concept for row in made], np.int32),
+        name_G=np.array([row.name for row in made]),
+        sentence_G=np.array([row.sentence for row in made], np.int32),
+        contrast_G=_places([bool(row.others) for row in made]),
+        plain_G=np.array([number for number, *_ in prompts.plain], np.int32),
+        plain_name_G=np.array([kind for _, kind, _ in prompts.plain]),
         words=tuple(dict.fromkeys(word for row in made for word in row.words)),
     )
 
@@ -352,9 +283,9 @@ def _by_row(group: Group, count: int) -> Group:
 
 def _places(has: Sequence[bool]) -> np.ndarray:
     """Running number of the rows that have something, -1 for the others."""
-    has_R = np.array(has, bool)
-    return np.where(has_R, np.cumsum(has_R) - 1, -1).astype(np.int32)
+    has_G = np.array(has, bool)
+    return np.where(has_G, np.cumsum(has_G) - 1, -1).astype(np.int32)
 
 
-def _is(number_R: np.ndarray, wanted: int | None) -> np.ndarray:
-    return np.full(len(number_R), True) if wanted is None else number_R == wanted
+def _is(number_G: np.ndarray, wanted: int | None) -> np.ndarray:
+    return np.full(len(number_G), True) if wanted is None else number_G == wanted

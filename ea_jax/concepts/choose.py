@@ -18,6 +18,7 @@ from ea_jax.settings import ConceptSettings, Settings
 
 Record = dict[str, Any]
 _log = logging.getLogger(__name__)
+_NEAR_PROMPTS = 8  # for each word
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,12 +28,14 @@ class Words:
     Attributes:
       concepts: what is erased, each with its sentences, synonyms, irrelevant words and anchor.
       preserve: prompts about other things, for L_keep.
+      near: prompts about what is nearest, whose text a closed form keeps.
       shown: rows of the grid.
       record: for the run's folder: words, where they came from, and what was made.
     """
 
     concepts: tuple[rows.Concept, ...]
     preserve: tuple[str, ...]
+    near: tuple[str, ...]
     shown: tuple[str, ...]
     record: Record
 
@@ -95,14 +98,17 @@ def words(
     made = [_concept(one, known, settings, world, sources, tested, contrast) for one in known]
     barred = [word for one in known for word in one.barred]
     preserve = chosen.preserve_prompts or world.phrases.preserve(barred)
+    near = chosen.near_prompts or _near(known, world)
     shown = settings.sample.prompts or _shown(known, world)
     record = {
         "words": [entry for _, entry in made],
         "preserve_prompts": list(preserve),
+        "near_prompts": list(near),
         "prompts": list(shown),
         "missing": sources.missing,
     }
-    found = Words(tuple(concept for concept, _ in made), tuple(preserve), tuple(shown), record)
+    concepts = tuple(concept for concept, _ in made)
+    found = Words(concepts, tuple(preserve), tuple(near), tuple(shown), record)
     minors.require_adults(_texts(found))
     if kept and "endpoint" not in sources.missing:
         keep_json(kept, found.as_json())
@@ -192,6 +198,17 @@ def _around(one: _Known, chosen: ConceptSettings, world: World, company: Sequenc
     )
 
 
+def _near(known: Sequence[_Known], world: World) -> tuple[str, ...]:
+    """Prompts about the nearest of each word, without any that is erased."""
+    erased = [word for one in known for word in (one.word, *one.synonyms.words)]
+    made: list[str] = []
+    for one in known:
+        _, near = world.lexicon.compared(one.word, one.kind)
+        if near and not any(forms.mentions(near, word) for word in erased):
+            made += world.phrases.around(near, one.kind, avoid=erased).sentences[:_NEAR_PROMPTS]
+    return tuple(dict.fromkeys(made))
+
+
 def _shown(known: Sequence[_Known], world: World) -> tuple[str, ...]:
     """Rows of the grid: of one word all four, of several two each and one of something else."""
     made: list[str] = []
@@ -214,6 +231,7 @@ def _texts(found: Words) -> list[str]:
         ),
         *(word for one in found.concepts for words in one.irrelevant for word in words),
         *found.preserve,
+        *found.near,
         *found.shown,
     ]
 
@@ -299,9 +317,8 @@ def _restored(stored: Any) -> Words:
         )
         for one in stored["concepts"]
     ]
-    return Words(
-        tuple(concepts), tuple(stored["preserve"]), tuple(stored["shown"]), stored["record"]
-    )
+    texts: Any = {name: tuple(stored[name]) for name in ("preserve", "near", "shown")}
+    return Words(tuple(concepts), record=stored["record"], **texts)
 
 
 def recipe(settings: Settings) -> rows.Recipe:

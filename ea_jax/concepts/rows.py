@@ -55,7 +55,7 @@ class Recipe:
       shuffles: rows for each concept; they take its prompts in turn.
       shuffle: `phrase` keeps a concept of several words together, `word` doesn't.
       probability: of shuffling a row; otherwise it keeps the plain order.
-      words: irrelevant words in a row (K), from the classes in turn.
+      words: irrelevant words in a row, from the classes in turn.
       anchor: L_esd's prompt: the row's sentence with the concept `removed`, or `replaced` by the
         concept's `neutral`; the `empty` prompt; or the `sentence` that is its `neutral`.
       seed: of everything drawn here.
@@ -103,7 +103,7 @@ class Row:
       sentence: which of the concept's sentences.
       target: with the concept.
       anchor: without it.
-      others: with a synonym, then with K irrelevant words; empty without a synonym.
+      others: with a synonym, then with irrelevant words; empty without a synonym.
       words: the words of `others`, for the record.
     """
 
@@ -250,7 +250,7 @@ def _anchor(text: str, name: str, concept: Concept, recipe: Recipe) -> str:
 
 
 def _draw_words(concept: Concept, recipe: Recipe, rng: np.random.Generator) -> tuple[str, ...]:
-    """A synonym, then K irrelevant words: classes in turn, no word twice if there are enough."""
+    """A synonym, then irrelevant words: classes in turn, no word twice if there are enough."""
     if not concept.synonyms:
         return ()
     orders = [[words[i] for i in rng.permutation(len(words))] for words in concept.irrelevant]

@@ -10,7 +10,6 @@ all of them alike. Operations are counted on the jaxpr, temporaries are the comp
 from __future__ import annotations
 
 import dataclasses
-import functools
 import inspect
 import logging
 import statistics
@@ -29,9 +28,8 @@ from ea_jax import settings as sections
 from ea_jax.costs.shapes import Shapes, shapes
 from ea_jax.flux.pipeline import Pipeline
 from ea_jax.flux.transformer import TransformerConfig
-from ea_jax.methods.erase_anything.method import optimisers, step_settings
-from ea_jax.methods.erase_anything.steps import lower_step, upper_step
 from ea_jax.methods.forward import velocity_of
+from ea_jax.methods.method import Level
 from ea_jax.runtime import compiler, config_file, memory
 from ea_jax.runtime.command_line import parse_flags
 from ea_jax.runtime.flops import count_flops
@@ -42,9 +40,8 @@ from ea_jax.settings import Settings
 FLAGS = flags.FLAGS
 _log = logging.getLogger(__name__)
 MIB = 2**20
-# Terms switched off for each row; a term of weight 0 isn't computed.
-_OFF = {"esd": 0.0, "attn": 0.0, "lora": 0.0, "keep": 0.0, "rsc": 0.0}
-_WEIGHT = 0.1
+# Of the attention loss, where it is on.
+WEIGHT = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,45 +112,49 @@ def parts(settings: Settings, base: Any, model: TransformerConfig, given: Shapes
         return [*found, *_terms(settings, base, model, given)]
     state = filled_state(given)
     return found + [
-        # Without its donation, so that it can run again.
         Part(
             f"{level.name} step",
-            inspect.unwrap(level.step),
+            function_of(level),
             (state, base, filled(given.batches[level.name])),
         )
         for level in given.method.levels
     ]
 
 
+def function_of(level: Level) -> Callable[..., Any]:
+    """A level's step as it is traced: without its donation, so that it can run again."""
+    return inspect.unwrap(level.step)
+
+
+def with_terms(settings: Settings, attention: str | None = None, **weights: float) -> Settings:
+    """Settings of EraseAnything with other weights of its terms; one of weight 0 isn't computed."""
+    loss = dataclasses.replace(settings.loss, **weights)
+    model = dataclasses.replace(settings.model, attention=attention or settings.model.attention)
+    return dataclasses.replace(settings, loss=loss, model=model)
+
+
 def _terms(settings: Settings, base: Any, model: TransformerConfig, given: Shapes) -> list[Part]:
     """EraseAnything's pair with its terms on and off."""
-    lower, upper = optimisers(settings)
-    state = filled_state(given)
-    loss = dataclasses.replace(settings.loss, esd=1.0, attn=_WEIGHT)
-    pair = step_settings(settings, given.forward)
+    state, mesh = filled_state(given), make_mesh({})
+    settings = with_terms(settings, esd=1.0, attn=WEIGHT)
 
-    def lower_with(attention: str = pair.attention, **weights: float) -> Callable:
-        changed = dataclasses.replace(loss, **weights)
-        steps = dataclasses.replace(pair, loss=changed, attention=attention)
-        return functools.partial(lower_step, settings=steps, optimiser=lower)
+    def part(title: str, level: str, attention: str | None = None, **weights: float) -> Part:
+        changed = with_terms(settings, attention, **weights)
+        made = shapes(changed, model, latent=_latent(given), mesh=mesh)
+        (own,) = (found for found in made.method.levels if found.name == level)
+        return Part(title, function_of(own), (state, base, filled(made.batches[level])))
 
-    def upper_with(name: str) -> Part:
-        config = dataclasses.replace(loss, **{**_OFF, "esd": 1.0, name: 1.0})
-        only = dataclasses.replace(settings, loss=config)
-        shaped = shapes(only, model, latent=_latent(given), mesh=make_mesh({}))
-        steps = dataclasses.replace(pair, loss=config)
-        step = functools.partial(upper_step, settings=steps, optimiser=upper)
-        batch = filled(shaped.batches["upper"])
-        return Part(f"upper step, L_{name} alone", step, (state, base, batch))
+    def alone(name: str) -> Part:
+        off = dict.fromkeys(("attn", "lora", "keep", "rsc"), 0.0)
+        return part(f"upper step, L_{name} alone", "upper", **{**off, name: 1.0})
 
-    of_lower = (state, base, filled(given.batches["lower"]))
     return [
-        Part("lower step, attention loss off", lower_with(attn=0.0), of_lower),
-        Part("lower step, attention loss on", lower_with(), of_lower),
-        Part("lower step, L_attn alone", lower_with(esd=0.0), of_lower),
-        Part("lower step, full maps", lower_with("full"), of_lower),
-        Part("lower step, full maps, attention loss off", lower_with("full", attn=0.0), of_lower),
-        *(upper_with(name) for name in ("lora", "keep", "rsc")),
+        part("lower step, attention loss off", "lower", attn=0.0),
+        part("lower step, attention loss on", "lower"),
+        part("lower step, L_attn alone", "lower", esd=0.0),
+        part("lower step, full maps", "lower", "full"),
+        part("lower step, full maps, attention loss off", "lower", "full", attn=0.0),
+        *(alone(name) for name in ("lora", "keep", "rsc")),
     ]
 
 

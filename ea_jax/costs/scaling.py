@@ -1,4 +1,6 @@
-"""How the cost of a lower step grows: with pixels, text, the concept's tokens, and devices.
+"""How the cost of a step grows: with pixels, text, the concept's tokens, and devices.
+
+Of a method with several programs a step, the first is looked at: EraseAnything's lower step.
 
     ea-jax costs scaling --config configs/nudity.py:flux-dev --out out/scaling.png
     ea-jax costs scaling --config configs/nudity.py --measured --out out/measured.png
@@ -10,7 +12,6 @@ computes and what it receives. The second runs the step on the machine at hand.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import logging
 import statistics
 import sys
@@ -28,10 +29,9 @@ from jax.sharding import Mesh
 from convert.disk import draft
 from ea_jax import settings as sections
 from ea_jax.costs.aot import abstract
-from ea_jax.costs.breakdown import filled, filled_state
+from ea_jax.costs.breakdown import WEIGHT, filled, filled_state, function_of, with_terms
 from ea_jax.costs.shapes import Shapes
-from ea_jax.methods.erase_anything.method import optimisers, step_settings
-from ea_jax.methods.erase_anything.steps import lower_step
+from ea_jax.methods.method import Level
 from ea_jax.runtime import compiler, config_file, memory
 from ea_jax.runtime.command_line import parse_flags
 from ea_jax.runtime.flops import count_flops
@@ -50,20 +50,20 @@ TEXT_TOKENS = (64, 128, 256, 384, 512)
 CONCEPT_TOKENS = (1, 2, 4, 8, 16)
 DEVICES = (1, 2, 4, 8)
 MESH_AXES = ("tensor", "fsdp")
-_WEIGHT = 0.1  # of the attention loss, where it is on
 
 
-def counted(config: Config) -> dict[str, tuple[Sequence[int], list[float], list[float]]]:
-    """Operations as each size grows: {size: (values, TFLOP with the attention loss, without)}."""
+def counted(config: Config) -> dict[str, tuple[Sequence[int], dict[str, list[float]]]]:
+    """Operations as each size grows: {size: (values, TFLOP by `_variants`)}."""
     found = {}
     for label, (key, values) in _sizes(config).items():
-        both: tuple[list[float], list[float]] = ([], [])
+        counts: dict[str, list[float]] = {}
         for value in values:
-            settings = sections.from_config(_with(config, key, value))
-            given = abstract(settings, _one_device())
-            for own, weight in zip(both, (_WEIGHT, 0.0), strict=True):
-                own.append(count_flops(_step(settings, given, weight), *_arguments(given)) / 1e12)
-        found[label] = (values, *both)
+            for name, settings in _variants(
+                sections.from_config(_with(config, key, value))
+            ).items():
+                step, arguments = _program(abstract(settings, _one_device()))
+                counts.setdefault(name, []).append(count_flops(step, *arguments) / 1e12)
+        found[label] = (values, counts)
     return found
 
 
@@ -76,7 +76,7 @@ def over_devices(config: Config) -> dict[str, list[tuple[int, float, float]]]:
     # A row for each device.
     for key in ("optim.batch", "data.pool"):
         config = _with(config, key, max(DEVICES))
-    settings = sections.from_config(config)
+    settings = next(iter(_variants(sections.from_config(config)).values()))
     for axis in MESH_AXES:
         for count in DEVICES:
             mesh = make_mesh({axis: count}, jax.devices()[:count])
@@ -86,8 +86,8 @@ def over_devices(config: Config) -> dict[str, list[tuple[int, float, float]]]:
                 _log.info("%d devices along %s: %s", count, axis, error)
                 continue
             with jax.set_mesh(mesh):
-                step = _step(settings, given, _WEIGHT)
-                compiled = compiler.jit(step, mesh).lower(*_arguments(given)).compile()
+                step, arguments = _program(given)
+                compiled = compiler.jit(step, mesh).lower(*arguments).compile()
             program = Hlo(compiled.as_text() or "")
             received = sum(program.collective_bytes().values())
             found[axis].append((count, program.flops() / 1e12, received / 1e9))
@@ -97,7 +97,7 @@ def over_devices(config: Config) -> dict[str, list[tuple[int, float, float]]]:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A lower step that was run.
+    """A step that was run.
 
     Attributes:
       tokens: of image and text together.
@@ -121,11 +121,12 @@ def measured(config: Config, *, rounds: int) -> dict[str, list[Run]]:
         key, values = sizes[label]
         programs, runs = [], []
         for value in values:
-            settings = sections.from_config(_with(config, key, value))
+            varied = sections.from_config(_with(config, key, value))
+            settings = next(iter(_variants(varied).values()))
             given = abstract(settings, _one_device())
-            step = _step(settings, given, _WEIGHT)
+            step, (_, _, batch) = _program(given)
             base = filled(given.base) if base is None else base
-            arguments = (filled_state(given), base, filled(given.batches["lower"]))
+            arguments = (filled_state(given), base, filled(batch))
             compiled = compiler.jit(step).lower(*arguments).compile()
             jax.block_until_ready(compiled(*arguments))
             tokens = given.noise_BSC.shape[1] + settings.model.text_length
@@ -149,9 +150,9 @@ def measured(config: Config, *, rounds: int) -> dict[str, list[Run]]:
 
 def line(x: Sequence[float], y: Sequence[float]) -> tuple[float, float, float]:
     """a, b of y = a + b x by least squares of the relative error, and the largest such error."""
-    x_N, y_N = np.asarray(x, float), np.asarray(y, float)
-    (a, b), *_ = np.linalg.lstsq(np.stack([1 / y_N, x_N / y_N], 1), np.ones(len(y_N)))
-    return float(a), float(b), float(np.abs((a + b * x_N) / y_N - 1).max())
+    xs, ys = np.asarray(x, float), np.asarray(y, float)
+    (a, b), *_ = np.linalg.lstsq(np.stack([1 / ys, xs / ys], 1), np.ones(len(ys)))
+    return float(a), float(b), float(np.abs((a + b * xs) / ys - 1).max())
 
 
 def table(found: dict[str, list[Run]]) -> str:
@@ -179,10 +180,10 @@ def plot_counted(path: Path, sizes: dict[str, Any], devices: dict[str, Any]) -> 
     panels = len(sizes) + 2
     figure = matplotlib.figure.Figure(figsize=(3.6 * panels, 3.2), layout="constrained")
     axes = figure.subplots(1, panels)
-    for axis, (label, (values, on, off)) in zip(axes, sizes.items(), strict=False):
-        axis.plot(values, on, "o-", label="attention loss on")
-        axis.plot(values, off, "x--", label="off")
-        axis.set(xlabel=label, ylabel="TFLOP of a lower step", ylim=(0, None))
+    for axis, (label, (values, counts)) in zip(axes, sizes.items(), strict=False):
+        for style, (name, found) in zip(("o-", "x--"), counts.items(), strict=False):
+            axis.plot(values, found, style, label=name)
+        axis.set(xlabel=label, ylabel="TFLOP of a step", ylim=(0, None))
         axis.legend()
     for axis, place, label in ((axes[-2], 1, "TFLOP of a device"), (axes[-1], 2, "GB received")):
         for name, rows in devices.items():
@@ -216,16 +217,25 @@ def plot_measured(path: Path, found: dict[str, list[Run]]) -> None:
     _write(figure, path)
 
 
-def _step(settings: Settings, given: Shapes, weight: float) -> Any:
-    loss = dataclasses.replace(settings.loss, esd=1.0, attn=weight)
+def _variants(settings: Settings) -> dict[str, Settings]:
+    """What is compared, by its name: EraseAnything with its attention loss and without."""
     # Where paths are sampled anew (`resample`), how long that takes differs from step to step.
-    pair = step_settings(settings, given.forward)
-    steps = dataclasses.replace(pair, loss=loss, x_t="pool")
-    return functools.partial(lower_step, settings=steps, optimiser=optimisers(settings)[0])
+    data = dataclasses.replace(settings.data, x_t="pool")
+    settings = dataclasses.replace(settings, data=data)
+    if settings.method.name != "erase_anything":
+        return {settings.method.name: settings}
+    return {
+        "attention loss on": with_terms(settings, esd=1.0, attn=WEIGHT),
+        "off": with_terms(settings, esd=1.0, attn=0.0),
+    }
 
 
-def _arguments(given: Shapes) -> tuple[Any, ...]:
-    return given.state, given.base, given.batches["lower"]
+def _program(given: Shapes) -> tuple[Any, tuple[Any, ...]]:
+    """The first program of a method's step, and the shapes of what it is given."""
+    level: Level | None = next(iter(given.method.levels), None)
+    if level is None:
+        raise ValueError("a closed form has no steps that could grow; choose another method.name")
+    return function_of(level), (given.state, given.base, given.batches[level.name])
 
 
 def _sizes(config: Config) -> dict[str, tuple[str, Sequence[int]]]:

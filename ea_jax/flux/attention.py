@@ -150,13 +150,13 @@ def _chunked(q, k, v, columns):
     chunks = -(-Q // QUERY_CHUNK)
     width = -(-Q // chunks)  # even chunks: least padding
     padded = jnp.pad(q, ((0, 0), (0, chunks * width - Q), (0, 0), (0, 0)))
-    q_CBQHE = jnp.moveaxis(padded.reshape(B, chunks, width, H, E), 1, 0)
+    q_chunks = jnp.moveaxis(padded.reshape(B, chunks, width, H, E), 1, 0)
     one = jax.checkpoint(functools.partial(_chunk, k=k, v=v, columns=columns))
-    out_CBQHE, cols_CBHQN = jax.lax.map(one, q_CBQHE)
-    out = jnp.moveaxis(out_CBQHE, 0, 1).reshape(B, chunks * width, H, E)[:, :Q]
+    out_chunks, cols_chunks = jax.lax.map(one, q_chunks)
+    out = jnp.moveaxis(out_chunks, 0, 1).reshape(B, chunks * width, H, E)[:, :Q]
     if columns is None:
         return out, None
-    cols = jnp.moveaxis(cols_CBHQN, 0, 2).reshape(B, H, chunks * width, -1)[:, :, :Q]
+    cols = jnp.moveaxis(cols_chunks, 0, 2).reshape(B, H, chunks * width, -1)[:, :, :Q]
     return out, cols
 
 

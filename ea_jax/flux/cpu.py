@@ -13,7 +13,7 @@ from ea_jax.runtime.mesh import program_platform
 _F32 = {"preferred_element_type": jnp.float32}
 
 
-def product(x_RI: jax.Array, kernel_IO: jax.Array, kernel_OI: jax.Array) -> jax.Array:
+def product(x_BI: jax.Array, kernel_IO: jax.Array, kernel_OI: jax.Array) -> jax.Array:
     """x @ kernel, for a frozen kernel whose transpose is there too.
 
     A CPU multiplies by a transposed matrix at half the rate, or less, where there are few rows;
@@ -22,12 +22,12 @@ def product(x_RI: jax.Array, kernel_IO: jax.Array, kernel_OI: jax.Array) -> jax.
     Raises:
       ValueError: the gradient of the kernel is asked for.
     """
-    return _product(x_RI, kernel_IO, kernel_OI)
+    return _product(x_BI, kernel_IO, kernel_OI)
 
 
 @jax.custom_vjp
-def _product(x_RI, kernel_IO, kernel_OI):
-    return x_RI @ kernel_IO
+def _product(x_BI, kernel_IO, kernel_OI):
+    return x_BI @ kernel_IO
 
 
 def _product_fwd(x, kernel, kernel_T):
@@ -39,10 +39,10 @@ def _product_fwd(x, kernel, kernel_T):
     return x.value @ kernel.value, kernel_T.value
 
 
-def _product_bwd(kernel_OI, y_RO):
-    if isinstance(y_RO, jax.custom_derivatives.SymbolicZero):
+def _product_bwd(kernel_OI, y_BO):
+    if isinstance(y_BO, jax.custom_derivatives.SymbolicZero):
         return None, None, None
-    return y_RO @ kernel_OI, None, None
+    return y_BO @ kernel_OI, None, None
 
 
 _product.defvjp(_product_fwd, _product_bwd, symbolic_zeros=True)
@@ -109,8 +109,8 @@ def _lookup(table_VD, ids):
 
 def _lookup_bwd(saved, grad):
     ids, rows = saved
-    ones_NV = jax.nn.one_hot(jnp.ravel(ids), rows, dtype=grad.dtype)
-    return ones_NV.T @ grad.reshape(-1, grad.shape[-1]), None
+    ones_BV = jax.nn.one_hot(jnp.ravel(ids), rows, dtype=grad.dtype)
+    return ones_BV.T @ grad.reshape(-1, grad.shape[-1]), None
 
 
 _lookup.defvjp(lambda table, ids: (table[ids], (ids, table.shape[0])), _lookup_bwd)

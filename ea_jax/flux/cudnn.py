@@ -53,17 +53,18 @@ def attention_and_columns(
     width = lanes(E, wanted)
     if implementation == "cudnn":
         require_kernel(q_BSHE.dtype, jax.default_backend(), width, q_BSHE.shape[1])
-    v_BSHW = v_BSHE
+    wide_v_BSHE = v_BSHE
     if columns is not None:
-        v_BSHW = jnp.concatenate([v_BSHE, _lanes(columns, v_BSHE)], axis=-1)
-    q_BSHW, k_BSHW, v_BSHW = (_widen(x, width) for x in (q_BSHE, k_BSHE, v_BSHW))
-    out_BSHW = jax.nn.dot_product_attention(
-        q_BSHW, k_BSHW, v_BSHW, scale=E**-0.5, implementation=implementation
+        wide_v_BSHE = jnp.concatenate([v_BSHE, _lanes(columns, v_BSHE)], axis=-1)
+    wide_q_BSHE, wide_k_BSHE = _widen(q_BSHE, width), _widen(k_BSHE, width)
+    wide_v_BSHE = _widen(wide_v_BSHE, width)
+    wide_out_BSHE = jax.nn.dot_product_attention(
+        wide_q_BSHE, wide_k_BSHE, wide_v_BSHE, scale=E**-0.5, implementation=implementation
     )
-    out_BSHE = out_BSHW[..., :E]
+    out_BSHE = wide_out_BSHE[..., :E]
     if columns is None:
         return out_BSHE, None
-    cols_BQHN = out_BSHW[..., E : E + wanted]
+    cols_BQHN = wide_out_BSHE[..., E : E + wanted]
     return out_BSHE, jnp.moveaxis(cols_BQHN, 1, 2).astype(jnp.float32)
 
 

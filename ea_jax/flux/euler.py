@@ -18,12 +18,12 @@ class Levels(NamedTuple):
     """A schedule's steps: what stands at each noise level but the last.
 
     Attributes:
-      time_N: the noise level as the model is told it, in the weights' dtype.
-      delta_N: float32 change to the next noise level.
+      time_Z: the noise level as the model is told it, in the weights' dtype.
+      delta_Z: float32 change to the next noise level.
     """
 
-    time_N: jax.Array
-    delta_N: jax.Array
+    time_Z: jax.Array
+    delta_Z: jax.Array
 
 
 def levels(sigmas: Sequence[float] | np.ndarray, dtype: Any) -> Levels:
@@ -102,12 +102,12 @@ def follow(
     Returns:
       [B, S, C] float32.
     """
-    time_N, delta_N = levels(sigmas, dtype)
+    time_Z, delta_Z = levels(sigmas, dtype)
     by_row = isinstance(steps, np.ndarray)
 
     def euler(i: jax.Array, x_BSC: jax.Array) -> jax.Array:
-        v_BSC = velocity(x_BSC, jnp.broadcast_to(time_N[i], x_BSC.shape[:1]))
-        moved_BSC = step(x_BSC, v_BSC, delta_N[i])
+        v_BSC = velocity(x_BSC, jnp.broadcast_to(time_Z[i], x_BSC.shape[:1]))
+        moved_BSC = step(x_BSC, v_BSC, delta_Z[i])
         return jnp.where((i < steps)[:, None, None], moved_BSC, x_BSC) if by_row else moved_BSC
 
     last = int(steps.max()) if by_row else steps

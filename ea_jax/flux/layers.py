@@ -32,11 +32,11 @@ class Linear(nnx.Linear):
 
     kernel_T: Any = None
 
-    def __call__(self, x_RI: jax.Array) -> jax.Array:
+    def __call__(self, x_BI: jax.Array) -> jax.Array:
         if self.kernel_T is None:
-            return super().__call__(x_RI)
-        y_RO = cpu.product(x_RI, self.kernel[...], self.kernel_T[...])
-        return y_RO if self.bias is None else y_RO + self.bias[...]
+            return super().__call__(x_BI)
+        y_BO = cpu.product(x_BI, self.kernel[...], self.kernel_T[...])
+        return y_BO if self.bias is None else y_BO + self.bias[...]
 
 
 def project(linear: Linear, x: jax.Array, lora: Adapters | None, name: str) -> jax.Array:
@@ -204,7 +204,7 @@ def _attend(qkv, rope, columns, gain_BT, backend):
     Where there are fewer queries than keys, they are those of the last positions.
     """
     q, k, v = qkv
-    rope_q = tuple(table_SP[k.shape[1] - q.shape[1] :] for table_SP in rope)
+    rope_q = tuple(table_Se[k.shape[1] - q.shape[1] :] for table_Se in rope)
     v = with_gain(v, gain_BT)
     out, cols = joint_attention(rotate(q, rope_q), rotate(k, rope), v, columns, backend=backend)
     return out.reshape(*out.shape[:2], -1), cols

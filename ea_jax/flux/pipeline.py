@@ -8,167 +8,24 @@ images = pipe.paint(["a soccer ball on grass"], seeds=[0], lora=edit.lora(1.0))
 from __future__ import annotations
 
 import functools
-import logging
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-import convert.bfl
-import convert.diffusers
-from convert.trees import Put, Wanted
-from ea_jax.flux import clip, encoders, folder, hub, latents, sampler, t5, tokens, transformer, vae
+from ea_jax.flux import encoders, latents, sampler, tokens, vae
 from ea_jax.flux.columns import ColumnGain
 from ea_jax.flux.finite import require_finite
+from ea_jax.flux.parts import Parts
 from ea_jax.flux.tokens import Tokens
 from ea_jax.flux.transformer import Text, Weights
 from ea_jax.runtime.streams import normal
 
-PARTS = ("text_encoder", "text_encoder_2", "vae", "transformer")
-_SMALL_FILES = ["*.json", "scheduler/*", "tokenizer/*", "tokenizer_2/*", "*/config.json"]
-_log = logging.getLogger(__name__)
 
-
-class Pipeline:
-    """The parts of a FLUX pipeline; each is loaded and dropped on its own.
-
-    Attributes:
-      folder: where it lies on this machine.
-      dtype: of weights and activations.
-      schedule: noise levels.
-      transformer_config, clip_config, t5_config, vae_config: shapes of the parts.
-      weights: {part: tree} of the parts that are loaded.
-      side: of its own pictures, in pixels.
-    """
-
-    def __init__(
-        self,
-        source: str | Path,
-        *,
-        dtype: Any = None,
-        put: Put | None = None,
-        wanted: Wanted | None = None,
-        revision: str | None = None,
-        transformer_file: str | Path | None = None,
-    ):
-        """Reads configs and tokenizers, no weights; arguments as for `load`."""
-        self._source, self._revision = source, revision
-        self._put, self._wanted = put, wanted
-        self._transformer_file = transformer_file
-        if dtype is None:
-            dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
-        self.dtype = np.dtype(dtype)
-        self.folder = hub.locate(source, _SMALL_FILES, revision)
-        described = folder.read(self.folder, transformer_file)
-        self.transformer_config = described.transformer
-        self.clip_config, self.t5_config = described.clip, described.t5
-        self.vae_config, self.schedule = described.vae, described.schedule
-        self.clip_tokenizer = described.clip_tokenizer
-        self.t5_tokenizer = described.t5_tokenizer
-        self.weights: dict[str, Weights] = {}
-        self._templates: dict[str, Weights] = {}
-        self.side = described.side
-
-    @classmethod
-    def load(
-        cls,
-        source: str | Path,
-        *,
-        dtype: Any = None,
-        parts: Sequence[str] = PARTS,
-        put: Put | None = None,
-        wanted: Wanted | None = None,
-        revision: str | None = None,
-        transformer_file: str | Path | None = None,
-    ) -> Pipeline:
-        """Loads a pipeline.
-
-        Args:
-          source: folder in diffusers' layout, `flux-tiny`, or a hub id.
-          dtype: of weights and activations; None is float32 on CPU, bfloat16 elsewhere.
-          parts: which of `PARTS` to load now; `load_part` and `drop` do the rest later.
-          put: (path, host array) -> device array, path starting with the part: where a part is
-            sharded. None uses the default device.
-          wanted: (path, shape) -> slices of the array that `put` gets, so that a host reads its
-            own part alone; None is all of it.
-          revision: of a hub id.
-          transformer_file: the transformer in Black Forest Labs' single-file layout, in place of
-            the folder's.
-        Raises:
-          ValueError: not a FLUX pipeline, or files that don't hold what they should; the message
-            names file or tensor, and the way out.
-        """
-        pipeline = cls(
-            source,
-            dtype=dtype,
-            put=put,
-            wanted=wanted,
-            revision=revision,
-            transformer_file=transformer_file,
-        )
-        for part in parts:
-            pipeline.load_part(part)
-        return pipeline
-
-    def load_part(self, part: str) -> Weights:
-        """Loads the weights of one part, if they aren't here already."""
-        if part in self.weights:
-            return self.weights[part]
-        template = self.template(part)
-        options = {
-            name: _within(part, function)
-            for name, function in (("put", self._put), ("wanted", self._wanted))
-        }
-        _log.info("loading %s of %s", part, self._source)
-        if part == "transformer" and self._transformer_file is not None:
-            weights = convert.bfl.load(template, self._transformer_file, **options)
-        else:
-            where = self.part_folder(part).parent
-            weights = convert.diffusers.load(template, where, part, **options)
-        self.weights[part] = weights
-        return weights
-
-    def check_files(self) -> None:
-        """Compares the headers of all weights that are here with what the configs describe.
-
-        Of a hub's repository nothing is looked at: parts are downloaded when they are loaded.
-
-        Raises:
-          ValueError: a part's file is absent, damaged, or of another model; names file or tensor.
-        """
-        if not hub.is_here(self._source):
-            return
-        for part in PARTS:
-            if part == "transformer" and self._transformer_file is not None:
-                convert.bfl.check(self.template(part), self._transformer_file)
-            else:
-                convert.diffusers.check(self.template(part), self.folder, part)
-
-    def part_folder(self, part: str) -> Path:
-        """Where a part's files lie, downloaded if need be."""
-        return hub.locate(self._source, [*_SMALL_FILES, f"{part}/*"], self._revision) / part
-
-    def template(self, part: str) -> Weights:
-        """A part's tree as ShapeDtypeStructs; traced once."""
-        if part not in PARTS:
-            raise ValueError(f"part {part!r} is unknown; choose from {list(PARTS)}")
-        if part not in self._templates:
-            module, config = {
-                "transformer": (transformer, self.transformer_config),
-                "text_encoder": (clip, self.clip_config),
-                "text_encoder_2": (t5, self.t5_config),
-                "vae": (vae, self.vae_config),
-            }[part]
-            self._templates[part] = module.abstract_weights(config, self.dtype)
-        return self._templates[part]
-
-    def drop(self, *parts: str) -> None:
-        """Forgets the weights of parts, so that their memory can be used for others."""
-        for part in parts:
-            self.weights.pop(part, None)
+class Pipeline(Parts):
+    """A FLUX pipeline: prompts, latents and pictures, by the parts that are loaded."""
 
     def encode(
         self, prompts: Sequence[str], *, max_length: int | None = None
@@ -183,7 +40,7 @@ class Pipeline:
         Raises:
           ValueError: an encoder isn't loaded, no prompts, or a length out of range.
         """
-        clip_weights, t5_weights = self._need("text_encoder"), self._need("text_encoder_2")
+        clip_weights, t5_weights = self.loaded("text_encoder"), self.loaded("text_encoder_2")
         if max_length is None:
             max_length = 512 if self.transformer_config.guidance_embeds else 256
         t5_tokens = tokens.tokenize(self.t5_tokenizer, prompts, max_length)
@@ -260,7 +117,7 @@ class Pipeline:
           ValueError: sizes, seeds, text or guidance that don't fit.
         """
         if weights is None:
-            weights = self._need("transformer")
+            weights = self.loaded("transformer")
         distilled = self.transformer_config.guidance_embeds
         if guidance is not None:
             self.check_guidance(guidance)
@@ -293,7 +150,7 @@ class Pipeline:
 
     def decode(self, z_BhwC: jax.Array) -> jax.Array:
         """Pictures [B, H, W, 3], float32 in [0, 1], from latents as `sample` returns them."""
-        return _decode(self._need("vae"), self.vae_config, z_BhwC)
+        return _decode(self.loaded("vae"), self.vae_config, z_BhwC)
 
     def encode_images(self, images_BHWC: jax.Array, key: jax.Array | None = None) -> jax.Array:
         """Latents [B, h, w, C] as the transformer sees them.
@@ -305,7 +162,7 @@ class Pipeline:
           ValueError: a size the VAE and packing don't divide.
         """
         self.latent_shape(*images_BHWC.shape[1:3])
-        return _encode_images(self._need("vae"), self.vae_config, images_BHWC, key)
+        return _encode_images(self.loaded("vae"), self.vae_config, images_BHWC, key)
 
     def paint(
         self,
@@ -341,16 +198,6 @@ class Pipeline:
             lora=lora,
         )
         return require_finite(np.asarray(self.decode(z_BhwC)))
-
-    def _need(self, part: str) -> Weights:
-        if part not in self.weights:
-            raise ValueError(f"{part} is not loaded; call load_part({part!r}) first")
-        return self.weights[part]
-
-
-def _within(part: str, function: Callable[..., Any] | None) -> Callable[..., Any] | None:
-    """A function of paths in the pipeline, as one of paths in a part of it."""
-    return None if function is None else lambda path, what: function((part, *path), what)
 
 
 def _broadcast(text: Text, batch: int) -> Text:

@@ -38,8 +38,8 @@ def rope_table(
     for axis, width in enumerate(axes_dims):
         frequencies = theta ** -(np.arange(0, width, 2, dtype=np.float64) / width)
         angles.append(ids_S3[:, axis, None] * frequencies)
-    angle_SP = np.concatenate(angles, axis=1)
-    return np.cos(angle_SP).astype(np.float32), np.sin(angle_SP).astype(np.float32)
+    angle_Se = np.concatenate(angles, axis=1)
+    return np.cos(angle_Se).astype(np.float32), np.sin(angle_Se).astype(np.float32)
 
 
 def rotate(x_BSHE: jax.Array, table: tuple[jax.Array, jax.Array]) -> jax.Array:
@@ -51,8 +51,8 @@ def rotate(x_BSHE: jax.Array, table: tuple[jax.Array, jax.Array]) -> jax.Array:
     Returns:
       [B, S, H, E] in the dtype of `x_BSHE`: all x0, then all x1.
     """
-    cos_S1P, sin_S1P = (half_SP[:, None] for half_SP in table)
+    cos_S1e, sin_S1e = (half_Se[:, None] for half_Se in table)
     x = x_BSHE.astype(jnp.float32)
     x0, x1 = x[..., ::2], x[..., 1::2]
-    turned = (x0 * cos_S1P - x1 * sin_S1P, x1 * cos_S1P + x0 * sin_S1P)
+    turned = (x0 * cos_S1e - x1 * sin_S1e, x1 * cos_S1e + x0 * sin_S1e)
     return jnp.concatenate(turned, axis=-1).astype(x_BSHE.dtype)

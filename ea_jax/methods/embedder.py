@@ -41,12 +41,12 @@ class Outputs:
     Attributes:
       erased_ND: at the concepts' tokens, e.
       moves_ND: where they shall go from there, v* - e.
-      kept_KD: at all tokens that are no concept's.
+      kept_TD: at all tokens that are no concept's.
     """
 
     erased_ND: np.ndarray
     moves_ND: np.ndarray
-    kept_KD: np.ndarray
+    kept_TD: np.ndarray
 
 
 def needs(settings: Settings) -> Needs:
@@ -86,14 +86,6 @@ def solve(ready: Ready, weights: Any) -> Any:
     return {LAYER: {"A": jnp.asarray(A, jnp.float32), "B": jnp.asarray(B, jnp.float32)}}
 
 
-def shapes(ready: Ready) -> Any:
-    """Shapes of what `solve` returns, r as large as it can be."""
-    wide_in, wide_out = ready.template[LAYER]["kernel"].shape
-    rank = min(ready.settings.embedder.rank, wide_in, wide_out)
-    A, B = (wide_in, rank), (rank, wide_out)
-    return {LAYER: {k: jax.ShapeDtypeStruct(v, jnp.float32) for k, v in (("A", A), ("B", B))}}
-
-
 def outputs(bank: PromptBank, *, slips: float) -> Outputs:
     """A bank's outputs: erased in the concepts' sentences, shuffled and plain; kept besides.
 
@@ -109,7 +101,7 @@ def outputs(bank: PromptBank, *, slips: float) -> Outputs:
         for name, weight in weights.items():
             e_ND, others = _at_name(bank, concept, name)
             own[[number for number, _ in others]] = True
-            kept += [k_KD for _, k_KD in others]
+            kept += [k_TD for _, k_TD in others]
             if weight and len(e_ND):
                 share = np.sqrt(weight / len(e_ND))
                 erased.append(share * e_ND)
@@ -117,7 +109,7 @@ def outputs(bank: PromptBank, *, slips: float) -> Outputs:
     apart = [bank.groups[group].prompt_G for group in ("preserve", "near")]
     for number in np.setdiff1d(np.concatenate(apart), np.flatnonzero(own)):
         kept.append(bank.t5_UTD[number].astype(np.float64))
-    kept = [k_KD / np.sqrt(max(len(k_KD), 1)) for k_KD in kept]
+    kept = [k_TD / np.sqrt(max(len(k_TD), 1)) for k_TD in kept]
     return Outputs(np.concatenate(erased), np.concatenate(moves), np.concatenate(kept))
 
 
@@ -131,9 +123,9 @@ def solved(rows: Outputs, *, keep: float, ridge: float) -> tuple[np.ndarray, np.
       keep: lambda, weight of a kept prompt beside that of an erased concept.
       ridge: mu, as a share of the erased outputs' mean square.
     """
-    e_ND, k_KD = rows.erased_ND, rows.kept_KD
+    e_ND, k_TD = rows.erased_ND, rows.kept_TD
     mu = ridge * np.square(e_ND).sum() / e_ND.shape[1]
-    gram_DD = e_ND.T @ e_ND + keep * (k_KD.T @ k_KD) + mu * np.eye(e_ND.shape[1])
+    gram_DD = e_ND.T @ e_ND + keep * (k_TD.T @ k_TD) + mu * np.eye(e_ND.shape[1])
     return np.linalg.solve(gram_DD, e_ND.T), rows.moves_ND
 
 
@@ -163,12 +155,12 @@ def _at_name(
 ) -> tuple[np.ndarray, list[tuple[int, np.ndarray]]]:
     """T5's outputs where a concept goes by names of one kind, [N, D], and each prompt's others."""
     places_UT = np.zeros(bank.text_mask_UT.shape, bool)
-    for group_name, of_R, name_R in (
-        ("target", bank.concept_R, bank.name_R),
-        ("plain", bank.plain_C, bank.plain_name_C),
+    for group_name, of_G, name_G in (
+        ("target", bank.concept_G, bank.name_G),
+        ("plain", bank.plain_G, bank.plain_name_G),
     ):
         group = bank.groups[group_name]
-        chosen = np.flatnonzero((of_R == concept) & (name_R == name))
+        chosen = np.flatnonzero((of_G == concept) & (name_G == name))
         rows, places = np.nonzero(group.mask_GN[chosen])
         places_UT[group.prompt_G[chosen][rows], group.idx_GN[chosen][rows, places]] = True
     prompts = np.flatnonzero(places_UT.any(1))

@@ -137,7 +137,7 @@ def train_step(
     """
     dtype = dtype_of(base)
     levels = euler.levels(forward.sigmas, dtype)
-    t_B, delta_B = levels.time_N[batch.index_B], levels.delta_N[batch.index_B]
+    t_B, delta_B = levels.time_Z[batch.index_B], levels.delta_Z[batch.index_B]
     noise_BSC = normal(jax.random.key(batch.seed), (len(batch.member_B), *state.pool_PSC.shape[1:]))
     x_BSC = trajectories.entered(state.pool_PSC, batch.member_B, batch.fresh_B, noise_BSC, dtype)
     three = jax.tree.map(lambda *rows: jnp.concatenate(rows), batch.anchor, batch.text, batch.empty)

@@ -88,7 +88,7 @@ def column_feature(cols_BHQN: jax.Array, mask_BN: jax.Array, *, image_tokens: in
     return image_BHQN.mean(1).sum(-1) / tokens_B[:, None]
 
 
-def rsc_intent(un_BQ: jax.Array, syn_BQ: jax.Array, ir_BKQ: jax.Array, *, tau: float) -> jax.Array:
+def rsc_intent(un_BQ: jax.Array, syn_BQ: jax.Array, ir_BWQ: jax.Array, *, tau: float) -> jax.Array:
     """Reverse self-contrastive loss (Eq. 5) with the sign that its text asks for.
 
     Small when the concept's feature lies nearer to those of irrelevant words than to the
@@ -96,30 +96,30 @@ def rsc_intent(un_BQ: jax.Array, syn_BQ: jax.Array, ir_BKQ: jax.Array, *, tau: f
     almost 0, and a temperature would do nothing to them.
 
     Args:
-      un_BQ, syn_BQ, ir_BKQ: features of the concept, its synonym, K irrelevant words; gradient
+      un_BQ, syn_BQ, ir_BWQ: features of the concept, its synonym, W irrelevant words; gradient
         flows through the concept's only.
       tau: temperature > 0; the paper's is 0.07.
     Returns:
       [B] float32 >= 0.
     """
     to_syn_B = _cosine(un_BQ, jax.lax.stop_gradient(syn_BQ)) / tau
-    to_ir_BK = _cosine(un_BQ[:, None], jax.lax.stop_gradient(ir_BKQ)) / tau
-    to_ir_B = jax.nn.logsumexp(to_ir_BK, axis=1)
+    to_ir_BW = _cosine(un_BQ[:, None], jax.lax.stop_gradient(ir_BWQ)) / tau
+    to_ir_B = jax.nn.logsumexp(to_ir_BW, axis=1)
     return jnp.logaddexp(to_syn_B, to_ir_B) - to_ir_B
 
 
-def rsc_printed(un_BQ: jax.Array, syn_BQ: jax.Array, ir_BKQ: jax.Array, *, tau: float) -> jax.Array:
+def rsc_printed(un_BQ: jax.Array, syn_BQ: jax.Array, ir_BWQ: jax.Array, *, tau: float) -> jax.Array:
     """Eq. 5 as printed: minimised, it pulls the concept *towards* its synonym.
 
-    The sum over K + 1 terms is read as the synonym and the K irrelevant words, the similarity is
+    The sum over K + 1 terms is read as the synonym and K = W irrelevant words, the similarity is
     Eq. 10's plain dot product over tau. Arguments and result as for `rsc_intent`.
     """
-    others = jax.lax.stop_gradient(jnp.concatenate([syn_BQ[:, None], ir_BKQ], axis=1))
+    others = jax.lax.stop_gradient(jnp.concatenate([syn_BQ[:, None], ir_BWQ], axis=1))
     similarity = (un_BQ[:, None] * others).sum(-1) / tau
     return jax.nn.logsumexp(similarity, axis=1) - similarity[:, 0]
 
 
-def rsc_release(un_BQ: jax.Array, syn_BQ: jax.Array, ir_BKQ: jax.Array, *, tau: float) -> jax.Array:
+def rsc_release(un_BQ: jax.Array, syn_BQ: jax.Array, ir_BWQ: jax.Array, *, tau: float) -> jax.Array:
     """The authors' released form: the synonym is the anchor of the contrast.
 
     Pushes the concept away from its synonym; irrelevant words only set the scale. Arguments as
@@ -127,8 +127,8 @@ def rsc_release(un_BQ: jax.Array, syn_BQ: jax.Array, ir_BKQ: jax.Array, *, tau: 
     """
     syn = jax.lax.stop_gradient(syn_BQ)
     to_un_B = _cosine(syn, un_BQ) / tau
-    to_ir_BK = _cosine(syn[:, None], jax.lax.stop_gradient(ir_BKQ)) / tau
-    return to_un_B - jnp.logaddexp(to_un_B, jax.nn.logsumexp(to_ir_BK, axis=1))
+    to_ir_BW = _cosine(syn[:, None], jax.lax.stop_gradient(ir_BWQ)) / tau
+    return to_un_B - jnp.logaddexp(to_un_B, jax.nn.logsumexp(to_ir_BW, axis=1))
 
 
 def _masked(cols_BHQN: jax.Array, mask_BN: jax.Array) -> jax.Array:

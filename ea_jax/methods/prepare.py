@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 
 from ea_jax.concepts import bank as banks
 from ea_jax.concepts import choose, rows, slips, spans
+from ea_jax.concepts import prompts as texts
 from ea_jax.concepts.encoding import Encoded
 from ea_jax.flux.pipeline import Pipeline
 from ea_jax.flux.sharded import unrolled_on
@@ -98,8 +99,8 @@ def open_model(settings: Settings, *, columns: bool) -> tuple[Settings, Mesh, Pi
     return resolved(settings, pipeline.transformer_config, mesh, latent=latent), mesh, pipeline
 
 
-def prompts(settings: Settings, words: choose.Words, tokenizer: Any = None) -> banks.Prompts:
-    """All texts that a run trains on; see `banks.prompts`."""
+def prompts(settings: Settings, words: choose.Words, tokenizer: Any = None) -> texts.Prompts:
+    """All texts that a run trains on; see `ea_jax.concepts.prompts`."""
     concepts = list(words.concepts)
     if settings.concept.erase == "word_and_synonyms":
         concepts = [rows.with_synonyms(one) for one in concepts]
@@ -108,18 +109,22 @@ def prompts(settings: Settings, words: choose.Words, tokenizer: Any = None) -> b
             dataclasses.replace(one, slips=_slips(settings, number, words, tokenizer))
             for number, one in enumerate(concepts)
         ]
-    return banks.prompts(
+    return texts.make(
         concepts,
         choose.recipe(settings),
         preserve=words.preserve,
-        near=settings.concept.near_prompts,
+        near=words.near,
         tokenizer=tokenizer,
     )
 
 
 def _slips(settings: Settings, number: int, words: choose.Words, tokenizer: Any) -> tuple[str, ...]:
     """Slips of a word to train on: none that holds a letter, or is a word, that has other uses."""
-    texts = [*words.preserve, *(text for one in words.concepts for text in one.prompts)]
+    texts = [
+        *words.preserve,
+        *words.near,
+        *(text for one in words.concepts for text in one.prompts),
+    ]
     avoid = {word for text in texts for word in re.findall(r"\w+", text.casefold())}
     rng = stream(settings.optim.seed, _SLIPS, number)
     found = slips.trained(words.concepts[number].word, rng, count=settings.data.slips, avoid=avoid)
@@ -128,7 +133,7 @@ def _slips(settings: Settings, number: int, words: choose.Words, tokenizer: Any)
 
 
 def bank(
-    settings: Settings, pipeline: Pipeline, prompts: banks.Prompts, needs: Needs
+    settings: Settings, pipeline: Pipeline, prompts: texts.Prompts, needs: Needs
 ) -> banks.PromptBank:
     """The prompt bank; encoders load when first needed.
 

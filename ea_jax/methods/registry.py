@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from ea_jax import lora
+from ea_jax.edits import Edit
 from ea_jax.methods import embedder, esd
 from ea_jax.methods.erase_anything import method as erase_anything
 from ea_jax.methods.method import Method, Needs
@@ -39,4 +42,27 @@ def chosen(settings: Settings) -> Entry:
         raise SettingsError(
             f"method.name = {shown(name)} is unknown; use one of {list(METHODS)}{near}"
         )
-    return METHODS[name]
+    entry = METHODS[name]
+    if settings.method.plus == "nothing":
+        return entry
+    if name == settings.method.plus:
+        raise SettingsError(
+            f"method.plus = {shown(name)} is method.name as well; set method.plus=nothing"
+        )
+    return Entry(entry.needs, lambda ready: with_embedder(entry.make(ready), ready))
+
+
+def with_embedder(method: Method, ready: Ready) -> Method:
+    """A method whose edit also has the closed form of `embedder`.
+
+    It depends on the prompts alone, so it is solved when the edit is made, and training sees none
+    of it: what training does to the word then spreads to its synonyms, while the closed form takes
+    what is left of the word.
+    """
+
+    def edit(state: Any, weights: Any) -> Edit:
+        made = method.edit(state, weights)
+        both = lora.concatenate([made.adapters, embedder.solve(ready, weights)])
+        return dataclasses.replace(made, adapters=both)
+
+    return method._replace(edit=edit)

@@ -29,6 +29,13 @@ _log = logging.getLogger(__name__)
 event_pb2: Any = generated  # made as it is imported: no checker knows its classes
 
 
+# What a run of `ea-jax erase` does about a term that is no number.
+_ADVICE = (
+    "Lower optim.lr_lower or optim.lr_upper, or the weight of that term, and give that run a "
+    "log.folder of its own"
+)
+
+
 class NonFiniteError(FloatingPointError):
     """A term of a loss is no longer a number."""
 
@@ -134,11 +141,20 @@ class Watch:
       progress: where they are shown.
       every: steps between two lines of metrics.
       last: step, which is logged too.
+      advice: what the error says to do about NaN or Inf.
     """
 
-    def __init__(self, metrics: MetricsLog, progress: Progress, *, every: int, last: int) -> None:
+    def __init__(
+        self,
+        metrics: MetricsLog,
+        progress: Progress,
+        *,
+        every: int,
+        last: int,
+        advice: str = _ADVICE,
+    ) -> None:
         self._metrics, self._progress = metrics, progress
-        self._every, self._last = every, last
+        self._every, self._last, self._advice = every, last, advice
         self._waiting: tuple[int, Mapping[str, Mapping[str, Any]]] | None = None
 
     def add(self, step: int, terms: Mapping[str, Mapping[str, Any]]) -> None:
@@ -166,19 +182,20 @@ class Watch:
         flat = {
             f"{level}/{name}": v for level, found in levels.items() for name, v in found.items()
         }
-        require_finite(step, flat)
+        require_finite(step, flat, advice=self._advice)
         if step % self._every == 0 or step == self._last:
             self._metrics.scalars(step, flat)
         if jax.process_index() == 0:
             self._progress.update(step, levels)
 
 
-def require_finite(step: int, terms: Mapping[str, Any]) -> None:
+def require_finite(step: int, terms: Mapping[str, Any], *, advice: str = _ADVICE) -> None:
     """Stops a run at the first term that is no number.
 
     Args:
       step: the step that made the terms.
       terms: scalars by name.
+      advice: what the error says to do.
     Raises:
       NonFiniteError: names the step and the term.
     """
@@ -186,9 +203,7 @@ def require_finite(step: int, terms: Mapping[str, Any]) -> None:
         number = float(np.asarray(value))
         if not math.isfinite(number):
             raise NonFiniteError(
-                f"{name} is {number} at step {step}; the last checkpoint is from before. "
-                "Lower optim.lr_lower or optim.lr_upper, or the weight of that term, and give that "
-                "run a log.folder of its own"
+                f"{name} is {number} at step {step}; the last checkpoint is from before. {advice}"
             )
 
 

@@ -47,12 +47,6 @@ class Settings:
     def __post_init__(self) -> None:
         if not isinstance(self.preset, str):
             raise SettingsError(f"preset = {shown(self.preset)} is no name; it has to be a str")
-        traced = self.log.profiled()
-        if traced and traced.start >= self.optim.pairs:
-            steps, pairs = self.log.profile_steps, self.optim.pairs
-            raise SettingsError(
-                f"log.profile_steps = {steps!r} begins after the last of optim.pairs = {pairs}"
-            )
         if self.data.pool % self.optim.batch:
             raise SettingsError(
                 f"optim.batch = {self.optim.batch} doesn't divide data.pool = {self.data.pool}"

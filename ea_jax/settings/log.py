@@ -14,11 +14,11 @@ class LogSettings:
 
     Attributes:
       folder: of the run; the command line puts what is erased in the place of `{word}`.
-      every: pairs between two lines of metrics.
-      image_every: pairs between two grids; 0 for the last only.
-      checkpoint_every: pairs between two checkpoints. keep: how many stay.
+      every: steps between two lines of metrics.
+      image_every: steps between two grids; 0 for the last only.
+      checkpoint_every: steps between two checkpoints. keep: how many stay.
       pictures: grids and maps go to disk `plain`, `pixelated`, or not at all (`none`).
-      profile_steps: `10:12` traces these pairs for a profiler.
+      profile_steps: `10:12` traces these steps for a profiler.
     """
 
     folder: str = text()
@@ -35,7 +35,7 @@ class LogSettings:
             self.profiled()
 
     def profiled(self) -> range:
-        """The pairs to trace; none by default."""
+        """The steps to trace; none by default."""
         if self.profile_steps is None:
             return range(0)
         match = re.fullmatch(r"(\d{1,9}):(\d{1,9})", self.profile_steps)
@@ -43,3 +43,12 @@ class LogSettings:
             said = shown(self.profile_steps)
             raise SettingsError(f"log.profile_steps = {said} is no range; write first:last, 10:12")
         return range(int(match[1]), int(match[2]))
+
+    def require_within(self, steps: int) -> None:
+        """Raises SettingsError if the steps to trace begin after the last of a method's steps."""
+        traced = self.profiled()
+        if traced and traced.start >= steps:
+            raise SettingsError(
+                f"log.profile_steps = {self.profile_steps!r} begins after the last of the method's "
+                f"{steps} steps; begin earlier, or set log.profile_steps=None"
+            )

@@ -13,12 +13,11 @@ class MethodSettings:
 
     Attributes:
       name: in `ea_jax.methods.registry`.
-      solve_first: a closed form that `erase_anything` is trained on top of: `embedder`, or
-        `nothing`.
+      plus: a closed form whose adapters join those of the method: `embedder`, or `nothing`.
     """
 
     name: str = text()
-    solve_first: str = choice("nothing", "embedder")
+    plus: str = choice("nothing", "embedder")
 
     def __post_init__(self) -> None:
         check(self, "method")

@@ -84,9 +84,9 @@ class Pair:
         }
         contrast = None
         if self.inputs.contrast is not None:
-            latent_RSC, concept, others = self.inputs.contrast
+            latent_BSC, concept, others = self.inputs.contrast
             contrast = Contrast(
-                latent_RSC, _text(concept), _columns(concept), _text(others), _columns(others)
+                latent_BSC, _text(concept), _columns(concept), _text(others), _columns(others)
             )
         return UpperBatch(
             lora=kept.get("lora"), keep=kept.get("keep"), contrast=contrast, seed=SEED
@@ -126,7 +126,7 @@ class Pair:
         key, t_min = jax.random.key(SEED), self.case.settings.loss.rsc_t_min
         noise_BSC = jax.random.normal(key, self.inputs.pool_PSC.shape)
         noise_key, t_key, contrast_key = jax.random.split(key, 3)
-        upper: dict[str, Any] = dict.fromkeys(("noise_BSC", "t_B", "contrast_RSC", "contrast_R"))
+        upper: dict[str, Any] = dict.fromkeys(("noise_BSC", "t_B", "contrast_BSC", "contrast_B"))
         if kept := [latent_BSC for latent_BSC, _ in self.inputs.kept.values()]:
             shape = np.concatenate(kept).shape
             upper["noise_BSC"] = jax.random.normal(noise_key, shape)
@@ -135,8 +135,8 @@ class Pair:
         if self.inputs.contrast is not None:
             shape = self.inputs.contrast[0].shape
             noise_key, t_key = jax.random.split(contrast_key)
-            upper["contrast_RSC"] = jax.random.normal(noise_key, shape)
-            upper["contrast_R"] = jax.random.uniform(t_key, shape[:1], minval=t_min)
+            upper["contrast_BSC"] = jax.random.normal(noise_key, shape)
+            upper["contrast_B"] = jax.random.uniform(t_key, shape[:1], minval=t_min)
         return np.asarray(noise_BSC), {
             name: None if value is None else np.asarray(value) for name, value in upper.items()
         }

@@ -53,8 +53,8 @@ class Pair:
         }
         self.contrast = None
         if inputs.contrast is not None:
-            latent_RSC, concept, others = inputs.contrast
-            self.contrast = torch.from_numpy(latent_RSC), Text(concept), Text(others)
+            latent_BSC, concept, others = inputs.contrast
+            self.contrast = torch.from_numpy(latent_BSC), Text(concept), Text(others)
 
     def run(self, step: int) -> None:
         self.lower(step, torch.randn(self.pool_PSC.shape))
@@ -63,7 +63,7 @@ class Pair:
     def draw(self) -> dict[str, Tensor | None]:
         """The upper step's random numbers."""
         drawn: dict[str, Tensor | None] = dict.fromkeys(
-            ("noise_BSC", "t_B", "contrast_RSC", "contrast_R")
+            ("noise_BSC", "t_B", "contrast_BSC", "contrast_B")
         )
         if self.kept:
             rows = sum(len(latent_BSC) for latent_BSC, _ in self.kept.values())
@@ -71,8 +71,8 @@ class Pair:
             drawn["t_B"] = torch.randint(1, 1001, (rows,)) / 1000
         if self.contrast is not None:
             low = self.loss.rsc_t_min
-            drawn["contrast_RSC"] = torch.randn(self.contrast[0].shape)
-            drawn["contrast_R"] = low + (1 - low) * torch.rand(len(self.contrast[0]))
+            drawn["contrast_BSC"] = torch.randn(self.contrast[0].shape)
+            drawn["contrast_B"] = low + (1 - low) * torch.rand(len(self.contrast[0]))
         return drawn
 
     def lower(self, step: int, noise_BSC: Tensor) -> Terms:
@@ -100,7 +100,7 @@ class Pair:
         self.pool_PSC.copy_(x_BSC + (next_B - t_B)[:, None, None] * v.detach())
         return terms
 
-    def upper(self, *, noise_BSC, t_B, contrast_RSC, contrast_R) -> Terms:
+    def upper(self, *, noise_BSC, t_B, contrast_BSC, contrast_B) -> Terms:
         terms: Terms = {}
         if self.kept:
             latents, prompts = zip(*self.kept.values())  # noqa: B905
@@ -120,22 +120,22 @@ class Pair:
                         )
                 terms[name] = (v[part] - target_BSC).square().mean()
         if self.contrast is not None:
-            terms["rsc"] = self._rsc(contrast_RSC, contrast_R)
+            terms["rsc"] = self._rsc(contrast_BSC, contrast_B)
         self._update(terms, self.optimisers[1])
         return terms
 
-    def _rsc(self, noise_RSC: Tensor, t_R: Tensor) -> Tensor:
-        latent_RSC, concept, others = self.contrast  # pyright: ignore
-        x_RSC = _noised(latent_RSC, noise_RSC, t_R)
-        each = len(others.t5_BTD) // len(x_RSC)
+    def _rsc(self, noise_BSC: Tensor, t_B: Tensor) -> Tensor:
+        latent_BSC, concept, others = self.contrast  # pyright: ignore
+        x_BSC = _noised(latent_BSC, noise_BSC, t_B)
+        each = len(others.t5_BTD) // len(x_BSC)
         with torch.no_grad():
-            other_OQ = self._feature(
-                x_RSC.repeat_interleave(each, 0), t_R.repeat_interleave(each), others
+            other_BQ = self._feature(
+                x_BSC.repeat_interleave(each, 0), t_B.repeat_interleave(each), others
             )
-        un_RQ = self._feature(x_RSC, t_R, concept)
-        near_RO = cosine(un_RQ[:, None], other_OQ.unflatten(0, (-1, each))) / self.loss.tau
-        to_irrelevant_R = near_RO[:, 1:].logsumexp(1)
-        return (torch.logaddexp(near_RO[:, 0], to_irrelevant_R) - to_irrelevant_R).mean()
+        un_BQ = self._feature(x_BSC, t_B, concept)
+        near_BW = cosine(un_BQ[:, None], other_BQ.unflatten(0, (-1, each))) / self.loss.tau
+        to_irrelevant_B = near_BW[:, 1:].logsumexp(1)
+        return (torch.logaddexp(near_BW[:, 0], to_irrelevant_B) - to_irrelevant_B).mean()
 
     def _feature(self, x_BSC: Tensor, t_B: Tensor, text: Text) -> Tensor:
         cols_BHQN = self.flux.columns(x_BSC, t_B, text, guidance=self.guidance)

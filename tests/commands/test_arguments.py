@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ea_jax import measure, sample, table
+from ea_jax import evaluate_run, sample, table
 from ea_jax.arguments import Parser, each, number, text
 
 
@@ -103,8 +103,8 @@ def test_sample_wants_a_prompt_and_takes_an_empty_one(capsys) -> None:
         (["--run=a", "--out=b", "--text_length=1"], "--text_length is 1"),
     ],
 )
-def test_measure_refuses_before_it_reads_anything(arguments, words: str, capsys) -> None:
-    assert words in said(measure.main, *arguments, capsys=capsys)
+def test_evaluate_refuses_before_it_reads_anything(arguments, words: str, capsys) -> None:
+    assert words in said(evaluate_run.main, *arguments, capsys=capsys)
 
 
 def test_table_wants_runs(capsys) -> None:

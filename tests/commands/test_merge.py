@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import toy_lora
 import toy_weights
+from flax import traverse_util
 from safetensors.numpy import load_file, save_file
 
 import convert.bfl
@@ -308,7 +309,7 @@ def test_our_file_put_through_comfyuis_key_map_is_our_merge(tmp_path):
 
 def black_forest_labs_file(weights):
     """The single file of a tree, put together from the same plan that reads it."""
-    flat = trees._flatten(weights)
+    flat = traverse_util.flatten_dict(weights)
     pieces, shapes = trees.plan(weights, layouts.BLACK_FOREST_LABS)
     single = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
     for path, blocks in pieces.items():

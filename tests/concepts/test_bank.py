@@ -68,17 +68,6 @@ def marked(t5, made: bank.PromptBank, group: str, number: int) -> list[list[str]
     return out
 
 
-def test_variants_of_a_row_differ_in_the_concept_alone():
-    for row in rows.rows([BALL], Recipe(shuffles=20)):
-        # BALL's first sentence is a template, its second has capitals.
-        concept = "soccer ball" if "soccer ball" in row.target.text else "Soccer Ball"
-        for other, word in zip(row.others, row.words, strict=True):
-            assert other.text == row.target.text.replace(concept, word)
-        assert row.words[0] == "football"
-        assert row.words[1] in ("cloud", "grass")
-        assert row.words[2:] == ("shirt", "helmet")
-
-
 def test_a_synonym_takes_the_concept_s_place_in_as_many_rows(t5):
     both = rows.with_synonyms(BALL)
     assert rows.plain(both, "football") == ["a football beside a dog", "a photo of a football"]
@@ -100,7 +89,7 @@ def test_a_synonym_takes_the_concept_s_place_in_as_many_rows(t5):
 
 
 def test_slips_take_the_concept_s_place_in_rows_that_no_path_follows(t5):
-    slips = ("soccre ball", "SOCCER BALL")
+    slips = ("soccre ball", "soccer bal")
     made = build(
         t5,
         concepts=[dataclasses.replace(BALL, slips=slips)],
@@ -108,21 +97,12 @@ def test_slips_take_the_concept_s_place_in_rows_that_no_path_follows(t5):
     )
     own = made.rows(names=["slip"])
     texts = [made.texts("target")[number] for number in own]
-    assert texts[:2] == ["a soccre ball beside a dog", "a photo of a SOCCER BALL"]
+    assert texts[:2] == ["a soccre ball beside a dog", "a photo of a soccer bal"]
     assert [marked(t5, made, "target", number) for number in own[:1]] == [
         [t5.tokenize("soccre ball")]
     ]
     assert made.texts("anchor")[own[0]] == "beside a dog"
     assert not set(own) & {*made.rows(), *made.contrast_rows()}
-
-
-def test_sentences_are_taken_in_turn_and_mostly_shuffled():
-    made = rows.rows([BALL], Recipe(shuffles=40, probability=0.5))
-    assert [("dog" in row.target.text) for row in made[:4]] == [True, False, True, False]
-    unshuffled = [row.target.text in rows.plain(BALL) for row in made]
-    assert 10 < sum(unshuffled) < 30
-    never = rows.rows([BALL], Recipe(shuffles=40, probability=0.0))
-    assert all(row.target.text in rows.plain(BALL) for row in never)
 
 
 def test_by_word_a_concept_comes_apart_and_its_words_are_marked(t5):
@@ -131,41 +111,6 @@ def test_by_word_a_concept_comes_apart_and_its_words_are_marked(t5):
     for number in made.rows():
         (target,) = marked(t5, made, "target", number)
         assert {piece.lower() for piece in target} == {"▁soccer", "▁ball"}
-
-
-def test_by_word_texts_of_one_length_are_permuted_alike():
-    concept = Concept("nude", ("a nude woman beside a cat",), ("bare",), (("wet",), ("calm",)))
-    recipe = Recipe(shuffles=8, shuffle="word", probability=1.0, words=2)
-    for row in rows.rows([concept], recipe):
-        assert sorted(row.target.text.split()) == ["a", "a", "beside", "cat", "nude", "woman"]
-        for other, word in zip(row.others, row.words, strict=True):
-            assert other.text == row.target.text.replace("nude", word)
-
-
-def test_k_words_are_drawn_from_the_classes_in_turn():
-    classes = (("cloud", "grass"), ("shirt",), ("helmet", "cat"))
-    concept = Concept("nude", ("a nude woman",), ("bare",), classes)
-    (row,) = rows.rows([concept], Recipe(shuffles=1, words=5))
-    drawn = row.words[1:]
-    assert {drawn[0], drawn[3]} == {"cloud", "grass"}
-    assert drawn[1] == drawn[4] == "shirt"
-    (row,) = rows.rows([concept], Recipe(shuffles=1, words=1))
-    assert len(row.words) == 2
-
-
-@pytest.mark.parametrize(
-    ("anchor", "neutral", "text"),
-    [
-        ("removed", None, "a woman"),
-        ("replaced", "beautiful", "a beautiful woman"),
-        ("empty", None, ""),
-        ("sentence", "a cat", "a cat"),
-    ],
-)
-def test_each_anchor_is_without_the_concept(anchor, neutral, text):
-    recipe = Recipe(shuffles=1, probability=0.0, anchor=anchor)
-    (row,) = rows.rows([dataclasses.replace(NUDE, neutral=neutral)], recipe)
-    assert (row.target.text, row.anchor.text) == ("a nude woman", text)
 
 
 def test_columns_are_found_anew_in_every_variant(t5):
@@ -294,35 +239,6 @@ def test_a_damaged_cache_is_logged_and_made_anew(t5, tmp_path, caplog, damage):
 def test_an_encoder_of_another_length_is_an_error(t5):
     with pytest.raises(ValueError, match="encode and max_length have to agree"):
         build(t5, encode=Encoder(LENGTH - 1))
-
-
-@pytest.mark.parametrize(
-    ("concept", "message"),
-    [
-        (Concept("", ("a {}",)), "concept '' is empty"),
-        (Concept("nude", ()), "'nude' has no prompts; give some in concept.sentences"),
-        (Concept("nude", ("a woman",)), "concept 'nude' is not in prompt 'a woman'"),
-        (Concept("nude", ("a {}",), ("bare",)), "has a synonym but no irrelevant words"),
-        (Concept("nude", ("a {}",), ("bare",), ((), ("x",))), "no irrelevant words"),
-    ],
-)
-def test_a_concept_that_cannot_be_used_says_why(concept, message):
-    with pytest.raises(ValueError, match=message):
-        rows.rows([concept], Recipe())
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"shuffle": "letter"}, "data.shuffle = 'letter' is unknown"),
-        ({"anchor": "none"}, "concept.anchor = 'none' is unknown"),
-        ({"shuffles": 0}, "data.shuffles = 0"),
-        ({"words": 0}, "data.irrelevant = 0"),
-    ],
-)
-def test_a_recipe_that_cannot_be_used_says_why(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        Recipe(**arguments)
 
 
 def test_anchors_and_kept_prompts_may_not_hold_the_concept(t5):

@@ -12,7 +12,7 @@ from places import ROOT
 
 from configs import soccer
 from ea_jax import settings
-from ea_jax.costs import aot
+from ea_jax.costs import aot, targets
 from ea_jax.costs.shapes import shapes
 from ea_jax.erase import prepared
 from ea_jax.evaluate import worlds
@@ -58,7 +58,7 @@ def test_they_are_those_of_the_arrays_that_the_steps_are_given(dev_folder, tmp_p
 
 
 def test_a_roofline_is_the_later_of_arithmetic_and_memory():
-    target = aot.TARGETS["v5e-4"]
+    target = targets.TARGETS["v5e-4"]
     busy = aot.Report("arithmetic", flops=int(4 * 197e12 * 2), traffic=int(819e9))
     assert busy.seconds(target) == pytest.approx(2)
     assert busy.seconds(target, mfu=0.5) == pytest.approx(4)
@@ -66,12 +66,12 @@ def test_a_roofline_is_the_later_of_arithmetic_and_memory():
 
 
 def test_the_verdict_says_by_how_much_the_largest_program_misses():
-    target = aot.TARGETS["a100"]
-    small = aot.Report("small", arguments=10 * aot.GIB, temporaries=aot.GIB)
+    target = targets.TARGETS["a100"]
+    small = aot.Report("small", arguments=10 * targets.GIB, temporaries=targets.GIB)
     assert aot.verdict([small], target) == "fits: 11.00 of 39.42 GiB a device"
-    large = aot.Report("large", arguments=41 * aot.GIB)
+    large = aot.Report("large", arguments=41 * targets.GIB)
     assert aot.verdict([small, large], target) == "does not fit: 1.58 GiB a device too much"
-    refused = aot.Report("refused", missing=7.27 * aot.GIB)
+    refused = aot.Report("refused", missing=7.27 * targets.GIB)
     assert aot.verdict([small, refused], target) == "does not fit: 7.27 GiB a device too much"
 
 
@@ -100,7 +100,7 @@ def test_flux_tinys_pair_is_compiled_for_a_tpu():
 
 
 def test_a_compiler_that_is_absent_is_named(monkeypatch):
-    monkeypatch.setattr(aot.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(targets.importlib.util, "find_spec", lambda name: None)
     config = settings.from_config(soccer.get_config())
     with pytest.raises(ValueError, match=r"libtpu is not installed; pip install 'ea-jax\[aot\]'"):
-        aot.mesh_for(aot.TARGETS["v5e-8"], config)
+        targets.mesh_for(targets.TARGETS["v5e-8"], config)

@@ -111,6 +111,7 @@ def test_columns_of_half_precision_inputs_are_float32():
     np.testing.assert_allclose(cols[1, :, :, 0], exact[1, :, :, 7], rtol=1e-4)
 
 
+@pytest.mark.xla_text
 def test_no_map_is_turned_on_a_cpu():
     def loss(q, k, v):
         return jnp.sin(joint_attention(q, k, v, backend="full")[0]).sum()

@@ -41,9 +41,9 @@ def data() -> Dataset:
     return Dataset(images, tuple(SCENES[i % 4] for i in range(16)), captions)
 
 
-def _batches(data: Dataset, rebuilt_MHWC: np.ndarray | None = None, **how):
-    rebuilt_MHWC = data.images[:0] if rebuilt_MHWC is None else rebuilt_MHWC
-    return train_judge.batches(data, SMALL, TRAINING, rebuilt_MHWC=rebuilt_MHWC, **how)
+def _batches(data: Dataset, rebuilt_PHWC: np.ndarray | None = None, **how):
+    rebuilt_PHWC = data.images[:0] if rebuilt_PHWC is None else rebuilt_PHWC
+    return train_judge.batches(data, SMALL, TRAINING, rebuilt_PHWC=rebuilt_PHWC, **how)
 
 
 def test_labels_say_what_a_scene_shows_and_leave_out_what_it_hides():
@@ -68,7 +68,7 @@ def test_a_batch_is_its_step_s_and_its_broken_rows_are_asked_nothing_else(data):
     np.testing.assert_array_equal(first.images_BHWC, again.images_BHWC)
     assert (np.asarray(first.images_BHWC) != np.asarray(other.images_BHWC)).any()
     assert np.asarray(first.labels["valid"]).tolist() == [0, 0, 1, 1, 1, 1, 1, 1]
-    assert not np.asarray(first.objects_BK)[:2].any()
+    assert not np.asarray(first.objects_BV)[:2].any()
     for head in ("style", "relation", "dress", "background"):
         assert (np.asarray(first.labels[head])[:2] == train_judge.IGNORED).all()
     assert (np.asarray(first.words_BW)[:2] == -1).all()

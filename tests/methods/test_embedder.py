@@ -63,7 +63,7 @@ def test_erased_are_the_concepts_tokens_and_kept_all_others_of_a_prompt(made):
     concept_prompts = {*made.texts("target"), *made.texts("plain")}
     # "soccer ball" is two tokens of each sentence; each of the two sets weighs what it should.
     assert len(found.erased_ND) == 2 * len(concept_prompts)
-    assert len(found.kept_KD) == LENGTH * (len(concept_prompts) + 2) - len(found.erased_ND)
+    assert len(found.kept_TD) == LENGTH * (len(concept_prompts) + 2) - len(found.erased_ND)
     e_ND = found.erased_ND * np.sqrt(len(found.erased_ND))
     text, columns = made.text("plain", [0]), made.columns("plain", [0])
     own_ND = text.t5_BTD[0].astype(np.float64)[columns.idx_BN[0, :2]]
@@ -80,7 +80,7 @@ def test_erased_are_the_concepts_tokens_and_kept_all_others_of_a_prompt(made):
 
 def test_the_edit_moves_the_layers_output_at_the_concept_to_that_of_padding(made):
     config = soccer.get_config("tiny+embedder")
-    config.embedder.update({"keep": 0.0, "ridge": 1e-9, "rank": 8})
+    config.embedder.update({"keep": 0.0, "ridge": 1e-9, "rank": 64})
     run = sections.from_config(config)
     mesh = make_mesh({}, jax.devices()[:1])
     forward = forward_of(run, SMALL, (2, 3), (1.0, 0.0))

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from toy_steps import BASE, OPTIMISER, SIGMAS, SMALL, Inputs, T, moved, settings, step
+from toy_steps import BASE, OPTIMISER, SIGMAS, SMALL, Inputs, T, moved, program, settings, step
 
 from configs.soccer import get_config
 from ea_jax import lora
@@ -187,9 +187,8 @@ def test_unrolled_blocks_train_as_stacked_ones_do(level, transposes):
         level
     ]
     state = inputs.state()
-    program = jax.jit(functools.partial(fn, settings=s, optimiser=OPTIMISER))
-    stacked, stacked_terms = program(state, BASE, batch)
-    after, terms = program(state, unrolled(BASE, transposes=transposes), batch)
+    stacked, stacked_terms = step(fn, state, batch, s)
+    after, terms = program(fn, s)(state, unrolled(BASE, transposes=transposes), batch)
     close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6)
     jax.tree.map(close, terms, stacked_terms)
     jax.tree.map(close, after, stacked)

@@ -67,14 +67,14 @@ def experiment(**data) -> sections.Settings:
 
 def search(made, mesh=None, latent=1.0, lora=None, numbers=None, fingerprint=None, **data):
     rng = np.random.default_rng(0)
-    rows = np.resize(made.plain(concept=0), 4)
+    rows = np.resize(made.plain(names=["word"]), 4)
     latent_PSC = latent * rng.standard_normal((4, 6, SMALL.in_channels), np.float32)
     chosen = experiment(**data)
     searcher = inversions.Search(
         made,
         LatentSet(latent_PSC, rows, list(range(4))),
         settings=chosen,
-        steps=settings(grid=GRID),
+        forward=settings(grid=GRID),
         mesh=make_mesh(mesh or {"data": 1, "fsdp": 1, "tensor": 1}),
     )
     numbers = range(chosen.data.inversions) if numbers is None else numbers
@@ -87,7 +87,7 @@ def miss(made, e_ND, lora=None) -> float:
     """Error of a model's velocity under an embedding, against the frozen one's under the word."""
     rng = np.random.default_rng(1)
     x_BSC = jnp.asarray(rng.standard_normal((ROWS, 6, SMALL.in_channels)), jnp.float32)
-    numbers = np.resize(made.plain(concept=0), ROWS)
+    numbers = np.resize(made.plain(names=["word"]), ROWS)
     text, columns = made.text("plain", numbers), made.columns("plain", numbers)
 
     def v(t5_BTD, lora=None):
@@ -116,7 +116,7 @@ def test_what_is_found_paints_like_the_word_and_is_not_the_word(made):
     assert found.shape == (3, 2, SMALL.joint_attention_dim)
     ratios = [miss(made, e) / miss(made, start) for e, start in zip(found, started, strict=True)]
     assert max(ratios) < 0.6
-    numbers = made.plain(concept=0)[:1]
+    numbers = made.plain(names=["word"])[:1]
     text, columns = made.text("plain", numbers), made.columns("plain", numbers)
     own = text.t5_BTD[0].astype(np.float32)[columns.idx_BN[0, :2]]
     for e in found:

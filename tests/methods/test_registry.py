@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
+import numpy as np
 import pytest
-from toy_steps import SMALL
+from test_inversions import BALL, LENGTH, encode
+from toy_steps import BASE, SMALL
+from toy_t5 import t5_tokenizer
 
 from configs import soccer
 from ea_jax import settings
+from ea_jax.concepts import bank, rows
 from ea_jax.costs import breakdown
 from ea_jax.costs.shapes import shapes
-from ea_jax.methods import registry
+from ea_jax.methods import embedder, registry
+from ea_jax.methods.forward import forward_of
+from ea_jax.methods.ready import Ready, initial_state
 from ea_jax.runtime.mesh import make_mesh
 
 
 def of_method(name: str) -> settings.Settings:
     config = soccer.get_config()
-    config.method.name = name
+    config.method.update({"name": name, "plus": "nothing"})
     return settings.from_config(config)
 
 
@@ -34,6 +42,31 @@ def test_a_closed_form_has_no_program_to_take_apart_but_one_forward():
     given = shapes(made, SMALL, latent=(4, 6, 2), mesh=make_mesh({}, jax.devices()[:1]))
     base = breakdown.filled(given.base)
     assert [part.name for part in breakdown.parts(made, base, SMALL, given)] == ["one forward"]
+
+
+def test_an_edit_can_be_a_trained_one_plus_the_closed_form():
+    """The sum of both, each as it is alone; twice the same closed form is an error."""
+    made = of_method("erase_anything")
+    mesh, words = make_mesh({}, jax.devices()[:1]), bank.build(
+        [BALL], rows.Recipe(shuffles=4), preserve=("a cloud",), encode=encode,
+        tokenizer=t5_tokenizer(), max_length=LENGTH, encoder="random",
+    )  # fmt: skip
+    made = dataclasses.replace(made, data=dataclasses.replace(made.data, inversions=0, slips=0))
+    forward = forward_of(made, SMALL, (2, 3), (1.0, 0.0))
+    ready = Ready(made, mesh, forward, BASE, words, {}, "base", "hash")
+    alone = registry.chosen(made).make(ready)
+    both = registry.with_embedder(alone, ready)
+    assert both._replace(edit=alone.edit) == alone
+    state = initial_state(alone, made, mesh)
+    trained, closed = alone.edit(state, BASE), embedder.make(ready).edit({}, BASE)
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        both.edit(state, BASE).adapters,
+        {**trained.adapters, **closed.adapters},
+    )
+    twice = dataclasses.replace(made, method=settings.MethodSettings("embedder", "embedder"))
+    with pytest.raises(settings.SettingsError, match=r"method\.plus = 'embedder' is method\.name"):
+        registry.chosen(twice)
 
 
 def test_an_unknown_method_is_named_with_those_there_are():

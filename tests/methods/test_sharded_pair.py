@@ -35,7 +35,7 @@ MODEL = TransformerConfig(
 )
 MESHES = [(d, f, 8 // d // f) for d in (1, 2, 4, 8) for f in (1, 2, 4, 8) if 8 % (d * f) == 0]
 TERMS = {"esd": 1.0, "attn": 1.0, "lora": 1.0, "keep": 1.0, "rsc": 0.1}
-BASE = init_weights(MODEL, jax.random.key(0))
+BASE = jax.jit(init_weights, static_argnums=0)(MODEL, jax.random.key(0))
 
 
 def pairs(shape, count, optimiser, base=BASE):
@@ -100,6 +100,7 @@ def test_twenty_pairs_end_in_one_lora(alone, shape):
     jax.tree.map(close, found, expected)
 
 
+@pytest.mark.xla_text
 def test_no_gather_on_an_fsdp_mesh_is_larger_than_a_block():
     """Weights travel block by block, inside the scan: all at once they would not fit.
 
@@ -137,7 +138,7 @@ def test_gathered_weights_are_not_kept_for_the_backward_pass():
     for blocks in (2, 10):
         wide = dataclasses.replace(MODEL, num_layers=blocks, num_single_layers=blocks)
         wide = dataclasses.replace(wide, attention_head_dim=16, axes_dims_rope=(8, 4, 4))
-        weights = init_weights(wide, jax.random.key(0))
+        weights = jax.jit(init_weights, static_argnums=0)(wide, jax.random.key(0))
         adapters = lora.init(jax.random.key(1), weights, scope="dual_qk", rank=2)
         inputs, mesh = Inputs(wide), make_mesh({"fsdp": 8})
         step = functools.partial(

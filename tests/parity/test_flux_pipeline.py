@@ -12,7 +12,8 @@ import torch
 
 import convert.diffusers
 from ea_jax.flux import clip, latents, t5, tokens
-from ea_jax.flux.pipeline import PARTS, Pipeline
+from ea_jax.flux.parts import PARTS
+from ea_jax.flux.pipeline import Pipeline
 
 pytestmark = pytest.mark.parity
 

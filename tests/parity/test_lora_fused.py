@@ -26,20 +26,8 @@ from lora_files import (
 
 from convert import peft
 from ea_jax.flux.adapters import walk
-from ea_jax.flux.transformer import TransformerConfig, abstract_weights
 
 pytestmark = pytest.mark.parity
-
-
-@pytest.fixture(scope="module")
-def pipeline(dev_folder):
-    """diffusers' own: 3 dual and 3 single blocks, 64 wide."""
-    return diffusers.FluxPipeline.from_pretrained(dev_folder)
-
-
-@pytest.fixture(scope="module")
-def weights(pipeline):
-    return abstract_weights(TransformerConfig.from_json(dict(pipeline.transformer.config)))
 
 
 @pytest.mark.parametrize("alpha", [3.0, None])

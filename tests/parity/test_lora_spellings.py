@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 
-import diffusers
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -33,20 +32,8 @@ from safetensors.torch import save_file as save_torch
 from ea_jax import edits, lora
 from ea_jax.flux import latents
 from ea_jax.flux.pipeline import Pipeline
-from ea_jax.flux.transformer import TransformerConfig, abstract_weights
 
 pytestmark = pytest.mark.parity
-
-
-@pytest.fixture(scope="module")
-def pipeline(dev_folder):
-    """diffusers' own: 3 dual and 3 single blocks, 64 wide."""
-    return diffusers.FluxPipeline.from_pretrained(dev_folder)
-
-
-@pytest.fixture(scope="module")
-def weights(pipeline):
-    return abstract_weights(TransformerConfig.from_json(dict(pipeline.transformer.config)))
 
 
 ALPHA = {

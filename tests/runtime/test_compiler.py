@@ -28,12 +28,14 @@ def hlo(jit, function):
     return jit(function).lower(ROWS, ROWS).compile().as_text()
 
 
+@pytest.mark.xla_text
 def test_on_a_cpu_nothing_is_fused_for_ynn():
     if "%ynn_fusion" not in hlo(jax.jit, product):
         pytest.skip("this XLA has no YNN fusions by itself")
     assert "%ynn_fusion" not in hlo(compiler.jit, product)
 
 
+@pytest.mark.xla_text
 def test_on_a_cpu_no_sum_goes_through_windows():
     by_itself = functools.partial(
         jax.jit, compiler_options={"xla_cpu_experimental_ynn_fusion_type": ""}
@@ -43,6 +45,7 @@ def test_on_a_cpu_no_sum_goes_through_windows():
     assert "reduce-window" not in hlo(compiler.jit, softmax)
 
 
+@pytest.mark.xla_text
 def test_barriers_hold_on_a_cpu():
     def walled(a, b):
         return jax.lax.optimization_barrier(a + b) * 2
@@ -52,6 +55,7 @@ def test_barriers_hold_on_a_cpu():
     np.testing.assert_array_equal(compiler.jit(walled)(a, b), 2 * (a + b))
 
 
+@pytest.mark.xla_text
 def test_a_cotangent_is_not_computed_anew_for_each_block_before_it():
     """Else a fusion reads what all the blocks behind it left: more, the more blocks there are."""
 

@@ -70,18 +70,21 @@ def compiled_pair(mesh):
     return found
 
 
+@pytest.mark.xla_text
 def test_what_the_compiler_made_of_a_pair_has_as_many_operations_as_we_count():
     for program, count in compiled_pair(make_mesh({})):
         assert program.flops() == pytest.approx(count, rel=0.02)
         assert not any(program.collective_bytes().values())
 
 
+@pytest.mark.xla_text
 def test_two_devices_share_a_pairs_operations_and_talk():
     for program, count in compiled_pair(make_mesh({"tensor": 2})):
         assert 0.49 * count < program.flops() < 0.75 * count
         assert program.collective_bytes()["all-reduce"] > 0
 
 
+@pytest.mark.xla_text
 def test_collectives_inside_a_loop_count_at_every_turn():
     mesh = make_mesh({"tensor": 2})
     split = sharding(mesh, ("batch", "heads"))

@@ -30,6 +30,7 @@ def test_normal_has_jaxs_numbers(shape):
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.xla_text
 def test_normal_is_drawn_in_a_row_whatever_its_shape():
     program = jax.jit(lambda key: normal(key, (2, 3, 4, 5))).lower(jax.random.key(0)).as_text()
     assert "120xui32" in program

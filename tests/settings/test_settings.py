@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import re
 from typing import Any
@@ -103,7 +104,6 @@ def test_a_section_too_many_is_named() -> None:
         ("log.profile_steps", "12", "write first:last"),
         ("log.profile_steps", "12:10", "write first:last"),
         ("log.profile_steps", "1" * 5000 + ":2", "write first:last"),
-        ("log.profile_steps", "200:201", "begins after the last of optim.pairs = 200"),
         ("model.resolution", 10**9, "model.resolution = 1000000000 is out of range; it has to be"),
         ("model.path", "a\0b", "has a character that is no text"),
         ("concept.word", "?!", "concept.word = '?!' is only punctuation; it has to be a word"),
@@ -244,3 +244,22 @@ def test_every_key_of_a_config_is_read() -> None:
     through = {"profile_steps": "profiled", **dict.fromkeys(("data", "fsdp", "tensor"), "mesh")}
     unread = [f"{section}.{key}" for section, key in KEYS if through.get(key, key) not in read]
     assert not unread
+
+
+@pytest.mark.parametrize(
+    ("steps", "begins_late"), [(199, True), (200, True), (201, False), (0, True)]
+)
+def test_a_trace_begins_within_the_steps_of_the_method(steps: int, begins_late: bool) -> None:
+    log = dataclasses.replace(
+        settings.from_config(nudity.get_config()).log, profile_steps="200:201"
+    )
+    expected = (
+        pytest.raises(
+            SettingsError, match=f"'200:201' begins after the last .* {steps} steps; begin"
+        )
+        if begins_late
+        else contextlib.nullcontext()
+    )
+    with expected:
+        log.require_within(steps)
+    dataclasses.replace(log, profile_steps=None).require_within(0)

@@ -17,9 +17,10 @@ from flax import struct
 from ea_jax.flux import clip, t5, transformer
 from ea_jax.flux.stack import unrolled
 from ea_jax.flux.transformer import Text, TransformerConfig
-from ea_jax.flux_tiny.training import train_flux
+from ea_jax.flux_tiny.training import flux_batches
+from ea_jax.flux_tiny.training.flux_batches import FluxBatch, FluxTraining
 from ea_jax.flux_tiny.training.loop import Weights
-from ea_jax.flux_tiny.training.train_flux import GUIDANCE, FluxBatch, FluxTraining, encode, noised
+from ea_jax.flux_tiny.training.train_flux import GUIDANCE, encode, noised
 
 
 class DistilBatch(struct.PyTreeNode):
@@ -31,7 +32,7 @@ class DistilBatch(struct.PyTreeNode):
 
 def split(batch: DistilBatch) -> tuple[Any, Callable[[Any], DistilBatch]]:
     """Parts of a batch, for `loop.make_step`."""
-    parts, join = train_flux.split(batch.flux)
+    parts, join = flux_batches.split(batch.flux)
     return parts, lambda part: DistilBatch(join(part), batch.teacher)
 
 

@@ -6,7 +6,6 @@ A batch depends on the step's number alone, so a run that was cut off goes on wi
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +13,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
-import orbax.checkpoint as ocp
 from flax import struct
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from ea_jax.runtime.checkpoints import Checkpoints
+from ea_jax.runtime.metrics import MetricsLog, Watch, require_finite
+from ea_jax.runtime.progress import Progress
+
 log = logging.getLogger(__name__)
+
+_ADVICE = "Go on from it with a lower learning_rate"
 
 Weights = dict[str, Any]
 
@@ -165,53 +168,36 @@ def fit(
       state: where to start without a checkpoint; also the restored one's shapes.
       batch_at: step number -> batch; the same number gives the same batch.
       config: the stage's schedule.
-      folder: checkpoints of this stage, two kept.
+      folder: of this stage: its metrics, and its last two checkpoints.
       on_save: called with the state after each checkpoint.
       first: the step at which `state` stands.
     Returns:
       The last state.
     Raises:
-      FloatingPointError: the loss or a weight is not finite; the last checkpoint stands.
+      NonFiniteError: a term or a weight is NaN or Inf; the last checkpoint stands.
+      RestoreError: the folder's checkpoint is of another stage.
     """
-    key = jax.random.key(config.seed)
-    options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
-    with ocp.CheckpointManager(Path(folder).resolve(), options=options) as manager:
-        if saved := manager.latest_step():
-            first = saved
-            target = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
-            state = manager.restore(first, args=ocp.args.StandardRestore(target))
-            log.info("%s: goes on at step %d of %d", Path(folder).name, first, config.steps)
-        began = time.monotonic()
-        for number in range(first, config.steps):
-            state, terms = step(state, batch_at(number), jax.random.fold_in(key, number))
-            done = number + 1
-            if done % config.log_every == 0 or done == config.steps:
-                _report(Path(folder).name, done, first, config.steps, began, terms)
-            if done % config.save_every == 0 or done == config.steps:
-                # Beside a step still running, what follows can starve its devices' exchange.
-                jax.block_until_ready(state)
-                # The last update shows in no loss yet.
-                require_finite(Path(folder).name, done, optax.tree.norm(state.weights))
-                manager.save(done, args=ocp.args.StandardSave(state))
-                on_save(state)
+    folder, key = Path(folder), jax.random.key(config.seed)
+    with Checkpoints(folder / "checkpoints", keep=2) as checkpoints:
+        if (restored := checkpoints.restore(state)) is not None:
+            state, first = restored.state, restored.step
+            log.info("%s: goes on at step %d of %d", folder.name, first, config.steps)
+        progress = Progress(config.steps, done=first, unit="steps")
+        with MetricsLog(folder, start=first) as metrics:
+            watch = Watch(
+                metrics, progress, every=config.log_every, last=config.steps, advice=_ADVICE
+            )
+            for number in range(first, config.steps):
+                state, terms = step(state, batch_at(number), jax.random.fold_in(key, number))
+                done = number + 1
+                watch.add(done, {folder.name: terms})
+                if done % config.save_every == 0 or done == config.steps:
+                    # Beside a step still running, what follows can starve its devices' exchange.
+                    jax.block_until_ready(state)
+                    watch.settle()
+                    # The last update shows in no loss yet.
+                    norm = optax.tree.norm(state.weights)
+                    require_finite(done, {f"{folder.name}/weights": norm}, advice=_ADVICE)
+                    checkpoints.save(done, state, {})
+                    on_save(state)
     return state
-
-
-def require_finite(name: str, done: int, value: Any) -> None:
-    """FloatingPointError unless the loss, or the norm of the weights, is a number."""
-    if not np.isfinite(number := float(value)):
-        raise FloatingPointError(
-            f"{name}: the loss or a weight is {number} at step {done}; the last checkpoint stands, "
-            "go on from it with a lower learning_rate"
-        )
-
-
-def _report(
-    name: str, done: int, first: int, steps: int, began: float, terms: dict[str, jax.Array]
-) -> None:
-    values = {term: float(value) for term, value in terms.items()}
-    require_finite(name, done, values["loss"])
-    seconds = (time.monotonic() - began) / (done - first)
-    words = " ".join(f"{term} {value:.4f}" for term, value in values.items())
-    left = seconds * (steps - done) / 60
-    log.info("%s %d/%d %s | %.2f s/step, %.1f min left", name, done, steps, words, seconds, left)

@@ -20,9 +20,9 @@ import numpy as np
 from absl import app, flags
 from PIL import Image
 
-from ea_jax.evaluate import paths
+from ea_jax.evaluate import paths, probes
 from ea_jax.evaluate.metrics import Rate
-from ea_jax.evaluate.probes import Reading
+from ea_jax.evaluate.probes import Probe, Reading
 from ea_jax.flux.pipeline import Pipeline
 from ea_jax.flux_tiny import world
 from ea_jax.flux_tiny.detector import JudgeDetector
@@ -85,19 +85,17 @@ def paint_all(
         met(demand, Reading(frozenset(map(tuple, row["seen"])), row["valid"]))
         for demand, row in zip(demands, done, strict=False)
     ]
+
+    def paint(prompts: Sequence[str], seeds: Sequence[int]) -> np.ndarray:
+        return pipeline.paint(prompts, seeds=seeds, max_length=text_length, guidance=guidance)
+
     with path.open("a", encoding="utf-8") as stream:
         if not lines:
             stream.write(json.dumps(made_by) + "\n")
         for first in range(len(results), len(demands), batch):
             part = demands[first : first + batch]
-            filled = [*part, *[part[-1]] * (batch - len(part))]
-            images = pipeline.paint(
-                [d.prompt for d in filled],
-                seeds=[d.seed for d in filled],
-                max_length=text_length,
-                guidance=guidance,
-            )
-            readings = detector(images[: len(part)], [d.prompt for d in part])
+            asked = [Probe(demand.prompt, demand.seed, ()) for demand in part]
+            readings = probes.read(asked, paint, detector, batch=batch)
             for demand, reading in zip(part, readings, strict=True):
                 results.append(met(demand, reading))
                 row = {"bar": demand.bar, "prompt": demand.prompt, "seed": demand.seed}

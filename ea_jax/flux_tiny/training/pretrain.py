@@ -26,6 +26,7 @@ from ea_jax.flux_tiny.judge import JudgeConfig
 from ea_jax.flux_tiny.training import (
     dataset,
     distil,
+    flux_batches,
     loop,
     text_stage,
     train_flux,
@@ -56,7 +57,7 @@ FLUX = transformer.TransformerConfig(
 GRID = (8, 8)
 ENCODERS = ("text_encoder", "text_encoder_2")
 TEACHER = "pretrained"  # folder of the transformer before distillation, in the work folder
-FLUX_TRAINING = train_flux.FluxTraining()
+FLUX_TRAINING = flux_batches.FluxTraining()
 FLUX_LOOP = loop.LoopConfig(
     steps=23_329,
     batch=64,
@@ -154,7 +155,7 @@ def train_flux_stage(data: dataset.Dataset, work: Path, out: Path, first: int = 
     left = dataclasses.replace(FLUX_LOOP, steps=FLUX_LOOP.steps - first)
     transform, mesh = train_flux.optimiser(left, falling=FLUX_FALLING), loop.data_mesh()
     state = loop.fit(
-        loop.make_step(loss, FLUX_LOOP, transform, _in_parts(train_flux.split), mesh),
+        loop.make_step(loss, FLUX_LOOP, transform, _in_parts(flux_batches.split), mesh),
         loop.start(weights, FLUX_LOOP, transform, mesh),
         batches,
         config=FLUX_LOOP,
@@ -176,20 +177,22 @@ def _flux_batches(
     work: Path,
     out: Path,
     config: loop.LoopConfig,
-    training: train_flux.FluxTraining,
-) -> Callable[[int], train_flux.FluxBatch]:
+    training: flux_batches.FluxTraining,
+) -> Callable[[int], flux_batches.FluxBatch]:
     length = training.text_length
-    ids = train_flux.tokenize(data.captions, pipeline.t5_tokenizer, pipeline.clip_tokenizer, length)
-    empty = train_flux.tokenize(
+    ids = flux_batches.tokenize(
+        data.captions, pipeline.t5_tokenizer, pipeline.clip_tokenizer, length
+    )
+    empty = flux_batches.tokenize(
         [[""]], pipeline.t5_tokenizer, pipeline.clip_tokenizer, tokens.MAX_T5_LENGTH
     )
-    encoders = train_flux.Encoders(
+    encoders = flux_batches.Encoders(
         t5=pipeline.weights["text_encoder_2"],
         clip=pipeline.weights["text_encoder"],
         empty_t5_T=jax.numpy.asarray(empty[0][0, 0].astype(np.int32)),
         empty_clip_T=jax.numpy.asarray(empty[1][0, 0, :length].astype(np.int32)),
     )
-    return train_flux.batches(
+    return flux_batches.batches(
         vae_stage.packed_latents(data, work, out),
         *ids,
         encoders,
@@ -201,7 +204,7 @@ def _flux_batches(
 
 
 def _groups(scenes: Sequence[world.Scene]) -> dict[str, np.ndarray]:
-    """Rows that the shares of a `train_flux.Phase` are drawn from."""
+    """Rows that the shares of a `flux_batches.Phase` are drawn from."""
     usual = [scene.style == vocabulary.DEFAULT_STYLE for scene in scenes]
     count = [0 if scene.relation else len(scene.things) for scene in scenes]
     related = [bool(scene.relation) for scene in scenes]

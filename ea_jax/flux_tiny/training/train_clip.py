@@ -142,7 +142,7 @@ def contrastive_loss(
 
 
 def picture_batches(
-    images_NHWC: np.ndarray,
+    images_PHWC: np.ndarray,
     captions: Sequence[Sequence[str]],
     tokenizer: Any,
     config: ClipTrainConfig,
@@ -152,7 +152,7 @@ def picture_batches(
     def at(step: int) -> Batch:
         rng = np.random.default_rng((config.schedule.seed, step))
         size = config.schedule.batch
-        rows = np.sort(rng.choice(len(images_NHWC), size, replace=size > len(images_NHWC)))
+        rows = np.sort(rng.choice(len(images_PHWC), size, replace=size > len(images_PHWC)))
         joined = rng.random() < config.joined
         texts = []
         for row in rows:
@@ -160,7 +160,7 @@ def picture_batches(
             chosen = order if joined else order[:1]
             texts.append(", ".join(captions[int(row)][int(number)] for number in chosen))
         length = config.text.max_position_embeddings if joined else config.length
-        return Batch(tokenize(tokenizer, texts, length), np.asarray(images_NHWC[rows]))
+        return Batch(tokenize(tokenizer, texts, length), np.asarray(images_PHWC[rows]))
 
     return at
 
@@ -179,7 +179,7 @@ def measure_retrieval(weights: Weights, config: clip.ClipConfig, batches: Sequen
 
 
 def run(
-    images_NHWC: np.ndarray,
+    images_PHWC: np.ndarray,
     captions: Sequence[Sequence[str]],
     tokenizer: Any,
     config: ClipTrainConfig,
@@ -188,7 +188,7 @@ def run(
     """Trains both towers, or goes on with them.
 
     Args:
-      images_NHWC: uint8, 64 px.
+      images_PHWC: uint8, 64 px.
       captions: texts of each picture.
       tokenizer: flux-tiny's CLIP tokenizer.
       config: shape and schedule.
@@ -205,7 +205,7 @@ def run(
         )
     weights = init_weights(config, jax.random.key(config.schedule.seed))
     step = loop.make_step(functools.partial(contrastive_loss, config=config.text), config.schedule)
-    batches = picture_batches(images_NHWC, captions, tokenizer, config)
+    batches = picture_batches(images_PHWC, captions, tokenizer, config)
     state = loop.start(weights, config.schedule)
     state = loop.fit(step, state, batches, config=config.schedule, folder=folder)
     return state.average

@@ -6,118 +6,25 @@ caption in part of the samples: given from the start, it was all that the model 
 steps, exchanging T5's outputs changed no figure's dress; T5 was then still one that hid its words,
 see `train_t5`). While training, a second velocity is read off after the dual-stream blocks, which
 gives them work to do; its head is dropped afterwards.
-
-Styles and backgrounds are learnt long before objects. So there is a time in which most samples show
-one object in the default style, at noise levels where its shape is decided, and then one for pairs
-and relations.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import struct
 
 from ea_jax.flux import clip, layers, t5, transformer
 from ea_jax.flux.stack import unrolled
 from ea_jax.flux.transformer import Text, TransformerConfig
+from ea_jax.flux_tiny.training.flux_batches import FluxBatch, FluxTraining
 from ea_jax.flux_tiny.training.loop import LoopConfig, Weights
 
 GUIDANCE = (1.0, 5.0)
-PART_TOKENS = 750
-
-
-@dataclasses.dataclass(frozen=True)
-class Phase:
-    """What is drawn from step `begins` on, until the next phase begins.
-
-    Attributes:
-      begins: first step.
-      one_object, two_objects: shares of samples that show so many objects, and no relation, in
-        the default style.
-      relation: share of samples that show a relation, in the default style.
-      default_style: share of samples in the default style, whatever they show.
-      t_mean: of the logit of the noise level.
-      larger: how many times the usual batch.
-    """
-
-    begins: int
-    one_object: float = 0.0
-    two_objects: float = 0.0
-    relation: float = 0.0
-    default_style: float = 0.0
-    t_mean: float = 0.8
-    larger: int = 1
-
-
-_PAIRS = Phase(
-    14_700, one_object=0.25, two_objects=0.22, relation=0.13, default_style=0.1, t_mean=1.2
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class FluxTraining:
-    """How the transformer is trained.
-
-    Attributes:
-      text_length: T5 tokens of most batches; captions are cut there.
-      longer: {T5 tokens: (every how many steps, batch size)} of the others.
-      text_first: steps in which every sample's pooled CLIP is the empty prompt's, or 0.
-      phases: what is drawn when, in order of their steps; the first begins at 0.
-      pooled_empty, pooled_zero, pooled_other: share of samples whose pooled CLIP is the empty
-        prompt's, 0, or another caption's: T5 alone can be relied on.
-      caption_empty: share of samples without a caption, for classifier-free guidance.
-      early: weight of the velocity after the dual-stream blocks.
-      t_deviation: of the logit of the noise level; its mean is the phase's.
-    """
-
-    text_length: int = 24
-    longer: tuple[tuple[int, int, int], ...] = ((32, 7, 64), (64, 23, 32), (512, 101, 8))
-    text_first: int = 2750
-    phases: tuple[Phase, ...] = (
-        Phase(0),
-        Phase(3750, one_object=0.7, t_mean=1.4),
-        Phase(7250, one_object=0.4, default_style=0.35, t_mean=1.2),
-        Phase(10_300, one_object=0.4, two_objects=0.15, default_style=0.2, t_mean=1.2),
-        _PAIRS,
-        dataclasses.replace(_PAIRS, begins=19_250, larger=4),
-    )
-    pooled_empty: float = 0.4
-    pooled_zero: float = 0.05
-    pooled_other: float = 0.25
-    caption_empty: float = 0.1
-    early: float = 0.3
-    t_deviation: float = 1.1
-
-
-class Encoders(struct.PyTreeNode):
-    """Frozen text encoders, and the empty prompt's ids."""
-
-    t5: Weights
-    clip: Weights
-    empty_t5_T: jax.Array
-    empty_clip_T: jax.Array
-
-
-class FluxBatch(struct.PyTreeNode):
-    """Latents float16 [B, S, C], ids [B, T] of their captions, and the encoders.
-
-    `withheld` is True in the steps that have no pooled CLIP; `t_mean` is that of the logit of the
-    noise level.
-    """
-
-    latent_BSC: jax.Array | np.ndarray
-    t5_BT: jax.Array | np.ndarray
-    clip_BT: jax.Array | np.ndarray
-    encoders: Encoders
-    withheld: jax.Array | np.ndarray
-    t_mean: jax.Array | np.ndarray
 
 
 def init_weights(config: TransformerConfig, key: jax.Array) -> dict[str, Weights]:
@@ -143,13 +50,13 @@ def init_weights(config: TransformerConfig, key: jax.Array) -> dict[str, Weights
     return {"flux": weights, "early": early}
 
 
-def whiten_context(context_embedder: Weights, text_ND: np.ndarray) -> Weights:
-    """The text's first layer, set so that features [N, D] of text leave it white.
+def whiten_context(context_embedder: Weights, text_TD: np.ndarray) -> Weights:
+    """The text's first layer, set so that features [T, D] of text leave it white.
 
     T5's variance lies in a few directions; what tells one object from another is in the rest.
     """
-    mean_D = text_ND.mean(0)
-    variance_D, axes_DD = np.linalg.eigh(np.cov((text_ND - mean_D).T))
+    mean_D = text_TD.mean(0)
+    variance_D, axes_DD = np.linalg.eigh(np.cov((text_TD - mean_D).T))
     kernel_DD = (axes_DD * (variance_D + 0.02 * variance_D.mean()) ** -0.5) @ axes_DD.T
     made = {"kernel": kernel_DD, "bias": -mean_D @ kernel_DD}
     return {name: jnp.asarray(value, context_embedder[name].dtype) for name, value in made.items()}
@@ -281,85 +188,3 @@ def encode(
     given_BD = jnp.where(other_B[:, None], jnp.roll(pooled[:-1], 1, axis=0), pooled[:-1])
     pooled_BD = jnp.where(empty_B[:, None], pooled[-1:], given_BD)
     return Text(t5_BTD=t5_BTD, pooled_BD=jnp.where(zero_B[:, None], 0.0, pooled_BD))
-
-
-def tokenize(
-    captions: Sequence[Sequence[str]], t5_tokenizer: Any, clip_tokenizer: Any, length: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Ids [N, captions, length] int16 for T5 and for CLIP.
-
-    CLIP pools at the end token and is causal: what comes after it need not be there.
-    """
-    flat = [caption for row in captions for caption in row]
-    made = []
-    for tokenizer in (t5_tokenizer, clip_tokenizer):
-        options = {"padding": "max_length", "truncation": True, "max_length": length}
-        parts = [
-            np.asarray(tokenizer(flat[first : first + 10_000], **options)["input_ids"], np.int16)
-            for first in range(0, len(flat), 10_000)
-        ]
-        made.append(np.concatenate(parts).reshape(len(captions), -1, length))
-    return made[0], made[1]
-
-
-def split(batch: FluxBatch) -> tuple[Any, Callable[[Any], FluxBatch]]:
-    """Parts of a batch of at most `PART_TOKENS` tokens, for `loop.make_step` on a CPU."""
-    B, S, T = *batch.latent_BSC.shape[:2], batch.t5_BT.shape[1]
-    rows = max(n for n in range(1, B + 1) if B % n == 0 and (n == 1 or n * (S + T) <= PART_TOKENS))
-    content = (batch.latent_BSC, batch.t5_BT, batch.clip_BT)
-    parts = jax.tree.map(lambda x: x.reshape(B // rows, rows, *x.shape[1:]), content)
-    rest = {name: getattr(batch, name) for name in ("encoders", "withheld", "t_mean")}
-    return parts, lambda part: FluxBatch(*part, **rest)
-
-
-def batches(
-    latents_NSC: np.ndarray,
-    t5_NKT: np.ndarray,
-    clip_NKT: np.ndarray,
-    encoders: Encoders,
-    training: FluxTraining,
-    *,
-    groups: Mapping[str, np.ndarray],
-    batch: int,
-    seed: int,
-) -> Callable[[int], FluxBatch]:
-    """Step number -> batch; rows, captions and text length depend on seed and step alone.
-
-    Args:
-      latents_NSC, t5_NKT, clip_NKT: scenes, and ids of their K captions.
-      encoders: ride along with each batch.
-      training: what is drawn, and when.
-      groups: rows that a phase's shares are drawn from, by the share's name.
-      batch: rows of a batch of the usual text length, in a phase that has no larger ones.
-      seed: of everything drawn here.
-    """
-
-    def at(step: int) -> FluxBatch:
-        rng = np.random.default_rng((seed, step))
-        size, length = batch, training.text_length
-        for other, every, its_size in training.longer:
-            if step % every == every - 1:
-                size, length = its_size, other
-        phase = [phase for phase in training.phases if phase.begins <= step][-1]
-        size *= phase.larger
-        rows = rng.integers(len(latents_NSC), size=size)
-        u, below = rng.random(size), 0.0
-        for name, group in groups.items():
-            above = below + getattr(phase, name)
-            some = group[rng.integers(len(group), size=size)]
-            rows = np.where((below <= u) & (u < above), some, rows)
-            below = above
-        rows = np.sort(rows)
-        which = rng.integers(t5_NKT.shape[1], size=size)
-        ids_BT = t5_NKT[rows, which].astype(np.int32)
-        padded = np.pad(ids_BT, ((0, 0), (0, length - ids_BT.shape[1])))  # T5 pads with 0
-        return FluxBatch(
-            latent_BSC=np.asarray(latents_NSC[rows]),
-            t5_BT=padded,
-            clip_BT=clip_NKT[rows, which].astype(np.int32),
-            encoders=encoders,
-            withheld=np.asarray(step < training.text_first),
-            t_mean=np.asarray(phase.t_mean, np.float32),
-        )
-
-    return at

@@ -56,7 +56,7 @@ class JudgeBatch(struct.PyTreeNode):
     """Pictures uint8, objects as 0 or 1 [B, 91], labels of the other heads (-1: not asked)."""
 
     images_BHWC: jax.Array
-    objects_BK: jax.Array
+    objects_BV: jax.Array
     labels: dict[str, jax.Array]
     words_BW: jax.Array
 
@@ -83,7 +83,7 @@ def batches(
     config: JudgeConfig,
     training: JudgeTraining,
     *,
-    rebuilt_MHWC: np.ndarray,
+    rebuilt_PHWC: np.ndarray,
     batch: int,
     seed: int,
 ) -> Callable[[int], JudgeBatch]:
@@ -94,7 +94,7 @@ def batches(
     Args:
       data: renders.
       config, training: of the judge.
-      rebuilt_MHWC: the first M renders after the VAE's encoder and decoder. Whatever is painted
+      rebuilt_PHWC: the first P renders after the VAE's encoder and decoder. Whatever is painted
         comes out of that decoder: what it loses is no fault of a painting.
       batch: pictures of a step.
       seed: of everything drawn here.
@@ -116,8 +116,8 @@ def batches(
         rows = np.sort(rng.choice(len(data.images), batch, p=often))
         rows = rows[rng.permutation(batch)]
         images = np.asarray(data.images[rows])
-        taken = (rows < len(rebuilt_MHWC)) & (rng.random(batch) < training.rebuilt)
-        images[taken] = rebuilt_MHWC[rows[taken]]
+        taken = (rows < len(rebuilt_PHWC)) & (rng.random(batch) < training.rebuilt)
+        images[taken] = rebuilt_PHWC[rows[taken]]
         images[:count] = broken.breaks(images[:count], rng)
         chosen = {name: values[rows] for name, values in labels.items()}
         for name, values in chosen.items():
@@ -146,7 +146,7 @@ def judge_loss(
     found = jax.lax.map(functools.partial(judge.features, weights), parts)
     found = found.reshape(len(images), -1)
     logits = judge.scores(weights, found)
-    terms = {"object": _multi_label(logits["object"], batch.objects_BK).mean()}
+    terms = {"object": _multi_label(logits["object"], batch.objects_BV).mean()}
     for name, wanted in batch.labels.items():
         asked = wanted != IGNORED
         log_p = jax.nn.log_softmax(logits[name])
@@ -172,11 +172,11 @@ def jitter(images_BHWC: jax.Array, key: jax.Array, training: JudgeTraining) -> j
     return jnp.clip(out, 0, 1)
 
 
-def _multi_label(logits_BK: jax.Array, present_BK: jax.Array) -> jax.Array:
+def _multi_label(logits_BV: jax.Array, present_BV: jax.Array) -> jax.Array:
     away = 1e9
-    negative = jnp.where(present_BK > 0, -away, logits_BK)
-    positive = jnp.where(present_BK > 0, -logits_BK, -away)
-    zero = jnp.zeros((len(logits_BK), 1))
+    negative = jnp.where(present_BV > 0, -away, logits_BV)
+    positive = jnp.where(present_BV > 0, -logits_BV, -away)
+    zero = jnp.zeros((len(logits_BV), 1))
     with_zero = lambda x: jax.nn.logsumexp(jnp.concatenate([x, zero], axis=1), axis=1)  # noqa: E731
     return with_zero(negative) + with_zero(positive)
 
@@ -195,7 +195,7 @@ def _contrast(weights: Weights, found: jax.Array, words_BW: jax.Array) -> jax.Ar
 def train(
     data: Dataset,
     held_out: Dataset,
-    rebuilt_MHWC: np.ndarray,
+    rebuilt_PHWC: np.ndarray,
     *,
     config: JudgeConfig,
     training: JudgeTraining,
@@ -216,7 +216,7 @@ def train(
             data,
             config,
             training,
-            rebuilt_MHWC=rebuilt_MHWC,
+            rebuilt_PHWC=rebuilt_PHWC,
             batch=schedule.batch,
             seed=schedule.seed,
         ),

@@ -94,32 +94,32 @@ def _errors(difference: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
 
 
 def image_batches(
-    images_NHWC: np.ndarray, *, batch: int, crop: int, seed: int
+    images_PHWC: np.ndarray, *, batch: int, crop: int, seed: int
 ) -> Callable[[int], np.ndarray]:
     """Step number -> random scenes, cut to `crop` px at an offset shared by the batch."""
-    size = images_NHWC.shape[1]
+    size = images_PHWC.shape[1]
     if not 0 < crop <= size:
         raise ValueError(f"crop is {crop}; it must be 1 to {size}, the scenes' size")
 
     def at(step: int) -> np.ndarray:
         rng = np.random.default_rng((seed, step))
-        rows = np.sort(rng.choice(len(images_NHWC), batch, replace=batch > len(images_NHWC)))
+        rows = np.sort(rng.choice(len(images_PHWC), batch, replace=batch > len(images_PHWC)))
         top, left = rng.integers(0, size - crop + 1, 2)
-        return np.asarray(images_NHWC[rows, top : top + crop, left : left + crop])
+        return np.asarray(images_PHWC[rows, top : top + crop, left : left + crop])
 
     return at
 
 
 def encode_all(
-    weights: Weights, config: Any, images_NHWC: np.ndarray, *, batch: int = 64
+    weights: Weights, config: Any, images_PHWC: np.ndarray, *, batch: int = 64
 ) -> np.ndarray:
     """Latent means of all scenes, [N, h, w, C] float32, as the VAE puts them out (unscaled)."""
     encode = jax.jit(lambda w, x: vae.encode(w, config, x)[0])
-    return _in_batches(lambda x: encode(weights, to_unit(x)), images_NHWC, batch)
+    return _in_batches(lambda x: encode(weights, to_unit(x)), images_PHWC, batch)
 
 
 def rebuild_all(
-    weights: Weights, config: Any, images_NHWC: np.ndarray, *, batch: int = 64
+    weights: Weights, config: Any, images_PHWC: np.ndarray, *, batch: int = 64
 ) -> np.ndarray:
     """All scenes after encoder (its means) and decoder, uint8 like them."""
 
@@ -128,16 +128,16 @@ def rebuild_all(
         painted = vae.decode(w, config, vae.encode(w, config, to_unit(images))[0])
         return jnp.clip((painted + 1) * PIXEL_MAX + 0.5, 0, 255).astype(jnp.uint8)
 
-    return _in_batches(lambda x: rebuild(weights, x), images_NHWC, batch)
+    return _in_batches(lambda x: rebuild(weights, x), images_PHWC, batch)
 
 
 def _in_batches(
-    convert: Callable[[np.ndarray], jax.Array], images_NHWC: np.ndarray, batch: int
+    convert: Callable[[np.ndarray], jax.Array], images_PHWC: np.ndarray, batch: int
 ) -> np.ndarray:
     """`convert` of all pictures, in batches of one size."""
     parts = []
-    for first in range(0, len(images_NHWC), batch):
-        images = np.asarray(images_NHWC[first : first + batch])
+    for first in range(0, len(images_PHWC), batch):
+        images = np.asarray(images_PHWC[first : first + batch])
         padded = np.pad(images, ((0, batch - len(images)), (0, 0), (0, 0), (0, 0)))
         parts.append(np.asarray(convert(padded))[: len(images)])
     return np.concatenate(parts)
@@ -150,7 +150,7 @@ def measure_scaling(latents_NhwC: np.ndarray) -> tuple[float, float]:
 
 
 def measure_psnr(
-    weights: Weights, config: Any, images_NHWC: np.ndarray, *, batch: int = 32
+    weights: Weights, config: Any, images_PHWC: np.ndarray, *, batch: int = 32
 ) -> np.ndarray:
     """Peak signal-to-noise ratio of each scene rebuilt from its latent mean, [N] in dB."""
 
@@ -159,8 +159,8 @@ def measure_psnr(
 
     rebuild = jax.jit(rebuild)
     values = []
-    for first in range(0, len(images_NHWC) - batch + 1, batch):
-        target = to_unit(np.asarray(images_NHWC[first : first + batch]))
+    for first in range(0, len(images_PHWC) - batch + 1, batch):
+        target = to_unit(np.asarray(images_PHWC[first : first + batch]))
         squared = jnp.square(rebuild(weights, target) - target).mean((1, 2, 3))
         values.append(np.asarray(10 * jnp.log10(4 / jnp.maximum(squared, 1e-10))))
     return np.concatenate(values)

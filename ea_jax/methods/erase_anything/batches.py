@@ -69,8 +69,8 @@ class Batches:
         """
         path = self.path_row(visit.member, visit.round)
         of = {
-            "concept": int(self.bank.concept_R[path]),
-            "sentence": int(self.bank.sentence_R[path]),
+            "concept": int(self.bank.concept_G[path]),
+            "sentence": int(self.bank.sentence_G[path]),
         }
         return self._drawn(known, (_VISIT, visit.member, visit.round, visit.index), **of)
 
@@ -139,7 +139,7 @@ class Batches:
         row = int(choices[picked])
         if picked < len(choices) - len(inverted):
             return row, -1
-        mine = inversions.of_concept(int(self.bank.concept_R[row]), self.bank.concepts, known)
+        mine = inversions.of_concept(int(self.bank.concept_G[row]), self.bank.concepts, known)
         return row, draw(mine, self._seed, _INVERSION, *purpose)
 
     @property
@@ -170,15 +170,15 @@ class Batches:
             draw(choices, self._seed, _CONTRAST, step, r)
             for r in range(self.settings.optim.rsc_batch)
         ]
-        owner_P = self.bank.plain_C[self.concept.number_P]
+        owner_P = self.bank.plain_G[self.concept.number_P]
         for r, row in enumerate(rows):
-            own = np.flatnonzero(owner_P == self.bank.concept_R[row])
+            own = np.flatnonzero(owner_P == self.bank.concept_G[row])
             latents.append(
                 self.concept.latent_PSC[draw(own, self._seed, _CONTRAST_PICTURE, step, r)]
             )
-        latent_RSC: Any = np.stack(latents)
+        latent_BSC: Any = np.stack(latents)
         return Contrast(
-            latent_RSC=latent_RSC,
+            latent_BSC=latent_BSC,
             text=self.bank.text("target", rows),
             columns=self.bank.columns("target", rows),
             others=self.bank.text("others", rows),

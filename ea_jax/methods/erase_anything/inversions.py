@@ -23,6 +23,7 @@ from jax.sharding import Mesh
 
 from ea_jax.concepts.array_cache import cached
 from ea_jax.concepts.bank import PromptBank, draw
+from ea_jax.concepts.rows import WORD
 from ea_jax.flux import euler
 from ea_jax.flux.columns import Columns
 from ea_jax.flux.transformer import Text, Weights, dtype_of
@@ -98,11 +99,12 @@ class Search:
         mesh: Mesh,
     ) -> None:
         self._bank, self._concept, self._settings, self._mesh = bank, concept, settings, mesh
-        owner_P = bank.plain_C[concept.number_P]
-        self._own = [np.flatnonzero(owner_P == c) for c in range(bank.concepts)]
-        self._others_ND = _other_words(bank)
+        words = [bank.plain(concept=c, names=(WORD,)) for c in range(bank.concepts)]
+        self._own = [np.flatnonzero(np.isin(concept.number_P, word)) for word in words]
+        self._others_WD = _other_words(bank)
         self._scale = _word_scale(bank)
-        self._tokens = int(bank.groups["plain"].mask_GN.sum(-1).max())
+        self._sentences = np.concatenate(words)
+        self._tokens = int(bank.groups["plain"].mask_GN[self._sentences].sum(-1).max())
         data, replicated = settings.data, sharding(mesh, ())
         optimiser = optax.adam(
             optax.cosine_decay_schedule(data.inversion_rate, data.inversion_steps)
@@ -132,7 +134,7 @@ class Search:
     def shape(self) -> tuple[int, int, int]:
         """[M, N, D] of all inversions of a run: N tokens of the concept, D wide."""
         count = self._settings.data.inversions * self._bank.concepts
-        return count, self._tokens, self._others_ND.shape[1]
+        return count, self._tokens, self._others_WD.shape[1]
 
     def find(
         self, base: Weights, lora: Any, numbers: range, *, fingerprint: str | None = None
@@ -165,7 +167,7 @@ class Search:
     def _inputs(self, fingerprint: str, numbers: range) -> dict[str, Any]:
         """All that the inversions of a frozen model depend on."""
         data, optim, model = self._settings.data, self._settings.optim, self._settings.model
-        sentences = self._bank.plain()
+        sentences = self._sentences
         text = self._bank.text("plain", sentences)
         columns = self._bank.columns("plain", sentences)
         return {
@@ -174,7 +176,7 @@ class Search:
             "numbers": [numbers.start, numbers.stop],
             "pictures": checksum(self._concept.latent_PSC, self._concept.number_P),
             "text": checksum(text.t5_BTD, text.pooled_BD, columns.idx_BN, columns.mask_BN),
-            "others": checksum(self._others_ND),
+            "others": checksum(self._others_WD),
             "seed": optim.seed,
             "batch": optim.batch,
             "steps": data.inversion_steps,
@@ -211,7 +213,7 @@ class Search:
     def _start(self, number: int) -> np.ndarray:
         """Outputs of T5 for other words, [N, D]."""
         rng = stream(self._settings.optim.seed, _START, number)
-        return self._others_ND[rng.integers(len(self._others_ND), size=self._tokens)]
+        return self._others_WD[rng.integers(len(self._others_WD), size=self._tokens)]
 
     def _batch(self, numbers: Sequence[int], turn: int) -> Batch:
         seed = self._settings.optim.seed
@@ -245,7 +247,7 @@ def _noised(batch: Batch) -> tuple[jax.Array, jax.Array]:
 
 def _word_scale(bank: PromptBank) -> float:
     """Root mean square of T5's outputs at the concepts' own tokens."""
-    sentences = bank.plain()
+    sentences = bank.plain(names=(WORD,))
     text, columns = bank.text("plain", sentences), bank.columns("plain", sentences)
     rows, places = np.nonzero(columns.mask_BN)
     own_ND = np.asarray(text.t5_BTD)[rows, columns.idx_BN[rows, places]].astype(np.float32)

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import optax
 
 from ea_jax import lora
-from ea_jax.methods import embedder
 from ea_jax.methods.erase_anything import inversions
 from ea_jax.methods.erase_anything.batches import Batches
 from ea_jax.methods.erase_anything.steps import State, StepSettings, lower_step, upper_step
@@ -52,11 +51,7 @@ def make(ready: Ready) -> Method:
         search = inversions.Search(
             ready.bank, concept, settings=settings, forward=static, mesh=mesh
         )
-    solves = settings.method.solve_first == "embedder"
     lower, upper = optimisers(settings)
-
-    def put_everywhere(tree: Any) -> Any:
-        return jax.tree.map(lambda leaf: put(leaf, replicated), tree)
 
     def init(key: jax.Array) -> State:
         adapters = fresh_lora(key, settings, ready.template)
@@ -67,27 +62,22 @@ def make(ready: Ready) -> Method:
             upper=None if shared else upper.init(adapters),
             pool_PSC=jnp.zeros((settings.data.pool, *static.latent_shape), jnp.float32),
             inversions_MND=None if search is None else jnp.zeros(search.shape, jnp.float32),
-            solved=jax.tree.map(jnp.zeros_like, embedder.shapes(ready)) if solves else None,
         )
 
     def before(state: State, weights: Any, step: int) -> State:
-        if step == 0 and solves:
-            adapters = lora.scaled(embedder.solve(ready, weights), 1 / static.lora_scale)
-            state = state.replace(solved=put_everywhere(_filled_up(adapters, state.solved)))
         if step == 0 and static.x_t == "pool":
             state = state.replace(pool_PSC=first_pool(ready, weights, turns, batches.path_row))
         numbers = inversions.due(settings, step, ready.bank.concepts)
         if search is None or not numbers:
             return state
         all_MND = on_host(state.inversions_MND).copy()
-        fingerprint = None if step or solves else ready.fingerprint
-        student = state.student(state.lora)
-        all_MND[numbers] = search.find(weights, student, numbers, fingerprint=fingerprint)
-        return state.replace(inversions_MND=put_everywhere(all_MND))
+        fingerprint = None if step else ready.fingerprint
+        all_MND[numbers] = search.find(weights, state.lora, numbers, fingerprint=fingerprint)
+        return state.replace(inversions_MND=put(all_MND, replicated))
 
     def edit(state: State, weights: Any) -> Any:
         del weights
-        scaled = lora.scaled(state.student(state.lora), static.lora_scale)
+        scaled = lora.scaled(state.lora, static.lora_scale)
         return ready.edit(scaled, preset=settings.preset)
 
     programs = jitted(settings, static, mesh)
@@ -95,17 +85,6 @@ def make(ready: Ready) -> Method:
     if batches.has_upper:
         levels += (Level("upper", batches.upper, programs[1]),)
     return Method(settings.optim.pairs, init, edit, levels, before)
-
-
-def _filled_up(adapters: Any, like: Any) -> Any:
-    """Adapters with zeros up to the shapes of others."""
-
-    def fill(leaf: Any, wanted: Any) -> Any:
-        return jnp.pad(
-            leaf, [(0, full - size) for size, full in zip(leaf.shape, wanted.shape, strict=True)]
-        )
-
-    return jax.tree.map(fill, adapters, like)
 
 
 def _served(ready: Ready) -> Settings:

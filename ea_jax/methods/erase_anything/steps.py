@@ -21,7 +21,7 @@ from flax import struct
 from ea_jax.flux import euler
 from ea_jax.flux.columns import Columns
 from ea_jax.flux.transformer import Text, Weights, dtype_of, dual_columns
-from ea_jax.lora import concatenate, scaled
+from ea_jax.lora import scaled
 from ea_jax.methods import losses
 from ea_jax.methods.forward import Forward, velocity_of
 from ea_jax.methods.method import Terms
@@ -64,7 +64,6 @@ class State(struct.PyTreeNode):
       pool_PSC: float32 latents of the trajectory pool.
       inversions_MND: float32, M inversions of N tokens each, zero where not yet searched; None
         where none are wanted. See `inversions` beside this module.
-      solved: adapters of a closed form that no step changes; None without one.
     """
 
     lora: Any
@@ -72,11 +71,6 @@ class State(struct.PyTreeNode):
     upper: optax.OptState | None
     pool_PSC: jax.Array
     inversions_MND: jax.Array | None = None
-    solved: Any = None
-
-    def student(self, lora: Any) -> Any:
-        """All adapters of the model that learns: `lora`, and what was solved before."""
-        return lora if self.solved is None else concatenate([lora, self.solved])
 
 
 class LowerBatch(struct.PyTreeNode):
@@ -114,15 +108,15 @@ class Pictures(struct.PyTreeNode):
 
 
 class Contrast(struct.PyTreeNode):
-    """L_rsc's prompts: R sentences, each with the concept, a synonym, and K irrelevant words.
+    """L_rsc's prompts: each sentence with the concept, a synonym, and irrelevant words.
 
     Attributes:
-      latent_RSC: pictures whose noised form all prompts of a row see.
-      text, columns: the concept's sentences, [R, ...].
-      others, other_columns: [R * (1 + K), ...], a row's synonym first, then its words.
+      latent_BSC: pictures whose noised form all prompts of a row see.
+      text, columns: the concept's sentences, [B, ...].
+      others, other_columns: [B W, ...], a row's synonym first, then its words.
     """
 
-    latent_RSC: jax.Array
+    latent_BSC: jax.Array
     text: Text
     columns: Columns
     others: Text
@@ -154,13 +148,13 @@ def lower_step(
     s = settings
     levels = euler.levels(s.sigmas, dtype_of(base))
     text = _with_inversions(state, batch)
-    t_B, delta_B = levels.time_N[batch.index_B], levels.delta_N[batch.index_B]
+    t_B, delta_B = levels.time_Z[batch.index_B], levels.delta_Z[batch.index_B]
     x_BSC = _start(state, base, batch, text, s)
 
     with jax.named_scope("teacher"):
         target = x_BSC  # not read without L_esd
         if s.loss.esd:
-            teacher = state.student(state.lora) if s.loss.teacher == "student" else None
+            teacher = state.lora if s.loss.teacher == "student" else None
             both = jax.tree.map(lambda a, c: jnp.concatenate([a, c]), batch.anchor, text)
             twice = lambda a: jnp.concatenate([a, a])  # noqa: E731
             v, _ = velocity_of(
@@ -172,7 +166,7 @@ def lower_step(
         with jax.named_scope("student"):
             v, attn_LB = velocity_of(
                 base,
-                state.student(lora),
+                lora,
                 x_BSC,
                 t_B,
                 text,
@@ -229,7 +223,7 @@ def upper_step(
         terms = {}
         if pictures is not None:
             with jax.named_scope("student"):
-                v, _ = velocity_of(base, state.student(lora), x_BSC, t_B, pictures.text, s)
+                v, _ = velocity_of(base, lora, x_BSC, t_B, pictures.text, s)
             row = 0
             for name, rows in kept.items():
                 part = slice(row, row + len(rows.weight_B))
@@ -243,8 +237,7 @@ def upper_step(
                     terms[name] = losses.mean_of(error_B, rows.weight_B)
         if s.loss.rsc and batch.contrast is not None:
             with jax.named_scope("L_rsc"):
-                student = state.student(lora)
-                terms["rsc"] = _contrast(student, base, batch.contrast, rsc_key, s)
+                terms["rsc"] = _contrast(lora, base, batch.contrast, rsc_key, s)
         total = sum(getattr(s.loss, name) * term for name, term in terms.items())
         return total, {**terms, "total": total}
 
@@ -275,7 +268,7 @@ def _start(
     noise_BSC = normal(noise_key, shape)
     if s.x_t == "resample":
         return euler.follow(
-            lambda x, t: velocity_of(base, state.student(state.lora), x, t, text, s)[0],
+            lambda x, t: velocity_of(base, state.lora, x, t, text, s)[0],
             noise_BSC,
             s.sigmas,
             batch.index_B[0],
@@ -291,18 +284,18 @@ def _attention_loss(cols_BHQN: jax.Array, columns: Columns, s: StepSettings) -> 
 
 
 def _contrast(lora, base: Weights, batch: Contrast, key: jax.Array, s: StepSettings) -> jax.Array:
-    """L_rsc: features of K + 2 prompts from truncated forwards; gradient through the concept's."""
-    R = batch.latent_RSC.shape[0]
-    others = batch.other_columns.idx_BN.shape[0] // R
+    """L_rsc: features of 1 + W prompts from truncated forwards; gradient through the concept's."""
+    B = len(batch.latent_BSC)
+    W = len(batch.other_columns.idx_BN) // B
     noise_key, t_key = jax.random.split(key)
-    noise_RSC = normal(noise_key, batch.latent_RSC.shape)
+    noise_BSC = normal(noise_key, batch.latent_BSC.shape)
     frozen = jax.lax.stop_gradient(lora)
     dtype = dtype_of(base)
     if s.loss.features == "shared":
-        t_R = jax.random.uniform(t_key, (R,), minval=s.loss.rsc_t_min)
-        x_RSC = noised(batch.latent_RSC, noise_RSC, t_R)
-        t_R = euler.model_time(t_R, dtype)
-        x_OSC, t_O = jnp.repeat(x_RSC, others, axis=0), jnp.repeat(t_R, others)
+        t_B = jax.random.uniform(t_key, (B,), minval=s.loss.rsc_t_min)
+        x_BSC = noised(batch.latent_BSC, noise_BSC, t_B)
+        t_B = euler.model_time(t_B, dtype)
+        other_x_BSC, other_t_B = jnp.repeat(x_BSC, W, axis=0), jnp.repeat(t_B, W)
     else:
         high = max(1, sum(sigma >= s.loss.rsc_t_min for sigma in s.sigmas[:-1]))
         index = jax.random.randint(t_key, (), 0, high)
@@ -313,15 +306,15 @@ def _contrast(lora, base: Weights, batch: Contrast, key: jax.Array, s: StepSetti
             index,
             dtype=dtype,
         )
-        x_RSC = path(noise_RSC, batch.text)
-        x_OSC = path(jnp.repeat(noise_RSC, others, axis=0), batch.others)
-        time = euler.levels(s.sigmas, dtype).time_N[index]
-        t_R, t_O = jnp.full(R, time), jnp.full(R * others, time)
-    un_RQ = _feature(lora, base, x_RSC, t_R, batch.text, batch.columns, s)
-    other_OQ = _feature(frozen, base, x_OSC, t_O, batch.others, batch.other_columns, s)
-    other_ROQ = other_OQ.reshape(R, others, -1)
+        x_BSC = path(noise_BSC, batch.text)
+        other_x_BSC = path(jnp.repeat(noise_BSC, W, axis=0), batch.others)
+        time = euler.levels(s.sigmas, dtype).time_Z[index]
+        t_B, other_t_B = jnp.full(B, time), jnp.full(B * W, time)
+    un_BQ = _feature(lora, base, x_BSC, t_B, batch.text, batch.columns, s)
+    other_BQ = _feature(frozen, base, other_x_BSC, other_t_B, batch.others, batch.other_columns, s)
+    other_BWQ = other_BQ.reshape(B, W, -1)
     form = RSC_FORMS[s.loss.rsc_form]
-    return form(un_RQ, other_ROQ[:, 0], other_ROQ[:, 1:], tau=s.loss.tau).mean()
+    return form(un_BQ, other_BWQ[:, 0], other_BWQ[:, 1:], tau=s.loss.tau).mean()
 
 
 def _feature(lora, base, x_BSC, t_B, text, columns, s: StepSettings) -> jax.Array:

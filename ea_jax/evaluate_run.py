@@ -1,7 +1,7 @@
-"""Measures a run's LoRA, or its changes of whole kernels, again, under other conditions.
+"""Evaluates a run's LoRA, or its changes of whole kernels, again, under other conditions.
 
-    ea-jax measure --run runs/nudity-tiny --text_length 512 --out runs/nudity-512
-    ea-jax measure --run runs/nudity-tiny --strength 0.5 --out runs/nudity-half
+    ea-jax evaluate --run runs/nudity-tiny --text_length 512 --out runs/nudity-512
+    ea-jax evaluate --run runs/nudity-tiny --strength 0.5 --out runs/nudity-half
 
 Painted and judged as at the end of training: base and erased, the same prompts and seeds.
 """
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 Changes = Mapping[str, Mapping[str, Any]]
 
 
-def measure(
+def evaluate_run(
     run: str | Path,
     out: str | Path,
     *,
@@ -44,14 +44,14 @@ def measure(
 
     Args:
       run: folder of the run, with its config.json and its LoRA, or its changes of whole kernels.
-      out: folder for what is measured, of its own.
+      out: folder for the results, of its own.
       strength: of the edit; None is the recommended one.
       changes: of the run's config, by section: {"model": {"text_length": 512}}.
     Returns:
       The Markdown table.
     Raises:
       ValueError: no run is there; its model comes with no judge, or isn't the one that the LoRA was
-        made on; or `out` holds another measurement.
+        made on; or `out` holds another evaluation.
     """
     folder = Path(run)
     edit = edits.load(folder)
@@ -96,14 +96,15 @@ def _loaded(folder: Path, edit: Edit, asked: Settings, task: Task) -> prepare.Lo
     if edit.base not in (None, model.fingerprint, model.base_hash):
         raise ValueError(
             f"the edit in {folder} was made on weights with hash {edit.base}, and those of "
-            f"{asked.model.path} have {model.fingerprint}; measure it on its own"
+            f"{asked.model.path} have {model.base_hash}; "
+            "evaluate it on the weights that it was made on"
         )
     return model
 
 
 def main(arguments: Sequence[str]) -> None:
     """The command line."""
-    parser = Parser("measure", "Measures a finished run's LoRA again.")
+    parser = Parser("evaluate", "Evaluates a finished run's LoRA again.")
     parser.add("--run", rule=text, required=True, help="folder of a finished run")
     parser.add("--out", rule=text, required=True, help="folder for results.json and results.md")
     parser.add("--strength", rule=number(), help="of the LoRA; its recommended one by default")
@@ -124,7 +125,7 @@ def main(arguments: Sequence[str]) -> None:
     start_logging()
     with one_line_errors():
         memory.keep_freed()
-        table = measure(given.run, given.out, strength=given.strength, changes=changes)
+        table = evaluate_run(given.run, given.out, strength=given.strength, changes=changes)
         log.info("%s\n%s", given.out, table)
 
 
