@@ -30,6 +30,7 @@ LAYERS = (
         "ea_jax.costs",
         "ea_jax.erase",
         "ea_jax.evaluate_run",
+        "ea_jax.evaluate_attacks",
         "ea_jax.merge",
         "ea_jax.profile",
         "ea_jax.sample",
