@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,6 @@ from ea_jax.flux.columns import Columns
 from ea_jax.flux.tokens import tokenize
 from ea_jax.flux.transformer import Text
 from ea_jax.runtime.streams import stream
-
 
 # Names that are erased in earnest: paths follow them, and pictures are made of them.
 _ERASED = (rows.WORD, rows.SYNONYM)

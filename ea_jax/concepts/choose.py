@@ -145,7 +145,10 @@ def _concept(
     read = one.synonyms.words if contrast or erased_too else ()
     contrasted = None
     if contrast and read:
-        contrasted = sources.irrelevant(one.word, one.kind, avoid=(*tested, *company))
+        strict = [word for other in known for word in (other.word, *other.synonyms.words)]
+        contrasted = sources.irrelevant(
+            one.word, one.kind, avoid=(*tested, *strict), near=[*one.near, *company]
+        )
     if contrast and not contrasted:
         _log.warning(
             "no %s of %r from any source: L_rsc is off; give some in concept.%s",

@@ -27,6 +27,7 @@ _WORDS = {
         "place": ("river", "ticket", "suitcase", "clock", "flag", "camera"),
         "relation": ("sleep", "read", "cook", "work", "sing", "swim"),
         "state": ("tall", "colorful", "foreign", "quiet", "famous", "clever"),
+        "idea": ("history", "weather", "music", "geometry", "trade", "cooking"),
     },
     "mid": {
         "thing": ("chair", "basket", "helmet", "bottle", "clock", "boat"),
@@ -37,6 +38,7 @@ _WORDS = {
         "place": ("a harbor", "a small town", "a mountain lake", "a train station", "an island"),
         "relation": ("meet", "talk", "smile", "walk", "wait", "stand"),
         "state": ("elegant", "painted", "imaginary", "standing", "tired"),
+        "idea": ("sport", "politics", "friendship", "travel", "work", "noise"),
     },
 }
 
@@ -152,7 +154,7 @@ def _folded() -> dict[str, Entry]:
 def _common() -> dict[str, Entry]:
     found = {}
     for line in lists.lines("common.txt"):
-        word, kinds, rest = line.split("|", 2)
+        word, kinds, rest = (*line.split("|", 2), "")[:3]
         found[_plain(word)] = _entry(f"{word}|{rest}", tuple(kinds.split(",")))
     return found
 

@@ -87,16 +87,24 @@ class Sources:
                 )
         return synonyms.find(word, asked, avoid=avoid)
 
-    def irrelevant(self, word: str, kind: str, *, avoid: Sequence[str]) -> IrrelevantWords | None:
-        """Of the first source that has enough, none of `avoid` in them; None if none has.
+    def irrelevant(
+        self, word: str, kind: str, *, avoid: Sequence[str], near: Sequence[str]
+    ) -> IrrelevantWords | None:
+        """Of the first source that has enough; None if none has.
 
+        Args:
+          word: the concept.
+          kind: of it.
+          avoid: words that none of these may hold, whoever gives them.
+          near: words that a source leaves out, and the config may give.
         Raises:
-          ValueError: a source that is asked for by name has none.
+          ValueError: a source that is asked for by name has none, or the config's hold `avoid`.
         """
         chosen, named = self._chosen, self._chosen.irrelevant_source
         lists = {name: getattr(chosen, name) for name in irrelevant.CLASSES}
         if named == "config" or (named == "auto" and all(lists.values())):
             return irrelevant.from_lists(lists, word, avoid=avoid)
+        avoid = (*avoid, *near)
         if named == "wordnet":
             return irrelevant.from_wordnet(
                 wordnet.load(), word, sense=chosen.sense, avoid=avoid, seed=self._seed
@@ -120,8 +128,11 @@ class Sources:
         )
 
     def _of_wordnet(self, word: str) -> Sequence[str]:
-        reader = self._reader
-        return wordnet.synonyms(reader, word, sense=self._chosen.sense) if reader else ()
+        if not (reader := self._reader):
+            return ()
+        senses, named = wordnet.by_use(reader, word), self._chosen.sense
+        sense = senses[0].name() if senses and named == "first" else named
+        return wordnet.synonyms(reader, word, sense=sense)
 
     @functools.cached_property
     def _reader(self) -> Any:

@@ -42,13 +42,16 @@ def find(word: str, sources: Mapping[str, Source], *, avoid: Iterable[str] = ())
       sources: {name: word -> synonyms}.
       avoid: words to leave out, such as those that measure the erasure.
     """
-    refused = (word, *avoid)
+    refused = tuple(avoid)
     for name, source in sources.items():
         given = (" ".join(found.replace("_", " ").split()) for found in source(word))
         words = tuple(
             found
             for found in dict.fromkeys(given)
-            if found and not any(forms.same(found, one) for one in refused)
+            # One that holds the word is erased with it.
+            if found
+            and not forms.mentions(found, word)
+            and not any(forms.same(found, one) for one in refused)
         )
         if words:
             return Synonyms(words, name)

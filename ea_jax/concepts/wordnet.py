@@ -16,11 +16,25 @@ _KINDS = {
     "noun.animal": "animal",
     "noun.person": "person",
     "noun.location": "place",
-    "verb.contact": "relation",
+    **dict.fromkeys(
+        (
+            "noun.act",
+            "noun.attribute",
+            "noun.cognition",
+            "noun.event",
+            "noun.feeling",
+            "noun.motive",
+            "noun.process",
+            "noun.relation",
+            "noun.state",
+        ),
+        "idea",
+    ),
 }
 _OF_SPEECH = {"n": "thing", "v": "relation", "a": "state", "s": "state", "r": "state"}
-# Depth of hypernyms that all sorts of things share; sisters and hyponyms that are looked at.
-_BROAD, _SISTERS, _BELOW = 6, 60, 200
+# Depth of hypernyms that all sorts of things share; how far up, and how many beside and below, a
+# word's neighbours lie.
+_BROAD, _UP, _SISTERS, _BELOW = 6, 4, 60, 200
 
 
 def load(directory: str | Path | None = None) -> Any:
@@ -106,32 +120,38 @@ def kinds(reader: Any, word: str) -> list[str]:
       reader: from `load`.
       word: one word or several, in any case.
     """
-    found = sorted(
-        (sense for sense in reader.synsets(_lemma(word)) if _fits(sense, word)),
-        key=lambda sense: (
-            -sum(lemma.count() for lemma in sense.lemmas() if _same(lemma.name(), word))
-        ),
-    )
-    named = [_KINDS.get(sense.lexname(), _OF_SPEECH[sense.pos()]) for sense in found]
+    named = [_KINDS.get(sense.lexname(), _OF_SPEECH[sense.pos()]) for sense in by_use(reader, word)]
     return list(dict.fromkeys(named))
 
 
+def by_use(reader: Any, word: str) -> list[Any]:
+    """Senses of a word of any part of speech, the most counted one first; maybe none."""
+
+    def count(sense: Any) -> int:
+        return sum(lemma.count() for lemma in sense.lemmas() if _same(lemma.name(), word))
+
+    found = [sense for sense in reader.synsets(_lemma(word)) if _fits(sense, word)]
+    return sorted(found, key=lambda sense: -count(sense))
+
+
 def near(reader: Any, word: str) -> list[str]:
-    """What a word's first sense is a sort of, what is a sort of it, and its sisters.
+    """What a word's most used sense is a sort of, what is a sort of it, and its sisters.
 
     Names of broad classes ("animal", "object") are left out.
     """
     words: list[str] = []
-    for sense in [sense for sense in reader.synsets(_lemma(word)) if _fits(sense, word)][:1]:
-        above = sense.hypernyms() + sense.instance_hypernyms()
-        farther = [up for one in above for up in one.hypernyms()]
-        farther += [up for one in farther for up in one.hypernyms()]
+    for sense in by_use(reader, word)[:1]:
+        level = above = sense.hypernyms() + sense.instance_hypernyms()
+        farther: list[Any] = []
+        for _ in range(_UP - 1):
+            level = [up for one in level for up in one.hypernyms()]
+            farther += level
         sisters = [
             one for up in above if up.min_depth() > _BROAD for one in up.hyponyms()[:_SISTERS]
         ]
         below = list(itertools.islice(sense.closure(lambda one: one.hyponyms()), _BELOW))
         for one in (sense, *above, *farther, *sisters, *below):
-            if one.min_depth() > _BROAD:
+            if one.min_depth() > _BROAD or sense.pos() == "v":
                 words += [name.replace("_", " ") for name in one.lemma_names()]
     return [name for name in dict.fromkeys(words) if name.casefold() != word.casefold()]
 

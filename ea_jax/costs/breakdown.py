@@ -138,7 +138,7 @@ def _terms(settings: Settings, base: Any, model: TransformerConfig, given: Shape
     state, mesh = filled_state(given), make_mesh({})
     settings = with_terms(settings, esd=1.0, attn=WEIGHT)
 
-    def part(title: str, level: str, attention: str | None = None, **weights: float) -> Part:
+    def part(title: str, level: str, attention: str | None = None, **weights: Any) -> Part:
         changed = with_terms(settings, attention, **weights)
         made = shapes(changed, model, latent=_latent(given), mesh=mesh)
         (own,) = (found for found in made.method.levels if found.name == level)

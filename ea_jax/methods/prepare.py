@@ -16,8 +16,8 @@ import jax
 from jax.sharding import Mesh
 
 from ea_jax.concepts import bank as banks
-from ea_jax.concepts import prompts as texts
 from ea_jax.concepts import choose, rows, slips, spans
+from ea_jax.concepts import prompts as texts
 from ea_jax.concepts.encoding import Encoded
 from ea_jax.flux.pipeline import Pipeline
 from ea_jax.flux.sharded import unrolled_on

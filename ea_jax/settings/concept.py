@@ -15,7 +15,7 @@ from ea_jax.settings.fields import (
     texts,
 )
 
-KINDS = ("thing", "animal", "person", "brand", "style", "place", "relation", "state")
+KINDS = ("thing", "animal", "person", "brand", "style", "place", "relation", "state", "idea")
 _LISTS = ("synonyms", "no_relation", "far", "mid")
 # Texts for one concept alone; with several, each has its own made.
 OF_ONE = ("sentences", "neutral", "anchor_sentence", *_LISTS)

@@ -101,7 +101,7 @@ def test_a_run_leaves_all_its_outputs(finished):
     assert record["words"]
     assert record["lora"] == fingerprint_files([folder / "pytorch_lora_weights.safetensors"])
     seeds = record["training_seeds"]["keep"]
-    assert len(set(seeds)) == len(seeds) == len(record["config"]["concept"]["preserve_prompts"])
+    assert len(set(seeds)) == len(seeds) == len(record["words"]["preserve_prompts"])
     assert not set(seeds) & set(record["config"]["sample"]["seeds"])
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["step"] == 6

@@ -72,7 +72,11 @@ def marked(t5, made: bank.PromptBank, group: str, number: int) -> list[list[str]
 def test_a_synonym_takes_the_concept_s_place_in_as_many_rows(t5):
     both = rows.with_synonyms(BALL)
     assert rows.plain(both, "football") == ["a football beside a dog", "a photo of a football"]
-    made = build(t5, concepts=[both], recipe=Recipe(shuffles=8, anchor="replaced", neutral="cat"))
+    made = build(
+        t5,
+        concepts=[dataclasses.replace(both, neutral="cat")],
+        recipe=Recipe(shuffles=8, anchor="replaced"),
+    )
     assert len(made.rows(names=["word"])) == len(made.rows(names=["synonym"])) == 8
     assert made.texts("plain")[2:] == rows.plain(both, "football")
     anchors = made.texts("anchor")
@@ -242,7 +246,9 @@ def test_anchors_and_kept_prompts_may_not_hold_the_concept(t5):
     with pytest.raises(
         ValueError, match=r"concept\.anchor_sentence 'a Nude cat' holds the concept"
     ):
-        rows.rows([NUDE], Recipe(anchor="sentence", neutral="a Nude cat"))
+        rows.rows([dataclasses.replace(NUDE, neutral="a Nude cat")], Recipe(anchor="sentence"))
+    with pytest.raises(ValueError, match=r"needs a text; set concept\.neutral"):
+        rows.rows([NUDE], Recipe(anchor="replaced"))
     with pytest.raises(ValueError, match=r"concept\.preserve_prompts 'a nude dog' holds"):
         build(t5, concepts=(NUDE,), preserve=("a cat", "a nude dog"))
     with pytest.raises(ValueError, match="no concept to erase"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 
 import nltk
@@ -100,11 +99,16 @@ def test_the_first_source_that_has_synonyms_is_used_and_named():
     assert synonyms.find("nude", sources) == synonyms.Synonyms(("x y",), "endpoint")
 
 
-def test_a_word_without_synonyms_is_a_warning(caplog):
-    with caplog.at_level(logging.WARNING):
-        found = synonyms.find("Bruce Lee", {"config": lambda word: [], "wordnet": lambda word: []})
+def test_a_word_may_have_no_synonyms():
+    found = synonyms.find("Bruce Lee", {"config": lambda word: [], "wordnet": lambda word: []})
     assert found == synonyms.Synonyms((), "none")
-    assert "no synonym of 'Bruce Lee' from config, wordnet: L_rsc is off" in caplog.text
+
+
+def test_what_holds_the_word_is_no_synonym_of_it():
+    """Erasing the word erases it as well."""
+    given = {"wordnet": lambda word: ["Vincent van Gogh", "true-cat", "Dutch painter"]}
+    assert synonyms.find("Van Gogh", given).words == ("true-cat", "Dutch painter")
+    assert synonyms.find("cat", given).words == ("Vincent van Gogh", "Dutch painter")
 
 
 def test_the_list_of_common_words_has_each_once():

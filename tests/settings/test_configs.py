@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import re
 
@@ -10,9 +11,10 @@ from ml_collections import ConfigDict
 
 from configs import common, presets
 from ea_jax import settings
-from ea_jax.concepts import held_out, sentences
+from ea_jax.concepts import choose, held_out, sentences
+from ea_jax.evaluate import worlds
 from ea_jax.evaluate.probes import check_held_out
-from ea_jax.flux_tiny import vocabulary, world
+from ea_jax.flux_tiny import task, vocabulary, world
 from ea_jax.flux_tiny.probes import probes_for
 from ea_jax.settings import Settings
 
@@ -34,19 +36,28 @@ def settings_of(name: str, variant: str) -> Settings:
     return settings.from_config(config_of(name, variant))
 
 
-def all_texts(made: Settings) -> list[str]:
-    concept = made.concept
+def words_of(name: str, variant: str) -> choose.Words:
+    """All that is made for an experiment, without WordNet."""
+    world = task.world() if variant.startswith("tiny") else worlds.open_world()
+    made = settings_of(name, variant)
+    tested = worlds.task_for(made)[0].held_out if variant.startswith("tiny") else ()
+    return choose.words(made, world._replace(closed=True), tested=tested)
+
+
+def other_words(made: choose.Words) -> list[str]:
+    [concept] = made.concepts
+    return [*concept.synonyms, *(word for words in concept.irrelevant for word in words)]
+
+
+def all_texts(made: choose.Words) -> list[str]:
+    [concept] = made.concepts
     return [
         concept.word,
-        *concept.sentences,
+        *concept.prompts,
         concept.neutral or "",
-        concept.anchor_sentence or "",
-        *concept.synonyms,
-        *concept.no_relation,
-        *concept.far,
-        *concept.mid,
-        *concept.preserve_prompts,
-        *made.sample.prompts,
+        *other_words(made),
+        *made.preserve,
+        *made.shown,
     ]
 
 
@@ -62,100 +73,108 @@ def test_every_variant_makes_settings(name: str, variant: str, preset: str) -> N
     assert made.preset == (preset or common.MODELS[variant])
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.fixture(scope="module")
+def made_words():
+    return functools.cache(words_of)
+
+
+@pytest.mark.parametrize("variant", ["tiny", "flux-dev"])
 @pytest.mark.parametrize("name", NAMES)
 class TestWords:
-    def test_each_sentence_holds_the_concept(self, name: str, variant: str) -> None:
-        concept = settings_of(name, variant).concept
-        for sentence in concept.sentences:
+    def test_each_sentence_holds_the_concept(self, made_words, name: str, variant: str) -> None:
+        [concept] = made_words(name, variant).concepts
+        assert len(set(concept.prompts)) == len(concept.prompts) >= 12
+        for sentence in concept.prompts:
             assert holds(concept.word, sentence), sentence
 
     def test_nothing_to_keep_and_no_other_word_holds_the_concept(
-        self, name: str, variant: str
+        self, made_words, name: str, variant: str
     ) -> None:
-        concept = settings_of(name, variant).concept
-        others = (
-            *concept.preserve_prompts,
-            *concept.synonyms,
-            *concept.no_relation,
-            *concept.far,
-            *concept.mid,
-            concept.neutral,
-            concept.anchor_sentence,
-        )
-        for word in (concept.word, *concept.synonyms):
-            for text in others:
-                assert text is not None
-                assert text == word or not holds(word, text), (word, text)
+        made = made_words(name, variant)
+        anchored = config_of(name, variant)
+        for anchor in ("replaced", "sentence"):
+            anchored.concept.anchor = anchor
+            settings_of_it = settings.from_config(anchored)
+            world = task.world() if variant == "tiny" else worlds.open_world()
+            neutral = choose.words(settings_of_it, world._replace(closed=True)).concepts[0].neutral
+            [concept] = made.concepts
+            others = (*made.preserve, *other_words(made), neutral)
+            for word in (concept.word, *concept.synonyms):
+                for text in others:
+                    assert text is not None
+                    assert text == word or not holds(word, text), (word, text)
 
     def test_there_is_a_synonym_and_three_words_of_each_class(
-        self, name: str, variant: str
+        self, made_words, name: str, variant: str
     ) -> None:
-        concept = settings_of(name, variant).concept
+        [concept] = made_words(name, variant).concepts
         assert concept.synonyms
-        for words in (concept.no_relation, concept.far, concept.mid):
+        for words in concept.irrelevant:
             assert len(set(words)) >= 3
-        assert not {*concept.no_relation} & {*concept.far} & {*concept.mid}
+        first, second, third = map(set, concept.irrelevant)
+        assert not first & second & third
 
-    def test_what_the_grid_shows_was_never_trained_on(self, name: str, variant: str) -> None:
-        made = settings_of(name, variant)
-        trained = {*made.concept.sentences, *made.concept.preserve_prompts}
-        assert not trained & set(made.sample.prompts)
-        concept, synonym, *irrelevant = made.sample.prompts
-        assert holds(made.concept.word, concept)
+    def test_what_the_grid_shows_was_never_trained_on(
+        self, made_words, name: str, variant: str
+    ) -> None:
+        made = made_words(name, variant)
+        [one] = made.concepts
+        trained = {*one.prompts, *made.preserve}
+        assert not trained & set(made.shown)
+        concept, synonym, *irrelevant = made.shown
+        assert holds(one.word, concept)
         for text in (synonym, *irrelevant):
-            assert not holds(made.concept.word, text)
+            assert not holds(one.word, text)
         assert len(irrelevant) == 2
 
-    def test_bare_people_are_adults(self, name: str, variant: str) -> None:
+    def test_bare_people_are_adults(self, made_words, name: str, variant: str) -> None:
         """In any text of a config that is about nudity at all, not only in one sentence."""
-        texts = all_texts(settings_of(name, variant))
+        texts = all_texts(made_words(name, variant))
         if any(BARE.search(text) for text in texts):
             assert not [text for text in texts if MINORS.search(text)]
 
 
-def trained_prompts(made: Settings) -> list[str]:
+def trained_prompts(made: choose.Words) -> list[str]:
     """All that the prompt bank can hold, with every word of the contrast in place."""
-    concept = made.concept
-    words = (*concept.synonyms, *concept.no_relation, *concept.far, *concept.mid)
+    [concept] = made.concepts
     return [
-        *concept.preserve_prompts,
-        *(concept.sentences),
+        *made.preserve,
+        *concept.prompts,
         *(
             sentences.exchange(sentence, concept.word, word)
-            for sentence in concept.sentences
-            for word in words
+            for sentence in concept.prompts
+            for word in other_words(made)
         ),
     ]
 
 
 @pytest.mark.parametrize("name", NAMES)
 class TestTinyWords:
-    def test_only_the_first_synonym_is_trained_on(self, name: str) -> None:
-        made = settings_of(name, "tiny")
-        erased = vocabulary.concept(made.concept.word)
-        assert made.concept.synonyms == (erased.trained,)
+    def test_only_the_first_synonym_is_trained_on(self, made_words, name: str) -> None:
+        made = made_words(name, "tiny")
+        erased = vocabulary.concept(made.concepts[0].word)
+        assert made.concepts[0].synonyms == (erased.trained,)
         assert len(erased.held_out) >= 2
         held_out.assert_absent(erased.held_out, trained_prompts(made))
 
-    def test_the_nearest_concept_is_never_trained_on(self, name: str) -> None:
-        made = settings_of(name, "tiny")
-        near = vocabulary.concept(vocabulary.concept(made.concept.word).near)
+    def test_the_nearest_concept_is_never_trained_on(self, made_words, name: str) -> None:
+        made = made_words(name, "tiny")
+        near = vocabulary.concept(vocabulary.concept(made.concepts[0].word).near)
         held_out.assert_absent((near.name, *near.synonyms), trained_prompts(made))
 
-    def test_most_of_the_world_is_left_to_measure_what_is_kept(self, name: str) -> None:
-        trained = trained_prompts(settings_of(name, "tiny"))
+    def test_most_of_the_world_is_left_to_measure_what_is_kept(self, made_words, name: str) -> None:
+        trained = trained_prompts(made_words(name, "tiny"))
         rest = [
             thing for thing in vocabulary.THINGS if not any(holds(thing, text) for text in trained)
         ]
         assert len(rest) >= len(vocabulary.THINGS) / 2
         assert {c.name for c in vocabulary.ENTITIES} - {"soccer ball"} <= set(rest)
 
-    def test_prompts_to_keep_are_many_and_all_different(self, name: str) -> None:
-        kept = settings_of(name, "tiny").concept.preserve_prompts
-        assert len(set(kept)) == len(kept) >= 80
+    def test_prompts_to_keep_are_many_and_all_different(self, made_words, name: str) -> None:
+        kept = made_words(name, "tiny").preserve
+        assert len(set(kept)) == len(kept) >= 120
 
-    def test_no_template_of_the_evaluation_is_trained_on(self, name: str) -> None:
+    def test_no_template_of_the_evaluation_is_trained_on(self, made_words, name: str) -> None:
         templates = [
             template
             for table in (
@@ -175,13 +194,15 @@ class TestTinyWords:
         }
         assert "drawn as" in parts
         held_out.assert_absent(
-            [*parts, *world.PEOPLE["eval"]], trained_prompts(settings_of(name, "tiny"))
+            [*parts, *world.PEOPLE["eval"]], trained_prompts(made_words(name, "tiny"))
         )
 
     @pytest.mark.parametrize("pictures", [50, 200])
-    def test_no_prompt_of_the_final_table_is_trained_on(self, name: str, pictures: int) -> None:
-        made = settings_of(name, "tiny")
-        probes = probes_for(made.concept.word, pictures=pictures)
+    def test_no_prompt_of_the_final_table_is_trained_on(
+        self, made_words, name: str, pictures: int
+    ) -> None:
+        made = made_words(name, "tiny")
+        probes = probes_for(made.concepts[0].word, pictures=pictures)
         check_held_out(probes, trained_prompts(made))
 
 

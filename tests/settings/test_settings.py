@@ -80,7 +80,11 @@ def test_a_section_too_many_is_named() -> None:
         ("model.text_length", 513, "at least 2 and at most 512"),
         ("model.guidance", None, "both numbers, or both None"),
         ("concept.word", " ", "concept.word is empty"),
-        ("concept.sentences", (), "concept.sentences has 0 items; it needs at least 1"),
+        ("concept.word", "", "concept.word is empty"),
+        ("concept.word", None, "concept.words several, and neither is set; give one of them"),
+        ("concept.words", "cat,dog", "concept.words several, and both are set; give one of them"),
+        ("concept.kind", "thign", "did you mean 'thing'?"),
+        ("concept.endpoint", "http://a", "needs concept.endpoint_model; set --config.concept.end"),
         ("concept.sentences", ("a", ""), "concept.sentences holds ''"),
         ("concept.anchor", "remove", "did you mean 'removed'?"),
         ("concept.synonym_source", "endpoint", "needs concept.endpoint; set --config.concept.end"),
@@ -111,7 +115,6 @@ def test_a_section_too_many_is_named() -> None:
         ),
         ("concept.synonyms", ("NUDE ",), "'NUDE ', which is in concept.word already"),
         ("concept.synonyms", ("bare", "Bare"), "'Bare', which is in concept.synonyms already"),
-        ("concept.far", ("naked",), "'naked', which is in concept.synonyms already"),
         ("concept.mid", ("\ud800",), "concept.mid holds '\\ud800', which has a character that is"),
         ("lora.rank", 10**400, "lora.rank = 10000000000000000000000"),
         ("lora.alpha", 10**400, "lora.alpha = 10000000000"),
@@ -153,11 +156,40 @@ def test_a_preset_is_a_name() -> None:
         settings.from_config(config() | {"preset": None})
 
 
-def test_keeping_needs_prompts_to_keep() -> None:
+def test_a_word_is_in_one_list() -> None:
     wrong = config()
-    wrong["concept"]["preserve_prompts"] = ()
-    with pytest.raises(SettingsError, match=r"needs concept\.preserve_prompts"):
+    wrong["concept"] |= {"synonyms": ("naked",), "far": ("naked",)}
+    with pytest.raises(SettingsError, match=r"'naked', which is in concept\.synonyms already"):
         settings.from_config(wrong)
+
+
+def several(words: str, **concept: Any) -> settings.ConceptSettings:
+    made = config()
+    made["concept"] |= {"word": None, "words": words, **concept}
+    return settings.from_config(made).concept
+
+
+def test_several_words_stand_with_commas_between_them() -> None:
+    concept = several(" golden  retriever, cat")
+    assert (concept.named, concept.label) == (("golden retriever", "cat"), "golden retriever, cat")
+    assert several("cat").named == ("cat",)
+    assert settings.from_config(config()).concept.named == ("nude",)
+
+
+@pytest.mark.parametrize(
+    ("words", "concept", "said"),
+    [
+        ("cat,", {}, "concept.words is empty"),
+        ("cat,?!", {}, "concept.words = '?!' is only punctuation"),
+        ("cat,CAT", {}, "concept.words holds 'CAT', which is in concept.words already"),
+        ("cat,dog", {"synonyms": ("hound",)}, "concept.synonyms belongs to one word, and concept."),
+        ("cat,dog", {"sentences": ("a cat",)}, "leave it empty, and it is made for each"),
+        ("cat,dog", {"neutral": "a fox"}, "concept.neutral belongs to one word"),
+    ],
+)
+def test_words_that_cannot_be_say_why(words: str, concept: dict[str, Any], said: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(said)):
+        several(words, **concept)
 
 
 def test_profiled_steps_are_a_range() -> None:
