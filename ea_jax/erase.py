@@ -133,7 +133,7 @@ def prepared(
     choose.report(words)
     prompts = prepare.prompts(settings, words, pipeline.t5_tokenizer)
     check_held_out(probes, prompts.texts)
-    held_out.assert_absent(tested, prompts.trained)
+    held_out.assert_absent(tested, prompts.texts)
     bank = prepare.bank(settings, pipeline, prompts, needs)
     painted = [*words.shown, *(probe.prompt for probe in probes)]
     model = prepare.load(settings, mesh, pipeline, painted=painted, laps=laps)

@@ -146,7 +146,7 @@ def _terms(settings: Settings, base: Any, model: TransformerConfig, given: Shape
 
     def alone(name: str) -> Part:
         off = dict.fromkeys(("attn", "lora", "keep", "rsc"), 0.0)
-        return part(f"upper step, L_{name} alone", "upper", **{**off, name: 1.0})
+        return part(f"upper step, L_{name} alone", "upper", None, **{**off, name: 1.0})
 
     return [
         part("lower step, attention loss off", "lower", attn=0.0),

@@ -59,12 +59,12 @@ def _task(
             *(concept.near, metrics.NEAREST.name, concept.name),
         )
     probes = probes_for(concept.name, pictures=pictures, trained=trained, erased=others)
-    kept = {metrics.OTHERS.name, metrics.NEAREST.name}
+    # The nearest is kept by its name; what is held out of it are its prompts here, and its seeds.
     asked = {
         label
         for probe in probes
         for metric, answers in probe.questions
-        if metric in kept
+        if metric == metrics.OTHERS.name
         for _, label in answers
     }
     held_out = (*concept.held_out, *sorted(asked))
