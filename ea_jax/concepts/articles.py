@@ -44,6 +44,19 @@ def of_things(state: str) -> bool:
     return state.lower() in listed("states of things")
 
 
+def is_participle(phrase: str) -> bool:
+    """Whether a relation is told as "holding hands", not as "hold hands"."""
+    first = phrase.split()[0].lower()
+    return first.endswith("ing") and first not in listed("counted ing")
+
+
+def participle(verb: str) -> str:
+    """A verb in -ing: smile, smiling; swim, swimming."""
+    if verb in ("swim", "run", "sit", "hug"):
+        verb += verb[-1]
+    return f"{verb.removesuffix('e')}ing"
+
+
 def _head(parts: list[str]) -> str:
     """The noun that the others describe: of "bunch of grapes" the bunch."""
     for small in ("of", "with", "in", "on", "from", "for", "at"):

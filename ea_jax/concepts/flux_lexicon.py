@@ -10,7 +10,7 @@ import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ea_jax.concepts import forms, lists
+from ea_jax.concepts import articles, flux_phrases, forms, lists
 from ea_jax.concepts.irrelevant import CLASSES, IrrelevantWords
 from ea_jax.settings.concept import KINDS
 
@@ -78,15 +78,15 @@ class Package:
     def compared(self, word: str, kind: str) -> tuple[str | None, str | None]:
         found = _find(word)
         synonyms = found.synonyms if found else ()
+        wanted = flux_phrases.section(word, kind)
         near = [
-            other.word
-            for other in _names().values()
-            if other.kinds[0] == kind and not _is_one_of(other.word, (word, *synonyms))
+            one
+            for one in (found.near if found else ())
+            if not _is_one_of(one, (word, *synonyms))
+            and (entry := _find(one))
+            and flux_phrases.section(one, entry.kinds[0]) == wanted
         ]
-        own = [
-            one for one in (found.near if found else ()) if (n := _find(one)) and n.kinds[0] == kind
-        ]
-        return (synonyms[-1] if synonyms else None), (own or near or [None])[0]
+        return (synonyms[-1] if synonyms else None), (near[0] if near else None)
 
     def unknown(self, word: str) -> str:
         return (
@@ -102,17 +102,11 @@ class Package:
         for name in CLASSES:
             listed = _WORDS[name]
             words = listed[kind] if isinstance(listed, dict) else listed
-            if kind == "relation" and name != "no_relation" and word.split()[0].endswith("ing"):
-                words = [_participle(other) for other in words]
+            if kind == "relation" and name != "no_relation" and articles.is_participle(word):
+                words = [articles.participle(other) for other in words]
             free = [other for other in words if not _is_one_of(other, (word, *avoid))]
             chosen[name] = tuple((other, None) for other in free[:_EACH])
         return IrrelevantWords(**chosen, source=self.name) if all(chosen.values()) else None
-
-
-def _participle(verb: str) -> str:
-    if verb.endswith("e"):
-        verb = verb[:-1]
-    return f"{verb}ming" if verb == "swim" else f"{verb}ing"
 
 
 def _is_one_of(word: str, others: Sequence[str]) -> bool:
