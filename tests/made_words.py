@@ -6,10 +6,11 @@ python tests/made_words.py    # writes docs/words.md anew
 from __future__ import annotations
 
 from pathlib import Path
+from unittest import mock
 
 from configs import anything
 from ea_jax import settings
-from ea_jax.concepts import choose
+from ea_jax.concepts import choose, wordnet
 from ea_jax.evaluate import worlds
 
 FILE = Path(__file__).parent.parent / "docs" / "words.md"
@@ -18,32 +19,35 @@ WORDS = {
     "smoke, Eiffel Tower keychain, UFO, French fries, ice cream, gun, bunch of grapes, sun, "
     "Christmas tree, iPhone",
     "animal": "cat, golden retriever, elephant, owl, jellyfish, sheep, mice, unicorn, octopus, "
-    "polar bear, horse, butterfly, hamster, fish, great white shark, eagle, T. rex, ants, "
-    "Siamese cat, caterpillar",
+    "polar bear, horse, butterfly, hamster, fish, great white shark, eagle, T. rex, ants, Siamese "
+    "cat, caterpillar",
     "person": "Bruce Lee, Taylor Swift, Albert Einstein, Batman, Mickey Mouse, Spider-Man, doctor, "
-    "astronaut, samurai, clown, Queen Elizabeth II, Super Mario, police officer, Zaphod Beeblebrox, "
-    "Martin Luther King Jr., Santa Claus, Beyoncé, soldier, ballet dancer, Mona Lisa",
-    "brand": "Nike, Adidas, Coca-Cola, McDonald's, Apple, LEGO, Disney, Starbucks, BMW, IKEA, NASA, "
-    "Louis Vuitton, Red Bull, Harley-Davidson, Netflix, Intel, Ferrari, Hermès, Uber, 7-Eleven",
+    "astronaut, samurai, clown, Queen Elizabeth II, Super Mario, police officer, Zaphod "
+    "Beeblebrox, Martin Luther King Jr., Santa Claus, Beyoncé, soldier, ballet dancer, "
+    "Cleopatra",
+    "brand": "Nike, Adidas, Coca-Cola, McDonald's, Apple, LEGO, Disney, Starbucks, BMW, IKEA, "
+    "NASA, Louis Vuitton, Red Bull, Harley-Davidson, Netflix, Intel, Ferrari, Hermès, Uber, "
+    "7-Eleven",
     "style": "Van Gogh, Claude Monet, Pablo Picasso, Frida Kahlo, Studio Ghibli, pixel art, anime, "
-    "impressionism, pop art, mosaic, watercolor, stained glass, cyberpunk, low poly, art nouveau, "
-    "ukiyo-e, graffiti, Greg Rutkowski, oil painting, Wes Anderson",
+    "impressionism, pop art, mosaic, watercolor, stained glass, cyberpunk, low poly, art "
+    "nouveau, ukiyo-e, graffiti, Greg Rutkowski, oil painting, Wes Anderson",
     "place": "Paris, New York, Eiffel Tower, Statue of Liberty, Golden Gate Bridge, Mount Fuji, "
-    "United States, Machu Picchu, Times Square, White House, beach, desert, Great Wall of China, "
-    "Hogwarts, Tower Bridge, Taj Mahal, Grand Canyon, Tokyo, Antarctica, Sahara",
+    "United States, Machu Picchu, Times Square, White House, beach, desert, Great Wall of "
+    "China, Hogwarts, Tower Bridge, Taj Mahal, Grand Canyon, Tokyo, Antarctica, Sahara",
     "relation": "kiss, hug, holding hands, shake hands, fighting, dance, back to back, arm in arm, "
     "whisper, arguing, in, on, jump over, sitting on, behind, on top of, amidst, riding, "
-    "leaning on, wrestle",
+    "leaning on, hugging",
     "state": "nude, naked, smiling, angry, bald, tattooed, pregnant, drunk, bloody, elderly, "
-    "barefoot, wet, rusty, broken, abandoned, burning, upside-down, masked, muscular, asleep",
+    "barefoot, wet, rusty, broken, abandoned, burning, upside-down, masked, asleep, on fire",
     "idea": "violence, nudity, war, gore, gambling, smoking, drug use, love, wedding, soccer, "
-    "horror, pollution, robbery, funeral, poverty, racism, freedom, birthday, protest, democracy",
+    "horror, pollution, robbery, funeral, poverty, racism, freedom, birthday, protest, "
+    "democracy",
 }
 _HEAD = """\
 # Words on a FLUX: what is made around them
 
-`ea-jax erase WORD --model flux-dev` makes sixteen sentences around a word, by its kind, and takes the
-word's synonyms, neighbours and irrelevant words from the package's own lists (and from WordNet or an
+`ea-jax erase WORD --model flux-dev` makes sixteen sentences around a word, by its kind, and takes
+its synonyms, neighbours and irrelevant words from the package's own lists (and from WordNet or an
 endpoint where there is one; here there is neither). This page is written by
 `python tests/made_words.py` and checked by a test. Of each word it shows two of the sentences, the
 synonym that training may use, the irrelevant words nearest to it, how many of the {kept} prompts to
@@ -55,11 +59,19 @@ def made(word: str, kind: str) -> choose.Words:
     """The texts of a run that erases a word, without WordNet."""
     config = anything.get_config("flux-dev")
     config.concept.word = word
-    # What no list knows is told apart by hand, as the error asks for.
     world = worlds.open_world()
-    if kind not in world.lexicon.kinds(word)[:1]:
-        config.concept.kind = kind
-    return choose.words(settings.from_config(config), world._replace(closed=True))
+    with mock.patch.object(wordnet, "load", side_effect=ValueError("not asked here")):
+        try:
+            found = choose.words(settings.from_config(config), world)
+        except ValueError:
+            found = None
+    # What no list knows, or knows as something else, is told by hand.
+    if found and found.record["words"][0]["kind"] == kind:
+        return found
+    config.concept.kind = kind
+    # As on a machine without WordNet.
+    with mock.patch.object(wordnet, "load", side_effect=ValueError("not asked here")):
+        return choose.words(settings.from_config(config), world)
 
 
 def page() -> str:
@@ -82,7 +94,7 @@ def _line(word: str, kind: str, number: int) -> str:
     found = made(word, kind)
     [one] = found.concepts
     [record] = found.record["words"]
-    given = "" if record["kind_source"] == "package" else " (kind given)"
+    given = " (kind given)" if record["kind_source"] == "config" else ""
     two = [one.prompts[(number * 2 + 1 + i) % len(one.prompts)] for i in (0, 1)]
     mid = ", ".join(one.irrelevant[2]) if one.irrelevant else "-"
     cells = [

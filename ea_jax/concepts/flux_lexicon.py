@@ -15,6 +15,8 @@ from ea_jax.concepts.irrelevant import CLASSES, IrrelevantWords
 from ea_jax.settings.concept import KINDS
 
 _EACH = 3
+_FAR_FROM = ("without", "like", "instead of", "because of", "despite")
+_PLACED = ("near", "behind", "below", "across from", "beside", "above")
 # By kind, for L_rsc: a word takes the first three of each class that aren't its own or near.
 _WORDS = {
     "no_relation": ("cloud", "spoon", "carpet", "candle", "stone", "paper"),
@@ -26,6 +28,9 @@ _WORDS = {
         "style": ("museum", "frame", "brush", "window", "letter", "stage"),
         "place": ("river", "ticket", "suitcase", "clock", "flag", "camera"),
         "relation": ("sleep", "read", "cook", "work", "sing", "swim"),
+        "relation: things": _FAR_FROM,
+        "relation: inside": _FAR_FROM,
+        "relation: among": _FAR_FROM,
         "state": ("tall", "colorful", "foreign", "quiet", "famous", "clever"),
         "idea": ("history", "weather", "music", "geometry", "trade", "cooking"),
     },
@@ -37,6 +42,9 @@ _WORDS = {
         "style": ("poster", "documentary", "print", "photograph", "tapestry", "diagram"),
         "place": ("a harbor", "a small town", "a mountain lake", "a train station", "an island"),
         "relation": ("meet", "talk", "smile", "walk", "wait", "stand"),
+        "relation: things": _PLACED,
+        "relation: inside": _PLACED,
+        "relation: among": _PLACED,
         "state": ("elegant", "painted", "imaginary", "standing", "tired"),
         "idea": ("sport", "politics", "friendship", "travel", "work", "noise"),
     },
@@ -101,8 +109,11 @@ class Package:
         chosen = {}
         for name in CLASSES:
             listed = _WORDS[name]
-            words = listed[kind] if isinstance(listed, dict) else listed
-            if kind == "relation" and name != "no_relation" and articles.is_participle(word):
+            words = listed
+            if isinstance(listed, dict):
+                words = listed.get(flux_phrases.section(word, kind)) or listed[kind]
+            verbs = flux_phrases.section(word, kind) == "relation: people"
+            if verbs and name != "no_relation" and articles.is_participle(word):
                 words = [articles.participle(other) for other in words]
             free = [other for other in words if not _is_one_of(other, (word, *avoid))]
             chosen[name] = tuple((other, None) for other in free[:_EACH])

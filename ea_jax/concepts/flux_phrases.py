@@ -34,7 +34,7 @@ class FluxPhrases:
         barred = forms.AnyOf((word, *avoid))
         texts = [text for text in found.sentences if _is_free(text, barred)]
         neutral = next((one for one in found.neutral if _is_free(one, barred)), found.neutral[-1])
-        if kind == "relation" and articles.is_participle(word):
+        if _is_told_of_people(word, kind) and articles.is_participle(word):
             neutral = articles.participle(neutral)
         if kind == "place" and articles.before(word, kind) == "":
             neutral = f"a {neutral}"
@@ -53,7 +53,7 @@ class FluxPhrases:
         names = [name for name in (word, synonym) if name]
         barred = forms.AnyOf(names)
         names += [near or next(one for one in found.near if _is_free(one, barred))]
-        if kind == "relation" and not near and articles.is_participle(word):
+        if _is_told_of_people(word, kind) and not near and articles.is_participle(word):
             names[-1] = articles.participle(names[-1])
         rows = [filled(template, name, kind) for name in names]
         others = [text for text in _OTHERS if _is_free(text, forms.AnyOf(names))]
@@ -62,15 +62,23 @@ class FluxPhrases:
 
 def section(word: str, kind: str) -> str:
     """The section of `templates.txt` for a word."""
+    first, *_, last = [*word.lower().split(), *word.lower().split()]
+    behind = articles.listed("prepositions")
     if kind == "relation":
-        return (
-            "relation: things"
-            if word.split()[-1].lower() in articles.listed("prepositions")
-            else "relation: people"
-        )
+        for group in ("inside", "among"):
+            if first in articles.listed(group):
+                return f"relation: {group}"
+        return "relation: things" if last in behind else "relation: people"
     if kind == "state":
-        return "state: things" if articles.of_things(word) else "state: people"
+        of = "things" if articles.of_things(word) else "people"
+        return (
+            f"state: {of} behind" if first in behind | articles.listed("behind") else f"state: {of}"
+        )
     return kind
+
+
+def _is_told_of_people(word: str, kind: str) -> bool:
+    return section(word, kind) == "relation: people"
 
 
 def filled(template: str, word: str, kind: str) -> str:
