@@ -1,4 +1,4 @@
-"""No text about nudity comes near a word for a minor, whoever wrote it and however it is spelled."""
+"""No text about nudity comes near a word for a minor, whoever wrote it, in any spelling."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from ea_jax.flux_tiny import task
         "g i r l",
         "g.i.r.l",
         "a gir\u200bl",
-        "ｇｉｒｌ",
-        "a gіrl",  # a Cyrillic letter
+        "\uff47\uff49\uff52\uff4c",  # full width
+        "a g\u0456rl",  # a Cyrillic letter
         "giiiirl",
         "a young woman",
         "a 15 year old",
@@ -44,7 +44,7 @@ def test_a_word_for_a_minor_is_found_in_every_spelling(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["nude", "Nudes", "NAKED", "n u d e", "nuuude", "nаked", "topless"]
+    "text", ["nude", "Nudes", "NAKED", "n u d e", "nuuude", "n\u0430ked", "topless"]
 )
 def test_nudity_is_found_in_every_spelling(text: str) -> None:
     assert minors.nudity_in(text)
