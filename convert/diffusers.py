@@ -274,7 +274,15 @@ def _files(where: Path, stem: str) -> tuple[list[Path], dict[str, str]]:
         raise WeightsError(f"{index} lists no tensors; download it again")
     for tensor in listed:
         shard = disk.entry(listed, tensor, str, where=f"{index}: weight_map", **options)
-        if (where / shard).parent != where:
+        try:
+            is_name = (where / shard).parent == where
+            (where / shard).is_file()
+        except OSError as cause:
+            raise WeightsError(
+                f"{index} places {tensor!r} in {shard[:40]!r}..., which is no file's name "
+                f"({cause.strerror}); download the index again"
+            ) from None
+        if not is_name:
             raise WeightsError(
                 f"{index} places {tensor!r} in {shard!r}, which is no file beside it; put the file "
                 "there, or download both again"

@@ -70,6 +70,10 @@ _OTHERS = {
     r"[ab][12]\.weight": ("the factors of a GLoRA", EXTRACT),
     r"(\w+\.)*bias|diff_b": ("biases", FUSE),
 }
+# ComfyUI's marker of a checkpoint in scaled fp8, beside the scales of its layers.
+_MARKER = "scaled_fp8"
+_SCALES = ("scales of fp8 numbers", "export it in bfloat16, without scaling")
+_OTHERS[r"scale_(weight|input)|(weight|input)_scale"] = _SCALES
 _NORM = ("changes of norm layers", FUSE)
 
 
@@ -122,6 +126,12 @@ def parse(key: str) -> tuple[Layer, str] | None:
     return layer, next(kind for kind in _ENDS if match[kind] is not None)
 
 
+def adapter(key: str) -> str | None:
+    """PEFT's name of an adapter in a tensor's name, `default` in `lora_A.default.weight`."""
+    found = re.search(r"\.lora_[AB]\.([^.]+)\.weight$", key)
+    return found and found[1]
+
+
 def refused(keys: Iterable[str], total: int, path: Path) -> WeightsError:
     """The error for tensors that `parse` does not know: says what they are.
 
@@ -172,6 +182,8 @@ def _numbered(name: str, flat: bool) -> tuple[str, int | None]:
 def _kind(key: str) -> tuple[str, str] | None:
     """What a tensor of a known layer is that `parse` can't read, and the way out."""
     name, flat = _without_prefix(key)
+    if name == _MARKER:
+        return _SCALES
     pattern, _ = _numbered(name, flat)
     if any(pattern.startswith((f"{norm}.", f"{norm}_")) for norm in _norms(flat)):
         return _NORM

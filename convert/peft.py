@@ -159,6 +159,13 @@ def _layers_of(stored: Mapping[str, Stored], path: Path) -> dict[Layer, Places]:
                 f"{layer.name} has {has} in {path}, but an adapter is lora_A and lora_B; export "
                 "it again"
             )
+        if "A" in places:
+            names = [lora_names.adapter(places[kind][0]) or "" for kind in ("A", "B")]
+            if names[0] != names[1]:
+                raise WeightsError(
+                    f"{layer.name} has lora_A of the adapter {names[0]!r} and lora_B of the "
+                    f"adapter {names[1]!r} in {path}; export one adapter alone"
+                )
     return layers
 
 

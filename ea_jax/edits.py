@@ -136,7 +136,7 @@ class Edit:
     def check(self, weights: Tree) -> int:
         """Number of layers that it changes in this model, blocks counted one by one.
 
-        A block whose arrays are all zero stands for one that isn't adapted, and isn't counted.
+        A block whose A, B or delta is zero stands for one that isn't adapted, and isn't counted.
 
         Raises:
           AdapterError: it changes a layer or block that the model lacks, or one of another shape.
@@ -308,8 +308,8 @@ def _equally_deep(parts: Sequence[tuple[Tree, Tree]]) -> list[tuple[Tree, Tree]]
 
 
 def _changed(layer: Tree) -> int:
-    """Number of blocks of an adapter or a delta that hold anything but zeros."""
-    return int(np.any([np.any(leaf, axis=(-2, -1)) for leaf in layer.values()], axis=0).sum())
+    """Number of blocks that an adapter or a delta changes; A B changes none where one is zero."""
+    return int(np.all([np.any(leaf, axis=(-2, -1)) for leaf in layer.values()], axis=0).sum())
 
 
 def _number(stated: str | None, path: Path) -> float | None:

@@ -67,9 +67,9 @@ def _erase(settings: Settings, config: dict[str, Any], folder: Path) -> int:
     run_folder.require_kinds(folder, files=_FILES, folders=_FOLDERS)
     compiler.keep_programs(settings.data.cache)
     world = worlds.of_model(settings.model)
-    task, detector = worlds.task_for(settings)
+    tasks, detector = worlds.tasks_for(settings)
     entry = registry.chosen(settings)
-    model, ready, words = prepared(settings, entry, task, world, folder / WORDS)
+    model, ready, words = prepared(settings, entry, tasks, world, folder / WORDS)
     method = entry.make(ready)
     settings.log.require_within(method.steps)
     # A new folder is taken only now: a mistake above leaves it to the command that mends it.
@@ -90,7 +90,9 @@ def _erase(settings: Settings, config: dict[str, Any], folder: Path) -> int:
         edit = edits.load(folder)
         outputs.write_grid(folder / "grid.png", painter, settings, words.shown, edit)
         outputs.write_attention(folder / "attention.png", painter, settings, ready.bank, edit)
-        table = outputs.write_results(folder, painter, settings, edit, task=task, detector=detector)
+        table = outputs.write_results(
+            folder, painter, settings, edit, tasks=tasks, detector=detector
+        )
         seconds = {"train": trained - began, "outputs": time.monotonic() - trained}
         outputs.write_record(
             *(folder, model, config),
@@ -105,7 +107,7 @@ def _erase(settings: Settings, config: dict[str, Any], folder: Path) -> int:
 def prepared(
     settings: Settings,
     entry: registry.Entry,
-    task: Task,
+    tasks: Sequence[Task],
     world: World,
     kept: Path | None = None,
 ) -> tuple[prepare.Loaded, Ready, choose.Words]:
@@ -121,17 +123,19 @@ def prepared(
       ValueError: a model, words or prompts that don't do; the message says what to change.
     """
     laps, needs = Laps(), entry.needs(settings)
+    probes = [probe for task in tasks for probe in task.probes]
+    tested = tuple(dict.fromkeys(word for task in tasks for word in task.held_out))
     settings, mesh, pipeline = prepare.open_model(settings, columns=needs.columns)
     if kept and kept.exists():
         words = choose.Words.of_json(kept)
     else:
-        words = choose.words(settings, world, tested=task.held_out, contrast=needs.contrast)
+        words = choose.words(settings, world, tested=tested, contrast=needs.contrast)
     choose.report(words)
     prompts = prepare.prompts(settings, words, pipeline.t5_tokenizer)
-    check_held_out(task.probes, prompts.texts)
-    held_out.assert_absent(task.held_out, prompts.trained)
+    check_held_out(probes, prompts.texts)
+    held_out.assert_absent(tested, prompts.texts)
     bank = prepare.bank(settings, pipeline, prompts, needs)
-    painted = [*words.shown, *(probe.prompt for probe in task.probes)]
+    painted = [*words.shown, *(probe.prompt for probe in probes)]
     model = prepare.load(settings, mesh, pipeline, painted=painted, laps=laps)
     with jax.set_mesh(mesh):
         latent_sets = pictures.latent_sets(

@@ -64,7 +64,7 @@ def evaluate_run(
         config[section].update(values)
     asked = settings.from_config(config)
     compiler.keep_programs(asked.data.cache)
-    task, detector = worlds.task_for(asked)
+    tasks, detector = worlds.tasks_for(asked)
     if detector is None:
         raise ValueError(
             f"{asked.model.path} comes with no judge, or sample.eval_pictures is 0; give --pictures"
@@ -72,7 +72,7 @@ def evaluate_run(
     with lock.held(out):
         conditions = {**config, "strength": strength}
         run_folder.check(out, conditions)
-        model = _loaded(folder, edit, asked, task)
+        model = _loaded(folder, edit, asked, tasks)
         # A new folder is taken only now: a mistake above leaves it to the command that mends it.
         run_folder.claim(out, conditions)
         with jax.set_mesh(model.mesh):
@@ -81,14 +81,14 @@ def evaluate_run(
                 outputs.painter_of(model),
                 model.settings,
                 edit,
-                task=task,
+                tasks=tasks,
                 detector=detector,
                 strength=strength,
             )
 
 
-def _loaded(folder: Path, edit: Edit, asked: Settings, task: Task) -> prepare.Loaded:
-    painted = [probe.prompt for probe in task.probes]
+def _loaded(folder: Path, edit: Edit, asked: Settings, tasks: Sequence[Task]) -> prepare.Loaded:
+    painted = [probe.prompt for task in tasks for probe in task.probes]
     asked, mesh, pipeline = prepare.open_model(asked, columns=False)
     edit.check(pipeline.template("transformer"))
     model = prepare.load(asked, mesh, pipeline, painted=painted, laps=Laps())

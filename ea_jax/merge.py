@@ -103,8 +103,9 @@ def merge_folder(
         used = edit.used_strength(strength)
         if not changed:
             raise AdapterError(
-                f"nothing would change: at strength {used:g} the edit's changes of {layers} "
-                f"layers are all lost in rounding to the model's precision; raise the strength"
+                f"nothing would change: at strength {used:g} the edit's changes of "
+                f"{_layers(layers)} are all lost in rounding to the model's precision; raise the "
+                "strength"
             )
         merged.save(unfinished, edit, used, before=merged.listed(source))
         unfinished.replace(out)
@@ -112,9 +113,9 @@ def merge_folder(
         shutil.rmtree(work, ignore_errors=True)
     if len(changed) < layers:
         _log.warning(
-            "%d of the edit's %d layers stay as they were: the change is lost in rounding",
+            "%d of the edit's %s stay as they were: the change is lost in rounding",
             layers - len(changed),
-            layers,
+            _layers(layers),
         )
     return len(changed)
 
@@ -131,7 +132,11 @@ def main(arguments: Sequence[str]) -> None:
     with one_line_errors():
         edit = edits.load(given.lora)
         layers = merge_folder(given.model, edit, given.out, strength=given.strength)
-        _log.info("%d layers changed; %s loads like %s", layers, given.out, given.model)
+        _log.info("%s changed; %s loads like %s", _layers(layers), given.out, given.model)
+
+
+def _layers(count: int) -> str:
+    return f"{count} layer" if count == 1 else f"{count} layers"
 
 
 def _changes(edit: Edit, strength: float | None) -> dict[str, Callable[[], np.ndarray]]:

@@ -297,3 +297,13 @@ def test_a_folder_without_an_edit_and_unreadable_settings_are_named(tmp_path):
     broken = {"lora_adapter_metadata": "[1]"}
     with pytest.raises(WeightsError, match=r"metadata in .* holds a list \(\[1\]\), not an object"):
         edits.load(written(tmp_path, pair("context_embedder"), broken))
+
+
+@pytest.mark.parametrize("leaf", ["A", "B"])
+def test_a_block_of_which_one_factor_is_zero_is_not_changed(leaf):
+    adapters = toy_lora.trained("dual_qk")
+    before = Edit(adapters).check(WEIGHTS)
+    query = adapters["transformer_blocks"]["attn"]["add_q_proj"]
+    query[leaf] = np.array(query[leaf])
+    query[leaf][0] = 0
+    assert Edit(adapters).check(WEIGHTS) == before - 1

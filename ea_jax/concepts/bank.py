@@ -58,7 +58,7 @@ class PromptBank:
       groups: `target`, `anchor`: [rows], a row's sentence with the concept and without it;
         `others`: [G, W], a row's synonym first, then its irrelevant words;
         `plain`: the unshuffled sentences, `plain_G` says whose; `preserve`: prompts without the
-        concept, `near`: those about its nearest; `empty`: the empty prompt.
+        concept; `empty`: the empty prompt.
       concept_G, sentence_G: concept of each row, and which of its sentences.
       name_G: what its target names the concept by: `word`, `synonym` or `slip`.
       contrast_G: for each row its place in `others`, -1 where its concept has no synonym.

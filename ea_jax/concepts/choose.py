@@ -28,7 +28,7 @@ class Words:
     Attributes:
       concepts: what is erased, each with its sentences, synonyms, irrelevant words and anchor.
       preserve: prompts about other things, for L_keep.
-      near: prompts about what is nearest, whose text a closed form keeps.
+      near: prompts about what is nearest to a concept, kept as well.
       shown: rows of the grid.
       record: for the run's folder: words, where they came from, and what was made.
     """

@@ -17,13 +17,11 @@ class Prompts:
       rows: of all concepts.
       plain: the unshuffled sentences, each with its concept's number and the kind of its name.
       preserve: prompts without any concept.
-      near: likewise, about what is nearest to one; nothing is trained on their pictures.
     """
 
     rows: Sequence[rows.Row]
     plain: Sequence[tuple[int, str, rows.Variant]]
     preserve: Sequence[str]
-    near: Sequence[str] = ()
 
     @property
     def contrast(self) -> list[rows.Row]:
@@ -38,23 +36,13 @@ class Prompts:
             "others": [variant for row in self.contrast for variant in row.others],
             "plain": [variant for *_, variant in self.plain],
             "preserve": [rows.Variant(text) for text in self.preserve],
-            "near": [rows.Variant(text) for text in self.near],
             "empty": [rows.Variant("")],
         }
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """All distinct texts."""
-        return self._texts(self.groups)
-
-    @property
-    def trained(self) -> tuple[str, ...]:
-        """Those that steps train on: all but the nearest, whose text alone is kept."""
-        return self._texts([name for name in self.groups if name != "near"])
-
-    def _texts(self, names: Iterable[str]) -> tuple[str, ...]:
-        groups = self.groups
-        return tuple(dict.fromkeys(v.text for name in names for v in groups[name]))
+        """All distinct texts: what a run trains on."""
+        return tuple(dict.fromkeys(v.text for group in self.groups.values() for v in group))
 
 
 def make(
@@ -62,14 +50,13 @@ def make(
     recipe: rows.Recipe,
     *,
     preserve: Sequence[str] = (),
-    near: Sequence[str] = (),
     tokenizer: Any = None,
 ) -> Prompts:
     """Makes a bank's texts.
 
     Args:
       concepts, recipe: see `ea_jax.concepts.rows`.
-      preserve, near: prompts without any concept; see `Prompts`.
+      preserve: prompts without any concept.
       tokenizer: T5's fast tokenizer, to see that it knows the words' letters; None looks at none.
     Raises:
       ValueError: concepts, prompts or words that don't do; see `rows.rows` and
@@ -78,7 +65,6 @@ def make(
     made = rows.rows(concepts, recipe)
     for concept in concepts:
         rows.require_absent(concept.word, preserve, setting="concept.preserve_prompts")
-        rows.require_absent(concept.word, near, setting="concept.near_prompts")
     erased = [name for concept in concepts for _, name in rows.names(concept)]
     named = [*erased, *(word for row in made for word in row.words)]
     for word in dict.fromkeys(named if tokenizer is not None else ()):
@@ -89,4 +75,4 @@ def make(
         for kind, name in rows.names(concept)
         for text in rows.plain(concept, name)
     ]
-    return Prompts(made, plain, preserve, near)
+    return Prompts(made, plain, preserve)

@@ -138,7 +138,7 @@ def _terms(settings: Settings, base: Any, model: TransformerConfig, given: Shape
     state, mesh = filled_state(given), make_mesh({})
     settings = with_terms(settings, esd=1.0, attn=WEIGHT)
 
-    def part(title: str, level: str, attention: str | None = None, **weights: float) -> Part:
+    def part(title: str, level: str, attention: str | None = None, **weights: Any) -> Part:
         changed = with_terms(settings, attention, **weights)
         made = shapes(changed, model, latent=_latent(given), mesh=mesh)
         (own,) = (found for found in made.method.levels if found.name == level)
@@ -146,7 +146,7 @@ def _terms(settings: Settings, base: Any, model: TransformerConfig, given: Shape
 
     def alone(name: str) -> Part:
         off = dict.fromkeys(("attn", "lora", "keep", "rsc"), 0.0)
-        return part(f"upper step, L_{name} alone", "upper", **{**off, name: 1.0})
+        return part(f"upper step, L_{name} alone", "upper", None, **{**off, name: 1.0})
 
     return [
         part("lower step, attention loss off", "lower", attn=0.0),

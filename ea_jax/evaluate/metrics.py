@@ -107,7 +107,7 @@ def _count_valid(probes: Sequence[Probe], readings: Sequence[Reading]) -> Rate:
 CONCEPT = asked("Acc_e", "low", "the concept is still there (low is good)")
 SYNONYMS = asked("Acc_g", "low", "so are pictures of its held-out synonyms (low is good)")
 OTHERS = asked("Acc_ir", "high", "other concepts are still themselves")
-NEAREST = asked("Acc_near", "high", "so are the nearest ones")
+NEAREST = asked("Acc_near", "high", "so are the nearest ones (kept by name)")
 REST = asked("Acc_rest", "high", "what else the concept's prompts ask for is there")
 VALID = Metric("valid", "high", "a clean picture: not blank, noise or broken", _count_valid)
 

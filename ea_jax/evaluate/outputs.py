@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+import operator
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from ea_jax.concepts.bank import PromptBank
 from ea_jax.edits import DELTA_FILE, LORA_FILE, Edit
 from ea_jax.evaluate import report
 from ea_jax.evaluate.probes import Detector
-from ea_jax.evaluate.results import measure
+from ea_jax.evaluate.results import Results, measure
 from ea_jax.evaluate.task import Task
 from ea_jax.flux import latents
 from ea_jax.flux.transformer import dual_columns
@@ -118,14 +119,16 @@ def write_results(
     settings: Settings,
     edit: Edit,
     *,
-    task: Task,
+    tasks: Sequence[Task],
     detector: Detector | None,
     strength: float | None = None,
 ) -> str:
     """Measures base and erased with the same seeds; writes results.json and results.md.
 
+    Of several concepts each has its own numbers and table; the file's first are their sums.
+
     Returns:
-      The Markdown table, or the sentence that says why nothing was measured.
+      The Markdown tables, or the sentence that says why nothing was measured.
     """
     facts = {
         "concept": settings.concept.label,
@@ -141,23 +144,32 @@ def write_results(
         write_json(folder / "results.json", {**facts, "detector": None, "reason": reason})
         write_text(folder / "results.md", reason + ".\n")
         return reason
-    results = measure(painter, edit, task, detector, strength=strength, cache=settings.data.cache)
-    table = report.metrics_table(results)
+    how = {"strength": strength, "cache": settings.data.cache}
+    found = {task.concept: measure(painter, edit, task, detector, **how) for task in tasks}
+    tables = {word: report.metrics_table(results) for word, results in found.items()}
+    if len(tables) > 1:
+        tables = {word: f"### {word}\n\n{table}" for word, table in tables.items()}
+        facts["words"] = {word: _rates(results) for word, results in found.items()}
     write_json(
         folder / "results.json",
         {
             **facts,
-            "detector": results.detector,
-            **{
-                name: {metric: rate.as_json() for metric, rate in found.items()}
-                for name, found in (("base", results.base), ("erased", results.erased))
-            },
-            "probes": [{"prompt": p.prompt, "seed": p.seed} for p in task.probes],
+            "detector": detector.name,
+            **_rates(functools.reduce(operator.add, found.values())),
+            "probes": [{"prompt": p.prompt, "seed": p.seed} for task in tasks for p in task.probes],
             "versions": versions(),
         },
     )
-    write_text(folder / "results.md", table)
-    return table
+    text = "\n".join(tables.values())
+    write_text(folder / "results.md", text)
+    return text
+
+
+def _rates(results: Results) -> dict[str, Any]:
+    return {
+        name: {metric: rate.as_json() for metric, rate in rates.items()}
+        for name, rates in (("base", results.base), ("erased", results.erased))
+    }
 
 
 def write_record(

@@ -42,6 +42,14 @@ class Results:
     base: dict[str, Rate]
     erased: dict[str, Rate]
 
+    def __add__(self, other: Results) -> Results:
+        """Counts of two measurements with the same metrics and detector, together."""
+        sums = [
+            {name: mine[name] + theirs[name] for name in mine}
+            for mine, theirs in ((self.base, other.base), (self.erased, other.erased))
+        ]
+        return Results(self.metrics, self.detector, *sums)
+
 
 def measure(
     painter: Painter,

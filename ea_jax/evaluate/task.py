@@ -1,4 +1,4 @@
-"""A task: what an erasure is asked, and how the answers are counted."""
+"""A task: what an erasure is asked about one concept, and how the answers are counted."""
 
 from __future__ import annotations
 
@@ -14,16 +14,14 @@ class Task:
 
     Attributes:
       name: of the world that it belongs to.
+      concept: that was erased.
       probes: prompts, seeds and questions.
       metrics: what is counted, in the order of a report.
       held_out: words that it asks for, which no training may use.
     """
 
     name: str
+    concept: str
     probes: tuple[Probe, ...]
     metrics: tuple[Metric, ...]
     held_out: tuple[str, ...]
-
-
-# Where nothing is measured.
-NOTHING = Task("nothing", (), (), ())

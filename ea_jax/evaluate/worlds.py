@@ -14,11 +14,11 @@ from ea_jax.concepts.flux_lexicon import Package
 from ea_jax.concepts.flux_phrases import FluxPhrases
 from ea_jax.concepts.lexicon import World
 from ea_jax.evaluate.probes import Detector
-from ea_jax.evaluate.task import NOTHING, Task
+from ea_jax.evaluate.task import Task
 from ea_jax.flux import hub
 from ea_jax.settings import ModelSettings, Settings
 
-# Folder in the pipeline's, with the detector -> module with `world()` and `task_for(settings,
+# Folder in the pipeline's, with the detector -> module with `world()` and `tasks_for(settings,
 # folder)`.
 WORLDS = {"judge": "ea_jax.flux_tiny.task"}
 
@@ -34,18 +34,18 @@ def of_model(model: ModelSettings) -> World:
     return found[0].world() if found else open_world()
 
 
-def task_for(settings: Settings) -> tuple[Task, Detector | None]:
-    """The task of a run and its detector; NOTHING and None where nothing is measured.
+def tasks_for(settings: Settings) -> tuple[tuple[Task, ...], Detector | None]:
+    """A task for each concept of a run and their detector; none where nothing is measured.
 
     That is where the model comes without a detector, or no pictures are asked for.
 
     Raises:
-      ValueError: the model belongs to a world that doesn't know the concept.
+      ValueError: the model belongs to a world that doesn't know a concept.
     """
     if not settings.sample.eval_pictures:
-        return NOTHING, None
+        return (), None
     found = _found(settings.model)
-    return found[0].task_for(settings, found[1]) if found else (NOTHING, None)
+    return found[0].tasks_for(settings, found[1]) if found else ((), None)
 
 
 def _found(model: ModelSettings) -> tuple[Any, Path] | None:

@@ -60,7 +60,11 @@ class VaeConfig:
         for key in ("use_quant_conv", "use_post_quant_conv"):
             # What a file leaves out is there.
             if config.get(key, True) is not False:
-                raise ValueError(f"{where}: {key}=True is not supported; FLUX's VAE has none")
+                found = config.get(key, True)
+                raise ValueError(
+                    f"{where}: {key}={found!r} is not supported; it has to be false, since FLUX's "
+                    "VAE has no such layer"
+                )
         read = described.read(config, cls, _RULES, where)
         for key, kind in [
             ("down_block_types", "DownEncoderBlock2D"),

@@ -1,7 +1,7 @@
 """Sentences in the words of flux-tiny's world, all of its `train` templates.
 
 About half of the world's concepts stand in them, always the same ones: an evaluation asks for the
-others. What is near to an erased word is left out as well, since an evaluation asks for that too.
+others. What is near to an erased word is left out as well: it has prompts of its own.
 """
 
 from __future__ import annotations

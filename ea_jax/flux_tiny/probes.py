@@ -26,7 +26,12 @@ _DRAWS = 1000
 
 
 def probes_for(
-    word: str, *, pictures: int, seed: int = 0, trained: Sequence[str] = ()
+    word: str,
+    *,
+    pictures: int,
+    seed: int = 0,
+    trained: Sequence[str] = (),
+    erased: Sequence[Concept] = (),
 ) -> list[Probe]:
     """Probes for one erased concept.
 
@@ -36,41 +41,45 @@ def probes_for(
         concepts where there are no more of them than that, else one for each.
       seed: of scenes and wording.
       trained: other concepts that training uses, in any of its prompts; none of them is asked for.
+      erased: other concepts that the same run erases; none is asked for, or shown beside this one.
     Returns:
       Probes whose questions are (head, label) pairs of the judge.
     Raises:
       ValueError: the world has no such concept.
     """
-    erased = vocabulary.concept(word)
+    concept = vocabulary.concept(word)
+    gone = [concept, *erased]
+    # The usual style goes unsaid, but not where it is erased.
+    unusual = any(other.name == vocabulary.DEFAULT_STYLE for other in erased)
     rng = np.random.default_rng((seed, 77))
     probes = []
+    unasked = {*trained, *(other.name for other in erased)}
     for i in range(pictures):
         # Every fourth picture is in some other style, every fourth has another object beside.
-        styled, pair = i % 4 == 1, i % 4 == 3
-        scene = scene_of(erased, rng, styled=styled, pair=pair)
-        mine = key(erased)
+        styled, pair = unusual or i % 4 == 1, i % 4 == 3
+        scene = scene_of(concept, rng, erased, styled=styled, pair=pair)
+        mine = key(concept)
         rest = scene.labels() - {mine}
         questions = [(metrics.CONCEPT.name, frozenset({mine}))]
         if rest:
             questions.append((metrics.REST.name, rest))
         probes.append(_probe(scene, rng, questions))
-        if erased.held_out:
-            synonym = erased.held_out[i % len(erased.held_out)]
-            scene = scene_of(erased, rng, styled=styled)
+        if concept.held_out:
+            synonym = concept.held_out[i % len(concept.held_out)]
+            scene = scene_of(concept, rng, erased, styled=styled)
             questions = [(metrics.SYNONYMS.name, frozenset({mine}))]
             probes.append(_probe(scene, rng, questions, {word: synonym}))
-        if erased.near and erased.near not in trained:
-            near = vocabulary.concept(erased.near)
+        if concept.near and concept.near not in unasked:
+            near = vocabulary.concept(concept.near)
             questions = [(metrics.NEAREST.name, frozenset({key(near)}))]
-            probes.append(_probe(scene_of(near, rng), rng, questions))
-    barred = {erased.name, erased.near, *trained}
-    others = [concept for concept in CONCEPTS.values() if concept.name not in barred]
+            probes.append(_probe(scene_of(near, rng, erased, styled=unusual), rng, questions))
+    barred = {concept.name, concept.near, *unasked}
+    others = [other for other in CONCEPTS.values() if other.name not in barred]
     order = rng.permutation(len(others))
     for i in range(max(pictures, len(others))):
         other = others[order[i % len(others)]]
-        # The usual style goes unsaid, but not where it is what was erased.
-        usual = erased.name == vocabulary.DEFAULT_STYLE
-        scene = scene_of(other, rng, without=erased, styled=usual)
+        styled = unusual or concept.name == vocabulary.DEFAULT_STYLE
+        scene = scene_of(other, rng, gone, styled=styled)
         probes.append(_probe(scene, rng, [(metrics.OTHERS.name, frozenset({key(other)}))]))
     return [dataclasses.replace(probe, seed=SEEDS + i) for i, probe in enumerate(probes)]
 
@@ -84,25 +93,25 @@ def key(concept: Concept) -> tuple[str, str]:
 def scene_of(
     concept: Concept,
     rng: np.random.Generator,
-    without: Concept | None = None,
+    without: Sequence[Concept] = (),
     *,
     styled: bool = False,
     pair: bool = False,
 ) -> Scene:
-    """A scene that shows a concept in the usual style, and not `without`.
+    """A scene that shows a concept in the usual style, and none of `without`.
 
     A style's own shows any one thing. With `styled` the style is any, with `pair` an object stands
     beside another one.
 
     Raises:
-      ValueError: no scene of this kind is without the other concept.
+      ValueError: no scene of this kind is without the other concepts.
     """
     for _ in range(_DRAWS):
         scene = _scene_of(concept, rng, styled, pair)
-        if without is None or key(without) not in scene.labels():
+        if not scene.labels() & {key(other) for other in without}:
             return scene
     raise ValueError(
-        f"{_DRAWS} scenes of {concept.name!r} all show {without and without.name!r}; "
+        f"{_DRAWS} scenes of {concept.name!r} all show {' or '.join(w.name for w in without)!r}; "
         "draw them in any style, or ask for another concept"
     )
 

@@ -1,4 +1,4 @@
-"""The task of a run on flux-tiny: its probes, the words that they ask for, and the judge."""
+"""The tasks of a run on flux-tiny: probes, the words that they ask for, and the judge."""
 
 from __future__ import annotations
 
@@ -27,32 +27,48 @@ def world() -> World:
     return World(Vocabulary(), TinyPhrases(), closed=True)
 
 
-def task_for(settings: Settings, judge: Path) -> tuple[Task, JudgeDetector]:
-    """The task of a run and its detector.
+def tasks_for(settings: Settings, judge: Path) -> tuple[tuple[Task, ...], JudgeDetector]:
+    """A task for each concept of a run, and their detector.
 
     Args:
       settings: of the run.
       judge: folder of the judge that comes with its model.
     Raises:
-      ValueError: the world doesn't know the concept, or there is no judge in the folder.
+      ValueError: the world doesn't know a concept, or there is no judge in the folder.
     """
     known = choose.words(_own_sources(settings), world())
-    concept = vocabulary.concept(known.concepts[0].word)
+    erased = [vocabulary.concept(one.word) for one in known.concepts]
     texts = _texts(known)
     trained = [name for name in vocabulary.CONCEPTS if _in_any(name, texts)]
-    if concept.near in trained:
-        _log.warning("training uses %r, so %s is not measured", concept.near, metrics.NEAREST.name)
-    probes = probes_for(concept.name, pictures=settings.sample.eval_pictures, trained=trained)
-    others = {metrics.OTHERS.name, metrics.NEAREST.name}
+    tasks = tuple(
+        _task(concept, erased, trained, settings.sample.eval_pictures) for concept in erased
+    )
+    return tasks, JudgeDetector.load(judge)
+
+
+def _task(
+    concept: vocabulary.Concept,
+    erased: Sequence[vocabulary.Concept],
+    trained: Sequence[str],
+    pictures: int,
+) -> Task:
+    others = [other for other in erased if other is not concept]
+    if concept.near in trained or any(concept.near == other.name for other in others):
+        _log.warning(
+            "training uses %r, so %s of %r is not measured",
+            *(concept.near, metrics.NEAREST.name, concept.name),
+        )
+    probes = probes_for(concept.name, pictures=pictures, trained=trained, erased=others)
+    # The nearest is kept by its name; what is held out of it are its prompts here, and its seeds.
     asked = {
         label
         for probe in probes
         for metric, answers in probe.questions
-        if metric in others
+        if metric == metrics.OTHERS.name
         for _, label in answers
     }
-    task = Task("flux-tiny", tuple(probes), metrics.METRICS, (*concept.held_out, *sorted(asked)))
-    return task, JudgeDetector.load(judge)
+    held_out = (*concept.held_out, *sorted(asked))
+    return Task("flux-tiny", concept.name, tuple(probes), metrics.METRICS, held_out)
 
 
 def _own_sources(settings: Settings) -> Settings:

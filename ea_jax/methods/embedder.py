@@ -106,8 +106,7 @@ def outputs(bank: PromptBank, *, slips: float) -> Outputs:
                 share = np.sqrt(weight / len(e_ND))
                 erased.append(share * e_ND)
                 moves.append(share * (padding_D - e_ND))
-    apart = [bank.groups[group].prompt_G for group in ("preserve", "near")]
-    for number in np.setdiff1d(np.concatenate(apart), np.flatnonzero(own)):
+    for number in np.setdiff1d(bank.groups["preserve"].prompt_G, np.flatnonzero(own)):
         kept.append(bank.t5_UTD[number].astype(np.float64))
     kept = [k_TD / np.sqrt(max(len(k_TD), 1)) for k_TD in kept]
     return Outputs(np.concatenate(erased), np.concatenate(moves), np.concatenate(kept))

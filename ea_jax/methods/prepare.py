@@ -112,8 +112,7 @@ def prompts(settings: Settings, words: choose.Words, tokenizer: Any = None) -> t
     return texts.make(
         concepts,
         choose.recipe(settings),
-        preserve=words.preserve,
-        near=words.near,
+        preserve=(*words.preserve, *words.near),
         tokenizer=tokenizer,
     )
 

@@ -22,6 +22,7 @@ def define(arguments: Sequence[str] | None = None) -> None:
     Args:
       arguments: flags among which `--config` is looked for; None takes the program's own.
     """
+    config_flags.register_flag_parser_for_type(float, _Float())
     given = None if arguments is None else ["", *arguments]
     try:
         config_flags.DEFINE_config_file("config", lock_config=True, sys_argv=given)
@@ -96,6 +97,13 @@ class _ConfigFile(flags.ArgumentParser):
 
     def flag_type(self) -> str:
         return "config file"
+
+
+class _Float(flags.FloatParser):
+    """A number, or None: whether a key can be None is its section's rule."""
+
+    def parse(self, argument: str) -> Any:
+        return None if argument == "None" else super().parse(argument)
 
 
 def _said(error: Exception, file: Path) -> str:

@@ -44,8 +44,7 @@ class ConceptSettings:
       endpoint, endpoint_model: URL of an OpenAI-compatible endpoint, and its model's name.
       endpoint_key: environment variable with its API key; None for an endpoint without keys.
       preserve_prompts: prompts without the concept whose pictures L_keep holds in place.
-      near_prompts: prompts about what is nearest to the concept, without it. A closed form keeps
-        their text; nothing is trained on them.
+      near_prompts: likewise, about what is nearest to the concept and most easily lost with it.
       max_tokens: columns kept for the concept's tokens in a prompt, all occurrences together.
     """
 

@@ -103,6 +103,7 @@ def test_the_command_merges_and_says_so(model, tmp_path, caplog):
     with caplog.at_level("INFO"):
         merge.main(["--model", str(model), "--lora", str(path), "--out", str(tmp_path / "out")])
     assert "4 layers changed" in caplog.text
+    assert [merge._layers(count) for count in (0, 1, 2)] == ["0 layers", "1 layer", "2 layers"]
     assert (tmp_path / "out" / "model_index.json").exists()
 
 

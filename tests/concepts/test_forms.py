@@ -131,12 +131,12 @@ def test_a_prompt_of_an_exam_is_known_again_in_another_form() -> None:
 
 def test_an_exam_does_not_ask_for_what_training_has_in_another_form() -> None:
     config = settings(soccer.get_config(), preserve_prompts=("two bicycles", "three penguins"))
-    words = worlds.task_for(config)[0].held_out
+    words = worlds.tasks_for(config)[0][0].held_out
     assert "penguin" not in words
     assert "bicycle" not in words
-    assert "penguin" in worlds.task_for(settings(soccer.get_config()))[0].held_out
+    assert "penguin" in worlds.tasks_for(settings(soccer.get_config()))[0][0].held_out
     # The owl is among what every run keeps.
-    assert "owl" not in worlds.task_for(settings(soccer.get_config()))[0].held_out
+    assert "owl" not in worlds.tasks_for(settings(soccer.get_config()))[0][0].held_out
 
 
 @pytest.mark.parametrize(

@@ -142,6 +142,8 @@ OTHERS = {
     "lora.up.bias": "biases",
     "diff_b": "biases",
     "weight": "whole weights of a model",
+    "scale_weight": "scales of fp8 numbers",
+    "weight_scale": "scales of fp8 numbers",
 }
 
 
@@ -295,4 +297,24 @@ def test_a_fused_matrix_that_cannot_be_cut_is_named(tmp_path):
 def test_a_layer_spelled_twice_is_named_with_both_names(tmp_path):
     arrays = pair(Q) | pair("double_blocks.0.txt_attn.qkv", prefix="", width_out=48)
     with pytest.raises(WeightsError, match=r"duplicate tensor 'transformer\.tr.* as 'double_"):
+        edits.load(written(tmp_path, arrays))
+
+
+@pytest.mark.parametrize("key", ["scaled_fp8", "diffusion_model.scaled_fp8"])
+def test_the_marker_of_scaled_fp8_is_named(tmp_path, key):
+    with pytest.raises(WeightsError, match=r"are scales of fp8 numbers.*; export it in bfloat16"):
+        edits.load(written(tmp_path, pair("context_embedder") | {key: np.zeros(2, np.float32)}))
+
+
+@pytest.mark.parametrize(("one", "other"), [(".a", ".b"), (".a", ""), ("", ".b")])
+def test_two_halves_of_different_adapters_are_no_pair(tmp_path, one, other):
+    ends = {"lora_A.weight": f"lora_A{one}.weight", "lora_B.weight": f"lora_B{other}.weight"}
+    arrays = {
+        key.replace(end, new): array
+        for key, array in pair("context_embedder").items()
+        for end, new in ends.items()
+        if key.endswith(end)
+    }
+    names = f"lora_A of the adapter '{one[1:]}' and lora_B of the adapter '{other[1:]}'"
+    with pytest.raises(WeightsError, match=f"context_embedder has {names} in .*; export one"):
         edits.load(written(tmp_path, arrays))

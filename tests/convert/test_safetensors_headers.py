@@ -247,6 +247,7 @@ INDEX = FILE + ".index.json"
         ('{"weight_map": {}}', "lists no tensors"),
         ('{"weight_map": {"a": "../w.safetensors"}}', "which is no file beside it"),
         ('{"weight_map": {"a": ""}}', "which is no file beside it"),
+        ('{"weight_map": {"a": "' + 300 * "w" + '"}}', "which is no file's name (File name too"),
     ],
 )
 def test_a_damaged_index_is_named(weights, tmp_path, text, said):

@@ -24,7 +24,7 @@ PROBES = tuple(
     Probe(prompt, seed, (("cats", frozenset({("object", "cat")})),) if "cat" in prompt else ())
     for seed, prompt in enumerate(PROMPTS)
 )
-TASK = Task("toy", PROBES, COUNTED, ("kitten",))
+TASK = Task("toy", "cat", PROBES, COUNTED, ("kitten",))
 
 
 class Same:

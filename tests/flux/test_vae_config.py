@@ -30,6 +30,7 @@ def test_flux_vae_divides_by_eight():
         ({"act_fn": "relu"}, "act_fn='relu' is not supported"),
         ({"mid_block_add_attention": False}, "mid_block_add_attention=False"),
         ({"use_quant_conv": True}, "use_quant_conv=True"),
+        ({"use_quant_conv": None}, "use_quant_conv=None is not supported; it has to be false"),
     ],
 )
 def test_another_vae_is_refused(change, message):

@@ -96,6 +96,18 @@ def test_acc_near_is_left_out_where_it_is_trained():
     assert all(("object", "basketball") not in a for _, a in asked(probes, "Acc_ir"))
 
 
+def test_what_else_a_run_erases_is_neither_asked_for_nor_shown():
+    gone = [vocabulary.concept(name) for name in ("dog", "flat art", "umbrella")]
+    probes = probes_for("cat", pictures=60, erased=gone)
+    assert not asked(probes, "Acc_near")  # the dog
+    for probe in probes:
+        assert not any(name in probe.prompt for name in ("dog", "umbrella", "flat art"))
+        labels = {label for _, answers in probe.questions for _, label in answers}
+        assert not labels & {"dog", "umbrella", "flat art"}
+    # So every scene is in some other style.
+    assert all(any(style in p.prompt for style in vocabulary.STYLE_NAMES) for p in probes)
+
+
 def test_acc_rest_asks_only_what_the_prompt_says():
     for probe, answers in asked(probes_for("soccer ball", pictures=60), "Acc_rest"):
         for _, label in answers:
@@ -118,4 +130,4 @@ def test_an_unknown_concept_names_its_neighbours():
 def test_a_scene_that_cannot_be_without_a_concept_is_refused():
     usual = vocabulary.concept("flat art")
     with pytest.raises(ValueError, match="scenes of 'cat' all show 'flat art'"):
-        scene_of(vocabulary.concept("cat"), np.random.default_rng(0), without=usual)
+        scene_of(vocabulary.concept("cat"), np.random.default_rng(0), [usual])

@@ -74,3 +74,38 @@ def test_a_flagfile_that_is_absent_is_one_line(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("error: Unable to open flagfile")
     assert done.stderr.count("\n") == 1
+
+
+OPTIONAL = """
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+def get_config():
+    return ConfigDict({"guidance": placeholder(float), "teacher": 3.5})
+"""
+READS = """
+import sys
+from absl import flags
+from ea_jax.runtime import config_file
+from ea_jax.runtime.command_line import parse_flags
+config_file.define()
+parse_flags(sys.argv)
+print(flags.FLAGS.config.to_dict())
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("guidance=None", "{'guidance': None, 'teacher': 3.5}"),
+        ("teacher=None", "{'guidance': None, 'teacher': None}"),
+        ("guidance=2", "{'guidance': 2.0, 'teacher': 3.5}"),
+        ("guidance=none", "'none' is no number"),
+    ],
+)
+def test_a_number_may_be_none_on_the_command_line(tmp_path: Path, given: str, said: str) -> None:
+    file = tmp_path / "a.py"
+    file.write_text(OPTIONAL)
+    command = [sys.executable, "-c", READS, f"--config={file}", f"--config.{given}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert said in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr

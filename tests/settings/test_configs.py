@@ -40,7 +40,7 @@ def words_of(name: str, variant: str) -> choose.Words:
     """All that is made for an experiment, without WordNet."""
     world = task.world() if variant.startswith("tiny") else worlds.open_world()
     made = settings_of(name, variant)
-    tested = worlds.task_for(made)[0].held_out if variant.startswith("tiny") else ()
+    tested = worlds.tasks_for(made)[0][0].held_out if variant.startswith("tiny") else ()
     return choose.words(made, world._replace(closed=True), tested=tested)
 
 
