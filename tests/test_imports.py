@@ -29,6 +29,7 @@ LAYERS = (
         "ea_jax.combine",
         "ea_jax.costs",
         "ea_jax.erase",
+        "ea_jax.erase_command",
         "ea_jax.evaluate_run",
         "ea_jax.evaluate_attacks",
         "ea_jax.merge",

@@ -123,7 +123,7 @@ def _known(
     kind, source, others = sources.kind(word)
     rest = [other for other in chosen.named if not forms.same(other, word)]
     # A synonym that is erased under its own name is no synonym to be contrasted with.
-    found = sources.synonyms(word, avoid=(*tested, *rest))
+    found = sources.synonyms(word, kind, avoid=(*tested, *rest))
     return _Known(word, kind, source, others, sources.near(word), found)
 
 

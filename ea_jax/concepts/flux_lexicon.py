@@ -10,11 +10,13 @@ import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ea_jax.concepts import forms, lists
+from ea_jax.concepts import articles, flux_phrases, forms, lists
 from ea_jax.concepts.irrelevant import CLASSES, IrrelevantWords
 from ea_jax.settings.concept import KINDS
 
 _EACH = 3
+_FAR_FROM = ("without", "like", "instead of", "because of", "despite")
+_PLACED = ("near", "behind", "below", "across from", "beside", "above")
 # By kind, for L_rsc: a word takes the first three of each class that aren't its own or near.
 _WORDS = {
     "no_relation": ("cloud", "spoon", "carpet", "candle", "stone", "paper"),
@@ -26,6 +28,9 @@ _WORDS = {
         "style": ("museum", "frame", "brush", "window", "letter", "stage"),
         "place": ("river", "ticket", "suitcase", "clock", "flag", "camera"),
         "relation": ("sleep", "read", "cook", "work", "sing", "swim"),
+        "relation: things": _FAR_FROM,
+        "relation: inside": _FAR_FROM,
+        "relation: among": _FAR_FROM,
         "state": ("tall", "colorful", "foreign", "quiet", "famous", "clever"),
         "idea": ("history", "weather", "music", "geometry", "trade", "cooking"),
     },
@@ -37,6 +42,9 @@ _WORDS = {
         "style": ("poster", "documentary", "print", "photograph", "tapestry", "diagram"),
         "place": ("a harbor", "a small town", "a mountain lake", "a train station", "an island"),
         "relation": ("meet", "talk", "smile", "walk", "wait", "stand"),
+        "relation: things": _PLACED,
+        "relation: inside": _PLACED,
+        "relation: among": _PLACED,
         "state": ("elegant", "painted", "imaginary", "standing", "tired"),
         "idea": ("sport", "politics", "friendship", "travel", "work", "noise"),
     },
@@ -78,15 +86,15 @@ class Package:
     def compared(self, word: str, kind: str) -> tuple[str | None, str | None]:
         found = _find(word)
         synonyms = found.synonyms if found else ()
+        wanted = flux_phrases.section(word, kind)
         near = [
-            other.word
-            for other in _names().values()
-            if other.kinds[0] == kind and not _is_one_of(other.word, (word, *synonyms))
+            one
+            for one in (found.near if found else ())
+            if not _is_one_of(one, (word, *synonyms))
+            and (entry := _find(one))
+            and flux_phrases.section(one, entry.kinds[0]) == wanted
         ]
-        own = [
-            one for one in (found.near if found else ()) if (n := _find(one)) and n.kinds[0] == kind
-        ]
-        return (synonyms[-1] if synonyms else None), (own or near or [None])[0]
+        return (synonyms[-1] if synonyms else None), (near[0] if near else None)
 
     def unknown(self, word: str) -> str:
         return (
@@ -101,18 +109,15 @@ class Package:
         chosen = {}
         for name in CLASSES:
             listed = _WORDS[name]
-            words = listed[kind] if isinstance(listed, dict) else listed
-            if kind == "relation" and name != "no_relation" and word.split()[0].endswith("ing"):
-                words = [_participle(other) for other in words]
+            words = listed
+            if isinstance(listed, dict):
+                words = listed.get(flux_phrases.section(word, kind)) or listed[kind]
+            verbs = flux_phrases.section(word, kind) == "relation: people"
+            if verbs and name != "no_relation" and articles.is_participle(word):
+                words = [articles.participle(other) for other in words]
             free = [other for other in words if not _is_one_of(other, (word, *avoid))]
             chosen[name] = tuple((other, None) for other in free[:_EACH])
         return IrrelevantWords(**chosen, source=self.name) if all(chosen.values()) else None
-
-
-def _participle(verb: str) -> str:
-    if verb.endswith("e"):
-        verb = verb[:-1]
-    return f"{verb}ming" if verb == "swim" else f"{verb}ing"
 
 
 def _is_one_of(word: str, others: Sequence[str]) -> bool:

@@ -10,6 +10,7 @@ from ea_jax.concepts import articles, forms, lists, sentences
 from ea_jax.concepts.lexicon import Phrases
 
 COUNT = 16
+_MARKS = ("shown", "near", "neutral", "anchor")
 # The first that is free stands in a grid as something else.
 _OTHERS = ("a red car in front of a house", "a bowl of fruit on a table", "a mountain in the snow")
 
@@ -19,6 +20,7 @@ class Templates(NamedTuple):
 
     sentences: tuple[str, ...]
     shown: tuple[str, ...]
+    near: tuple[str, ...]
     neutral: tuple[str, ...]
     anchor: tuple[str, ...]
 
@@ -32,8 +34,8 @@ class FluxPhrases:
         barred = forms.AnyOf((word, *avoid))
         texts = [text for text in found.sentences if _is_free(text, barred)]
         neutral = next((one for one in found.neutral if _is_free(one, barred)), found.neutral[-1])
-        if kind == "relation" and word.split()[0].endswith("ing"):
-            neutral += "ing"
+        if _is_told_of_people(word, kind) and articles.is_participle(word):
+            neutral = articles.participle(neutral)
         if kind == "place" and articles.before(word, kind) == "":
             neutral = f"a {neutral}"
         anchor = next((one for one in found.anchor if _is_free(one, barred)), found.anchor[-1])
@@ -46,8 +48,13 @@ class FluxPhrases:
 
     def shown(self, word: str, kind: str, *, synonym: str | None, near: str | None) -> list[str]:
         """The word, a synonym, a neighbour, and something else, in templates of their own."""
-        (template,) = templates()[section(word, kind)].shown
-        names = [name for name in (word, synonym, near) if name]
+        found = templates()[section(word, kind)]
+        (template,) = found.shown
+        names = [name for name in (word, synonym) if name]
+        barred = forms.AnyOf(names)
+        names += [near or next(one for one in found.near if _is_free(one, barred))]
+        if _is_told_of_people(word, kind) and not near and articles.is_participle(word):
+            names[-1] = articles.participle(names[-1])
         rows = [filled(template, name, kind) for name in names]
         others = [text for text in _OTHERS if _is_free(text, forms.AnyOf(names))]
         return list(dict.fromkeys([*rows, *others[:1]]))
@@ -55,15 +62,23 @@ class FluxPhrases:
 
 def section(word: str, kind: str) -> str:
     """The section of `templates.txt` for a word."""
+    first, *_, last = [*word.lower().split(), *word.lower().split()]
+    behind = articles.listed("prepositions")
     if kind == "relation":
-        return (
-            "relation: things"
-            if word.split()[-1].lower() in articles.listed("prepositions")
-            else "relation: people"
-        )
+        for group in ("inside", "among"):
+            if first in articles.listed(group):
+                return f"relation: {group}"
+        return "relation: things" if last in behind else "relation: people"
     if kind == "state":
-        return "state: things" if articles.of_things(word) else "state: people"
+        of = "things" if articles.of_things(word) else "people"
+        return (
+            f"state: {of} behind" if first in behind | articles.listed("behind") else f"state: {of}"
+        )
     return kind
+
+
+def _is_told_of_people(word: str, kind: str) -> bool:
+    return section(word, kind) == "relation: people"
 
 
 def filled(template: str, word: str, kind: str) -> str:
@@ -80,12 +95,12 @@ def templates() -> dict[str, Templates]:
 
 
 def _sorted(lines: Sequence[str]) -> Templates:
-    marked: dict[str, list[str]] = {"shown": [], "neutral": [], "anchor": [], "": []}
+    marked: dict[str, list[str]] = {mark: [] for mark in ("", *_MARKS)}
     for line in lines:
         mark, colon, rest = line.partition(": ")
         known = colon and mark in marked
         marked[mark if known else ""].append(rest if known else line)
-    return Templates(*(tuple(marked[mark]) for mark in ("", "shown", "neutral", "anchor")))
+    return Templates(*(tuple(marked[mark]) for mark in ("", *_MARKS)))
 
 
 def _is_free(text: str, words: forms.AnyOf) -> bool:

@@ -102,6 +102,11 @@ def same(one: str, other: str) -> bool:
     )
 
 
+def heads(word: str) -> list[str]:
+    """A word, and what an English dictionary says that it is a form of."""
+    return [word, *sorted(_lemmas(word) - {word})]
+
+
 def key(text: str) -> Words:
     """Equal for prompts that differ only in forms of words, case, width, spacing or punctuation."""
     first = next(iter(_readings(text)))

@@ -10,8 +10,8 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ea_jax.concepts import articles, forms, irrelevant, synonyms, wordnet
 from ea_jax.concepts import endpoint as endpoints
-from ea_jax.concepts import irrelevant, synonyms, wordnet
 from ea_jax.concepts.irrelevant import IrrelevantWords
 from ea_jax.concepts.lexicon import World
 from ea_jax.settings import ConceptSettings
@@ -55,6 +55,9 @@ class Sources:
                 kinds, source = tuple(wordnet.kinds(reader, word)), "wordnet"
             if not kinds and all(part[0].isupper() for part in word.split()):
                 kinds, source = ("person",), CAPITALS
+            # A polar bear is a bear, and ants are what an ant is.
+            for head in () if kinds else forms.heads(articles.head_of(word.split())):
+                kinds, source = kinds or tuple(lexicon.kinds(head)), f"{lexicon.name}: {head}"
         if not kinds:
             raise ValueError(lexicon.unknown(word))
         return kinds[0], source, kinds[1:]
@@ -66,8 +69,11 @@ class Sources:
             found += wordnet.near(reader, word)
         return tuple(dict.fromkeys(found))
 
-    def synonyms(self, word: str, *, avoid: Sequence[str]) -> synonyms.Synonyms:
-        """Of the first source that has any, none of `avoid` among them."""
+    def synonyms(self, word: str, kind: str, *, avoid: Sequence[str]) -> synonyms.Synonyms:
+        """Of the first source that has any, none of `avoid` among them.
+
+        What lists and WordNet say under `auto` is of a word's first kind; of another one, nothing.
+        """
         chosen, named = self._chosen, self._chosen.synonym_source
         asked: dict[str, synonyms.Source] = {}
         if named == "wordnet":
@@ -78,9 +84,10 @@ class Sources:
         asked["config"] = lambda word: chosen.synonyms
         if named == "auto":
             lexicon = self._world.lexicon
-            asked[lexicon.name] = lexicon.synonyms
-            if not self._world.closed:
-                asked["wordnet"] = self._of_wordnet
+            if kind == [*lexicon.kinds(word), kind][0]:
+                asked[lexicon.name] = lexicon.synonyms
+                if not self._world.closed:
+                    asked["wordnet"] = self._of_wordnet
             if self._asks:
                 asked["endpoint"] = self._passing(
                     "endpoint", lambda word: synonyms.from_endpoint(self._endpoint, word), ()

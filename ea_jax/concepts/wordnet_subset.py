@@ -27,7 +27,8 @@ _ALL_OF = (
     "dinosaur.n.01 mythical_being.n.01 sport.n.01 tool.n.01 boat.n.01"
 )
 _CONCRETE = ("animal", "artifact", "body", "food", "object", "phenomenon", "plant", "person")
-_USED = {"n": 2, "v": 4, "a": 5, "s": 5}  # counts from which a word is common
+_ABSTRACT = 6  # counts from which a noun of another class is common
+_USED = {"n": 1, "v": 6, "a": 6, "s": 6}  # counts from which a word is common
 _WORDS = 2  # in a phrase, at most
 _SYNONYMS, _SENSES, _LICENCE = 2, 3, 29
 _HEAD = """\
@@ -64,10 +65,11 @@ def _common(reader: Any) -> set[str]:
             found |= {_word(lemma.name()) for lemma in sense.lemmas()}
     for sense in reader.all_synsets():
         pos, kind = sense.pos(), sense.lexname().partition(".")[2]
-        if pos in _USED and (pos != "n" or kind in _CONCRETE):
-            found |= {
-                _word(lemma.name()) for lemma in sense.lemmas() if lemma.count() >= _USED[pos]
-            }
+        least = _USED.get(pos, 0)
+        if pos == "n" and kind not in _CONCRETE:
+            least = _ABSTRACT
+        if least:
+            found |= {_word(lemma.name()) for lemma in sense.lemmas() if lemma.count() >= least}
     return {word for word in found if re.fullmatch(r"[a-z][a-z' -]+", word)
             and len(word.split()) <= _WORDS}  # fmt: skip
 

@@ -185,8 +185,9 @@ def _in_relation(word: str, barred: Sequence[str], turn: int) -> str:
     first = _free([t for t in THINGS if name != "back to back" or t in FACING], barred)
     allowed = {"in": CONTAINERS, "on": BASES, "back to back": FACING}.get(name, THINGS)
     second = _free([t for t in THINGS if t in allowed], barred)
-    a = first[(7 * turn + 2) % len(first)]
-    b = next(t for t in _turned(second, turn) if t != a)
+    b = second[turn % len(second)]
+    rest = [t for t in first if t != b]
+    a = rest[(7 * turn + 2) % len(rest)]
     if name == "burrow":
         return f"{with_article(a, a)} {word}"
     return f"{with_article(a, a)} {word} {with_article(b, b)}"
