@@ -70,14 +70,7 @@ def test_what_an_attack_finds_is_written_with_its_counts(monkeypatch, tmp_path):
     detector: Any = Space(name="judge")
     settings: Any = Space(data=Space(cache=None), concept=Space(label="cat"), preset="robust")
     tasks = [attacked(TASK, attack) for attack in BLACK_BOX[:2]]
-    table = attacks.write_attacks(
-        tmp_path,
-        Space(fingerprint="f00"),
-        settings,
-        None,
-        tasks=tasks,
-        detector=Space(name="judge"),
-    )  # pyright: ignore
+    table = attacks.write_attacks(tmp_path, painter, settings, None, tasks=tasks, detector=detector)  # pyright: ignore
     assert "| plain | 1 / 2 |" in table
     assert (tmp_path / "attacks.md").read_text() == table
     assert '"asked": 2' in (tmp_path / "attacks.json").read_text()
