@@ -23,7 +23,7 @@ Overrides = dict[str, dict[str, Any]]
 
 PAPER: Overrides = {
     "method": {"name": "erase_anything", "plus": "nothing"},
-    "concept": {"erase": "word", "anchor": "empty"},
+    "concept": {"erase": "word", "anchor": "empty", "max_tokens": 8},
     "lora": {"scope": "dual_qk", "rank": 8, "alpha": 8.0},
     "loss": {
         "esd": 1.0,
@@ -112,7 +112,8 @@ CHANGES: dict[str, Overrides] = {
     },
     "robust": {
         "method": {"plus": "embedder"},
-        "concept": {"anchor": "removed", "erase": "word_and_synonyms"},
+        # Slips take many tokens: the letters spaced, the word three times.
+        "concept": {"anchor": "removed", "erase": "word_and_synonyms", "max_tokens": 32},
         "loss": {
             "attn": 0.1,
             "lora": 0.0,
