@@ -130,6 +130,7 @@ def prepared(
         words = choose.Words.of_json(kept)
     else:
         words = choose.words(settings, world, tested=tested, contrast=needs.contrast)
+        words = prepare.with_names(settings, words, pipeline.t5_tokenizer)
     choose.report(words)
     prompts = prepare.prompts(settings, words, pipeline.t5_tokenizer)
     check_held_out(probes, prompts.texts)

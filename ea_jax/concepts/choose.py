@@ -314,6 +314,8 @@ def _restored(stored: Any) -> Words:
             tuple(one["synonyms"]),
             tuple(tuple(words) for words in one["irrelevant"]),
             neutral=one["neutral"],
+            also=tuple(one["also"]),
+            slips=tuple(one["slips"]),
         )
         for one in stored["concepts"]
     ]

@@ -80,7 +80,7 @@ def shapes(
     entry = registry.chosen(settings)
     needs = entry.needs(settings)
     bank = banks.blank(
-        prepare.prompts(settings, _words(settings, needs)),
+        prepare.prompts(settings, prepare.with_names(settings, _words(settings, needs))),
         max_length=settings.model.text_length,
         width=settings.concept.max_tokens,
         t5_width=model.joint_attention_dim,

@@ -99,18 +99,31 @@ def open_model(settings: Settings, *, columns: bool) -> tuple[Settings, Mesh, Pi
     return resolved(settings, pipeline.transformer_config, mesh, latent=latent), mesh, pipeline
 
 
-def prompts(settings: Settings, words: choose.Words, tokenizer: Any = None) -> texts.Prompts:
-    """All texts that a run trains on; see `ea_jax.concepts.prompts`."""
+def with_names(settings: Settings, words: choose.Words, tokenizer: Any = None) -> choose.Words:
+    """The words with all names that a run erases: synonyms and slips, as far as it wants them.
+
+    Args:
+      settings: of the run.
+      words: its texts.
+      tokenizer: T5's fast tokenizer, to see that slips fit; None looks at none.
+    """
     concepts = list(words.concepts)
     if settings.concept.erase == "word_and_synonyms":
         concepts = [rows.with_synonyms(one) for one in concepts]
-    if settings.data.slips:
-        concepts = [
-            dataclasses.replace(one, slips=_slips(settings, number, words, tokenizer))
-            for number, one in enumerate(concepts)
-        ]
+    if not settings.data.slips:
+        return dataclasses.replace(words, concepts=tuple(concepts))
+    made = [_slips(settings, number, words, tokenizer) for number in range(len(concepts))]
+    concepts = [
+        dataclasses.replace(one, slips=slips) for one, slips in zip(concepts, made, strict=True)
+    ]
+    record = {**words.record, "slips": {one.word: list(one.slips) for one in concepts}}
+    return dataclasses.replace(words, concepts=tuple(concepts), record=record)
+
+
+def prompts(settings: Settings, words: choose.Words, tokenizer: Any = None) -> texts.Prompts:
+    """All texts that a run trains on; see `ea_jax.concepts.prompts`."""
     return texts.make(
-        concepts,
+        words.concepts,
         choose.recipe(settings),
         preserve=(*words.preserve, *words.near),
         tokenizer=tokenizer,

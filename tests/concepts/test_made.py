@@ -75,7 +75,7 @@ def test_the_chain_from_a_word_to_tokens_runs_for_each_kind(kind: str) -> None:
     tokenizer = load_tokenizer(FLUX_TOKENIZERS, "tokenizer_2")
     given = run(ONE_OF_EACH[kind])
     found = made_words.made(ONE_OF_EACH[kind], kind)
-    texts = prepare.prompts(given, found, tokenizer)
+    texts = prepare.prompts(given, prepare.with_names(given, found, tokenizer), tokenizer)
     for variants in filter(None, texts.groups.values()):
         prompts = [variant.text for variant in variants]
         tokens = tokenize(tokenizer, prompts, given.model.text_length)
