@@ -75,7 +75,6 @@ def _empty(name: str, variant: str) -> ConfigDict:
                 "endpoint_model": placeholder(str),
                 "endpoint_key": placeholder(str),
                 "near_prompts": (),
-                "max_tokens": 32,
             },
             "lora": {},
             "loss": {},

@@ -21,6 +21,7 @@ from ea_jax import edits, settings
 from ea_jax.arguments import Parser, number, text
 from ea_jax.edits import Edit
 from ea_jax.evaluate import outputs, worlds
+from ea_jax.evaluate.attacks import Attack, attacked, write_attacks
 from ea_jax.evaluate.task import Task
 from ea_jax.flux.tokens import MAX_T5_LENGTH
 from ea_jax.methods import prepare
@@ -39,14 +40,18 @@ def evaluate_run(
     *,
     strength: float | None = None,
     changes: Changes | None = None,
+    attacks: Sequence[Attack] = (),
 ) -> str:
     """Paints and judges a finished run's probes; writes config.json, results.json and results.md.
+
+    Under attacks it writes attacks.json and attacks.md in their place.
 
     Args:
       run: folder of the run, with its config.json and its LoRA, or its changes of whole kernels.
       out: folder for the results, of its own.
       strength: of the edit; None is the recommended one.
       changes: of the run's config, by section: {"model": {"text_length": 512}}.
+      attacks: that the concept's prompts are put under, in the place of everything else.
     Returns:
       The Markdown table.
     Raises:
@@ -69,14 +74,19 @@ def evaluate_run(
         raise ValueError(
             f"{asked.model.path} comes with no judge, or sample.eval_pictures is 0; give --pictures"
         )
+    write = outputs.write_results
+    if attacks:
+        write = write_attacks
+        tasks = [attacked(task, attack) for attack in attacks for task in tasks]
     with lock.held(out):
-        conditions = {**config, "strength": strength}
+        names = [attack.name for attack in attacks]
+        conditions = {**config, "strength": strength, **({"attacks": names} if names else {})}
         run_folder.check(out, conditions)
         model = _loaded(folder, edit, asked, tasks)
         # A new folder is taken only now: a mistake above leaves it to the command that mends it.
         run_folder.claim(out, conditions)
         with jax.set_mesh(model.mesh):
-            return outputs.write_results(
+            return write(
                 Path(out),
                 outputs.painter_of(model),
                 model.settings,
@@ -102,11 +112,13 @@ def _loaded(folder: Path, edit: Edit, asked: Settings, tasks: Sequence[Task]) ->
     return model
 
 
-def main(arguments: Sequence[str]) -> None:
-    """The command line."""
-    parser = Parser("evaluate", "Evaluates a finished run's LoRA again.")
+def run_command(
+    arguments: Sequence[str], *, name: str, about: str, attacks: Sequence[Attack] = ()
+) -> None:
+    """The command line of this module and of `evaluate_attacks`."""
+    parser = Parser(name, about)
     parser.add("--run", rule=text, required=True, help="folder of a finished run")
-    parser.add("--out", rule=text, required=True, help="folder for results.json and results.md")
+    parser.add("--out", rule=text, required=True, help="folder for the results")
     parser.add("--strength", rule=number(), help="of the LoRA; its recommended one by default")
     parser.add(
         "--text_length",
@@ -125,8 +137,15 @@ def main(arguments: Sequence[str]) -> None:
     start_logging()
     with one_line_errors():
         memory.keep_freed()
-        table = evaluate_run(given.run, given.out, strength=given.strength, changes=changes)
+        table = evaluate_run(
+            given.run, given.out, strength=given.strength, changes=changes, attacks=attacks
+        )
         log.info("%s\n%s", given.out, table)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """The command line."""
+    run_command(arguments, name="evaluate", about="Evaluates a finished run's LoRA again.")
 
 
 if __name__ == "__main__":

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from places import FLUX_TOKENIZERS, ROOT
 
-# Compiled programs are kept between test runs, also those of programs the tests start.
+# Compiled programs are kept between test runs, also those of programs the tests start: the small
+# ones, too, since each program starts with dozens of them.
 _CACHE = ROOT / ".cache" / "jax"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Tests compile much and run little of it.
 os.environ.setdefault(

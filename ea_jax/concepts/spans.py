@@ -162,9 +162,10 @@ def require_known(tokenizer: Any, phrase: str) -> None:
         )
 
 
-def all_known(tokenizer: Any, phrase: str) -> bool:
-    """Whether T5 has tokens for every letter of a phrase."""
-    return tokenizer.unk_token_id not in tokenizer(phrase, add_special_tokens=False)["input_ids"]
+def fits(tokenizer: Any, phrase: str, *, width: int) -> bool:
+    """Whether T5 knows every letter of a phrase and makes at most `width` tokens of it."""
+    ids = tokenizer(phrase, add_special_tokens=False)["input_ids"]
+    return tokenizer.unk_token_id not in ids and len(ids) <= width
 
 
 @functools.lru_cache(maxsize=4096)

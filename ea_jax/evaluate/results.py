@@ -73,15 +73,28 @@ def measure(
       ValueError: an edit that doesn't fit the model.
       NonFiniteError: a picture holds NaN or Inf.
     """
-    readings = {
+    both = readings(painter, edit, task, detector, strength=strength, cache=cache)
+    rates = {
+        name: {metric.name: metric.score(task.probes, found) for metric in task.metrics}
+        for name, found in both.items()
+    }
+    return Results(task.metrics, detector.name, **rates)
+
+
+def readings(
+    painter: Painter,
+    edit: Edit,
+    task: Task,
+    detector: Detector,
+    *,
+    strength: float | None = None,
+    cache: str | Path | None = None,
+) -> dict[str, list[Reading]]:
+    """What the detector reads in each probe's picture, `base` and `erased`; see `measure`."""
+    return {
         "base": _base_readings(painter, task, detector, cache),
         "erased": _readings("erased", painter, task, detector, edit=edit, strength=strength),
     }
-    rates = {
-        name: {metric.name: metric.score(task.probes, found) for metric in task.metrics}
-        for name, found in readings.items()
-    }
-    return Results(task.metrics, detector.name, **rates)
 
 
 def _readings(

@@ -118,17 +118,23 @@ def prompts(settings: Settings, words: choose.Words, tokenizer: Any = None) -> t
 
 
 def _slips(settings: Settings, number: int, words: choose.Words, tokenizer: Any) -> tuple[str, ...]:
-    """Slips of a word to train on: none that holds a letter, or is a word, that has other uses."""
-    texts = [
-        *words.preserve,
-        *words.near,
-        *(text for one in words.concepts for text in one.prompts),
-    ]
-    avoid = {word for text in texts for word in re.findall(r"\w+", text.casefold())}
+    """Slips of a word to train on.
+
+    None is a word with other uses, as far as the run's own texts tell, holds a letter that T5
+    doesn't know, or takes more tokens than are kept.
+    """
+    concepts, width = words.concepts, settings.concept.max_tokens
+    own = (text for one in concepts for text in one.prompts)
+    avoid = {
+        word
+        for text in (*words.preserve, *words.near, *own)
+        for word in re.findall(r"\w+", text.casefold())
+    }
     rng = stream(settings.optim.seed, _SLIPS, number)
-    found = slips.trained(words.concepts[number].word, rng, count=settings.data.slips, avoid=avoid)
-    known = [form for form in found if tokenizer is None or spans.all_known(tokenizer, form)]
-    return tuple(known)
+    found = slips.trained(concepts[number].word, rng, count=settings.data.slips, avoid=avoid)
+    if tokenizer is None:
+        return tuple(found)
+    return tuple(form for form in found if spans.fits(tokenizer, form, width=width))
 
 
 def bank(

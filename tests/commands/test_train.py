@@ -27,6 +27,8 @@ from ea_jax.flux_tiny import judge
 from ea_jax.flux_tiny.judge import Judge, JudgeConfig
 from ea_jax.runtime.fingerprint import fingerprint_files
 
+pytestmark = pytest.mark.long
+
 OUTPUTS = (
     "pytorch_lora_weights.safetensors",
     "run.json",

@@ -60,10 +60,11 @@ def build(t5, concepts=(BALL,), recipe=None, encode=None, **options) -> bank.Pro
 def marked(t5, made: bank.PromptBank, group: str, number: int) -> list[list[str]]:
     """The pieces that a group's columns point at, for each prompt of a row."""
     columns = made.columns(group, [number])
-    chosen = made.groups[group].prompt_G[made._places(group, [number])].reshape(-1)
+    first = number * len(columns.idx_BN)
+    texts = made.texts(group)[first : first + len(columns.idx_BN)]
     out = []
-    for prompt, idx_N, mask_N in zip(chosen, columns.idx_BN, columns.mask_BN, strict=True):
-        pieces = t5.convert_ids_to_tokens(t5(made.prompts[prompt])["input_ids"])
+    for text, idx_N, mask_N in zip(texts, columns.idx_BN, columns.mask_BN, strict=True):
+        pieces = t5.convert_ids_to_tokens(t5(text)["input_ids"])
         out.append([pieces[i] for i in idx_N[mask_N]])
     return out
 

@@ -209,3 +209,11 @@ def test_more_tokens_than_the_width_name_the_setting(t5):
 )
 def test_spans_hold_with_flux_own_tokenizer(flux_t5, prompt, phrase, expected):
     assert pieces(flux_t5, prompt, phrase) == expected
+
+
+def test_a_phrase_fits_if_t5_knows_its_letters_and_makes_few_tokens_of_it():
+    t5 = t5_tokenizer()
+    count = len(t5("soccer ball", add_special_tokens=False)["input_ids"])
+    assert spans.fits(t5, "soccer ball", width=count)
+    assert not spans.fits(t5, "soccer ball", width=count - 1)
+    assert not spans.fits(t5, "s\u0456ccer", width=99)

@@ -20,6 +20,8 @@ from ea_jax.methods.erase_anything import method
 from ea_jax.methods.erase_anything.steps import State, lower_step, upper_step
 from ea_jax.settings import from_config
 
+pytestmark = pytest.mark.long
+
 
 def test_the_lower_step_moves_the_lora_and_the_pool_only():
     inputs = Inputs()

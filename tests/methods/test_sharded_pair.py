@@ -22,6 +22,8 @@ from ea_jax.runtime.flops import count_flops
 from ea_jax.runtime.hlo import Hlo
 from ea_jax.runtime.mesh import make_mesh, put_rows, sharding
 
+pytestmark = pytest.mark.long
+
 MODEL = TransformerConfig(
     in_channels=8,
     num_layers=2,
