@@ -199,11 +199,11 @@ def _around(one: _Known, chosen: ConceptSettings, world: World, company: Sequenc
 
 
 def _near(known: Sequence[_Known], world: World) -> tuple[str, ...]:
-    """Prompts about the nearest of each word, without any that is erased."""
+    """Prompts about the nearest other thing of each word, without any that is erased."""
     erased = [word for one in known for word in (one.word, *one.synonyms.words)]
     made: list[str] = []
     for one in known:
-        _, near = world.lexicon.compared(one.word, one.kind)
+        near = world.lexicon.sibling(one.word)
         if near and not any(forms.mentions(near, word) for word in erased):
             made += world.phrases.around(near, one.kind, avoid=erased).sentences[:_NEAR_PROMPTS]
     return tuple(dict.fromkeys(made))

@@ -58,6 +58,7 @@ class Entry(NamedTuple):
     kinds: tuple[str, ...]
     synonyms: tuple[str, ...]
     near: tuple[str, ...]
+    sibling: str | None = None
 
 
 class Package:
@@ -94,7 +95,12 @@ class Package:
             and (entry := _find(one))
             and flux_phrases.section(one, entry.kinds[0]) == wanted
         ]
-        return (synonyms[-1] if synonyms else None), (near[0] if near else None)
+        other = self.sibling(word) or (near[0] if near else None)
+        return (synonyms[-1] if synonyms else None), other
+
+    def sibling(self, word: str) -> str | None:
+        found = _find(word)
+        return found.sibling if found else None
 
     def unknown(self, word: str) -> str:
         return (
@@ -165,8 +171,9 @@ def _common() -> dict[str, Entry]:
 
 
 def _entry(line: str, kinds: tuple[str, ...]) -> Entry:
-    word, synonyms, near = ([cell.strip() for cell in line.split("|")] + ["", ""])[:3]
+    cells = [*(cell.strip() for cell in line.split("|")), "", "", ""]
+    word, synonyms, near, sibling = cells[:4]
     listed = [
         tuple(one.strip() for one in cell.split(",") if one.strip()) for cell in (synonyms, near)
     ]
-    return Entry(word, kinds, *listed)
+    return Entry(word, kinds, listed[0], listed[1], sibling or None)

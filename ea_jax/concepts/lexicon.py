@@ -43,6 +43,10 @@ class Lexicon(Protocol):
         """For a grid: a word for the same that no training uses, and one of its neighbours."""
         ...
 
+    def sibling(self, word: str) -> str | None:
+        """What erasing the word takes along most easily, though it is another thing; to be kept."""
+        ...
+
     def unknown(self, word: str) -> str:
         """Why a word that no source knows can't be erased, and what to give; one line."""
         ...

@@ -89,6 +89,11 @@ class Vocabulary:
         unseen = (*found.held_out, *found.synonyms)
         return (unseen[0] if unseen else None), found.near or None
 
+    def sibling(self, word: str) -> str | None:
+        """The nearest concept, where the world names one."""
+        found = find(word)
+        return (found.near or None) if found else None
+
     def unknown(self, word: str) -> str:
         """Why a word can't be erased here, and which could be meant."""
         for found in vocabulary.CONCEPTS.values():
