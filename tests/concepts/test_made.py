@@ -260,14 +260,14 @@ def test_wordnet_is_asked_where_it_is_installed() -> None:
 
 
 def test_words_are_the_same_from_their_file(tmp_path) -> None:
-    found = made("cat,dog", "tiny")
+    found = prepare.with_names(run("cat,dog", "tiny"), made("cat,dog", "tiny"))
+    assert [one.also for one in found.concepts] == [("kitty",), ("hound",)]
+    assert all(len(one.slips) > 10 for one in found.concepts)
+    assert found.record["slips"]["cat"] == list(found.concepts[0].slips)
     write_json(tmp_path / "words.json", found.as_json())
     again = choose.Words.of_json(tmp_path / "words.json")
-    assert (again.concepts, again.preserve, again.shown) == (
-        found.concepts,
-        found.preserve,
-        found.shown,
-    )
+    for name in ("concepts", "preserve", "near", "shown"):
+        assert getattr(again, name) == getattr(found, name)
     (tmp_path / "words.json").write_text('{"concepts": [{}]}')
     with pytest.raises(ValueError, match=r"words\.json holds no words .*; delete it, and"):
         choose.Words.of_json(tmp_path / "words.json")
