@@ -15,7 +15,10 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Tests compile much and run little of it.
 os.environ.setdefault(
-    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
+    # Eight devices that share a busy core may keep each other waiting for long.
+    "--xla_cpu_collective_call_terminate_timeout_seconds=600",
 )
 # No test may reach for a hub.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
