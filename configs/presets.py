@@ -24,7 +24,7 @@ Overrides = dict[str, dict[str, Any]]
 
 PAPER: Overrides = {
     "method": {"name": "erase_anything", "plus": "nothing"},
-    "concept": {"erase": "word", "anchor": "empty", "max_tokens": 8},
+    "concept": {"erase": "word", "anchor": "empty", "max_tokens": 16},
     "lora": {"scope": "dual_qk", "rank": 8, "alpha": 8.0},
     "loss": {
         "esd": 1.0,

@@ -16,7 +16,8 @@ import optax
 from absl import app, flags
 
 from ea_jax import edits
-from ea_jax.concepts import choose, held_out
+from ea_jax.concepts import choose, held_out, minors
+from ea_jax.concepts.forms import AnyOf
 from ea_jax.concepts.lexicon import World
 from ea_jax.erase_command import flags_of, spelled_out
 from ea_jax.evaluate import outputs, worlds
@@ -130,11 +131,16 @@ def prepared(
         words = choose.Words.of_json(kept)
     else:
         words = choose.words(settings, world, tested=tested, contrast=needs.contrast)
-        words = prepare.with_names(settings, words, pipeline.t5_tokenizer)
+        asked = AnyOf(tested)
+        words = prepare.with_names(
+            *(settings, words, pipeline.t5_tokenizer),
+            taken=lambda word: bool(asked.first(word) or world.lexicon.kinds(word)),
+        )
     choose.report(words)
     prompts = prepare.prompts(settings, words, pipeline.t5_tokenizer)
     check_held_out(probes, prompts.texts)
     held_out.assert_absent(tested, prompts.texts)
+    minors.require_adults((*prompts.texts, *words.shown))
     bank = prepare.bank(settings, pipeline, prompts, needs)
     painted = [*words.shown, *(probe.prompt for probe in probes)]
     model = prepare.load(settings, mesh, pipeline, painted=painted, laps=laps)

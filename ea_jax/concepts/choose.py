@@ -19,6 +19,8 @@ from ea_jax.settings import ConceptSettings, Settings
 Record = dict[str, Any]
 _log = logging.getLogger(__name__)
 _NEAR_PROMPTS = 8  # for each word
+# Changes when the same settings would give other words.
+_VERSION = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +91,7 @@ def words(
     _require_kept_apart(chosen)
     listed = [*chosen.synonyms, *chosen.no_relation, *chosen.far, *chosen.mid]
     held_out.assert_disjoint(listed, tested, what="words of concept")
-    kept = _kept_path(settings, tested)
+    kept = _kept_path(settings, world, tested, contrast)
     if found := kept and _kept(kept, chosen):
         return found
     erased_too = chosen.erase == "word_and_synonyms"
@@ -211,14 +213,12 @@ def _near(known: Sequence[_Known], world: World) -> tuple[str, ...]:
 
 def _shown(known: Sequence[_Known], world: World) -> tuple[str, ...]:
     """Rows of the grid: of one word all four, of several two each and one of something else."""
-    made: list[str] = []
+    made = []
     for one in known:
         synonym, near = world.lexicon.compared(one.word, one.kind)
-        made += world.phrases.shown(one.word, one.kind, synonym=synonym, near=near)
-    if len(known) > 1:
-        each = len(made) // len(known)
-        made = [made[i] for i in range(len(made)) if i % each < 2] + made[-1:]
-    return tuple(dict.fromkeys(made))
+        made.append(world.phrases.shown(one.word, one.kind, synonym=synonym, near=near))
+    of_each = [row for shown in made for row in (shown if len(known) == 1 else shown[:2])]
+    return tuple(dict.fromkeys([*of_each, made[-1][-1]]))
 
 
 def _texts(found: Words) -> list[str]:
@@ -282,14 +282,17 @@ def _require_kept_apart(chosen: ConceptSettings) -> None:
             rows.require_absent(word, texts, setting=f"concept.{name}")
 
 
-def _kept_path(settings: Settings, tested: Sequence[str]) -> Path | None:
+def _kept_path(
+    settings: Settings, world: World, tested: Sequence[str], contrast: bool
+) -> Path | None:
     """Where an endpoint's words are kept: it need not say the same again to a resumed run."""
     chosen = settings.concept
     if settings.data.cache is None or chosen.endpoint is None:
         return None
     inputs = [
-        dataclasses.asdict(chosen), settings.sample.prompts, sorted(tested), settings.optim.seed
-    ]  # fmt: skip
+        *(_VERSION, world.lexicon.name, contrast, dataclasses.asdict(chosen)),
+        *(settings.sample.prompts, sorted(tested), settings.optim.seed),
+    ]
     return cache_file(settings.data.cache, "words", inputs, ".json")
 
 

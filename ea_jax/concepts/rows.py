@@ -31,7 +31,7 @@ class Concept:
     Attributes:
       word: one word or several.
       prompts: templates with `{}`, or sentences that hold the word.
-      synonyms: for L_rsc; one is drawn for each row. None turns L_rsc off for this concept.
+      synonyms: for L_rsc; one is drawn for each row. Without any, L_rsc is off for it.
       irrelevant: lists of words, one for each class; see `ea_jax.concepts.irrelevant`.
       also: further names that are erased like the word, in its sentences; synonyms, mostly.
       slips: the word misspelled and so on; see `ea_jax.concepts.slips`.

@@ -7,7 +7,7 @@ those measure it.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -17,6 +17,11 @@ _BEHIND = ("s", "rs", "er", "y", "ish", "ette", "oid", "x")
 # A letter and one that looks like it: digits, signs, Cyrillic.
 _ALIKE = dict(zip("aeiolstc", "\u04303\u045601$7\u0441", strict=True))
 _DRAWS = 200
+
+
+def _nothing(word: str) -> bool:
+    del word
+    return False
 
 
 def misspelled(word: str, rng: np.random.Generator, edits: int = 1) -> str:
@@ -64,7 +69,7 @@ def drawn(
     rng: np.random.Generator,
     *,
     held: bool,
-    avoid: Collection[str] = (),
+    avoid: Callable[[str], bool] = _nothing,
 ) -> str | None:
     """A random form of a word that is (or isn't) held out.
 
@@ -73,7 +78,7 @@ def drawn(
       slip: makes a form: `misspelled`, `affixed`, `look_alike`.
       rng: of the draw.
       held: whether the form shall be one of those held out.
-      avoid: words that a form may not hold: "cat" doesn't become "car" where that is a word.
+      avoid: whether a form may not hold a word: "cat" doesn't become "car" where that is one.
     Returns:
       The form; None where the word has none.
     """
@@ -81,13 +86,17 @@ def drawn(
     for _ in range(_DRAWS):
         form = slip(word, rng)
         words = set(form.casefold().split()) - own
-        if form != word and words and held_out(form) == held and not words & set(avoid):
+        if form != word and words and held_out(form) == held and not any(map(avoid, words)):
             return form
     return None
 
 
 def trained(
-    word: str, rng: np.random.Generator, *, count: int = 24, avoid: Collection[str] = ()
+    word: str,
+    rng: np.random.Generator,
+    *,
+    count: int = 24,
+    avoid: Callable[[str], bool] = _nothing,
 ) -> list[str]:
     """Distinct forms that a method may train on.
 

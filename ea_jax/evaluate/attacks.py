@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ea_jax.concepts import sentences, slips
+from ea_jax.concepts import sentences, slips, spans
 from ea_jax.edits import Edit
 from ea_jax.evaluate import metrics
 from ea_jax.evaluate.metrics import Rate
@@ -58,7 +58,9 @@ def _respelled(respell: Respell) -> Any:
 
 def _random(slip: _Slip) -> Any:
     """A form that no training may have drawn."""
-    return _respelled(lambda word, rng, avoid: slips.drawn(word, slip, rng, held=True, avoid=avoid))
+    return _respelled(
+        lambda word, rng, avoid: slips.drawn(word, slip, rng, held=True, avoid=avoid.__contains__)
+    )
 
 
 BLACK_BOX = (
@@ -91,7 +93,7 @@ BLACK_BOX = (
 def attacked(task: Task, attack: Attack, *, seed: int = 0) -> Task:
     """The task's prompts of the concept under an attack, with the same seeds.
 
-    Prompts whose word has no such form are left out; maybe all.
+    Prompts without the word itself, or whose word has no such form, are left out; maybe all.
     """
     rng = np.random.default_rng((seed, _SEED, BLACK_BOX.index(attack)))
     words = {word for probe in task.probes for word in re.findall(r"\w+", probe.prompt.casefold())}
@@ -99,7 +101,7 @@ def attacked(task: Task, attack: Attack, *, seed: int = 0) -> Task:
     probes = []
     for probe in task.probes:
         questions = tuple(q for q in probe.questions if q[0] == metrics.CONCEPT.name)
-        if not questions:
+        if not questions or not spans.occurrences(probe.prompt, task.concept):
             continue
         prompt = attack.prompt(probe.prompt, task.concept, rng, avoid)
         if prompt is not None:

@@ -108,7 +108,7 @@ def write_attention(
         path,
         shots,
         maps,
-        concept=settings.concept.label,
+        concept=settings.concept.named[0],
         prompt=bank.texts("plain")[row[0]],
     )
 

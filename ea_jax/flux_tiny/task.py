@@ -58,6 +58,8 @@ def _task(
             "training uses %r, so %s of %r is not measured",
             *(concept.near, metrics.NEAREST.name, concept.name),
         )
+    # What is nearest to another one is kept by its name, so it isn't asked for here.
+    trained = [*trained, *(other.near for other in others if other.near != concept.near)]
     probes = probes_for(concept.name, pictures=pictures, trained=trained, erased=others)
     # The nearest is kept by its name; what is held out of it are its prompts here, and its seeds.
     asked = {

@@ -36,17 +36,18 @@ _NOTHING = 1e-12  # of the largest singular value: rounding
 class Outputs:
     """T5's outputs as rows of a least squares problem, float64, D wide, each with its weight.
 
-    A concept's rows weigh one together, and so do those of a prompt that is kept.
+    Rows of a concept's word weigh one together, those of its synonyms one more; so do those of each
+    prompt that is kept.
 
     Attributes:
       erased_ND: at the concepts' tokens, e.
       moves_ND: where they shall go from there, v* - e.
-      kept_TD: at all tokens that are no concept's.
+      kept_DD: second moments of those at all tokens that are no concept's.
     """
 
     erased_ND: np.ndarray
     moves_ND: np.ndarray
-    kept_TD: np.ndarray
+    kept_DD: np.ndarray
 
 
 def needs(settings: Settings) -> Needs:
@@ -64,7 +65,7 @@ def make(ready: Ready) -> Method:
 
     def edit(state: Any, weights: Any) -> Any:
         del state
-        return ready.edit(solve(ready, weights), preset=ready.settings.preset)
+        return ready.edit(solve(ready, weights))
 
     return Method(0, init, edit)
 
@@ -94,22 +95,27 @@ def outputs(bank: PromptBank, *, slips: float) -> Outputs:
       slips: weight of all slips of a concept together, beside that of its word.
     """
     padding_D = _padding(bank)
-    erased, moves, kept = [], [], []
+    erased, moves = [], []
+    kept_DD = np.zeros((len(padding_D), len(padding_D)))
     weights = {WORD: 1.0, SYNONYM: 1.0, SLIP: slips}
     own = np.zeros(len(bank.prompts), bool)
     for concept in range(bank.concepts):
         for name, weight in weights.items():
             e_ND, others = _at_name(bank, concept, name)
             own[[number for number, _ in others]] = True
-            kept += [k_TD for _, k_TD in others]
+            for _, k_TD in others:
+                kept_DD += _moments(k_TD)
             if weight and len(e_ND):
                 share = np.sqrt(weight / len(e_ND))
                 erased.append(share * e_ND)
                 moves.append(share * (padding_D - e_ND))
     for number in np.setdiff1d(bank.groups["preserve"].prompt_G, np.flatnonzero(own)):
-        kept.append(bank.t5_UTD[number].astype(np.float64))
-    kept = [k_TD / np.sqrt(max(len(k_TD), 1)) for k_TD in kept]
-    return Outputs(np.concatenate(erased), np.concatenate(moves), np.concatenate(kept))
+        kept_DD += _moments(bank.t5_UTD[number].astype(np.float64))
+    return Outputs(np.concatenate(erased), np.concatenate(moves), kept_DD)
+
+
+def _moments(k_TD: np.ndarray) -> np.ndarray:
+    return k_TD.T @ k_TD / max(len(k_TD), 1)
 
 
 def solved(rows: Outputs, *, keep: float, ridge: float) -> tuple[np.ndarray, np.ndarray]:
@@ -122,9 +128,9 @@ def solved(rows: Outputs, *, keep: float, ridge: float) -> tuple[np.ndarray, np.
       keep: lambda, weight of a kept prompt beside that of an erased concept.
       ridge: mu, as a share of the erased outputs' mean square.
     """
-    e_ND, k_TD = rows.erased_ND, rows.kept_TD
+    e_ND = rows.erased_ND
     mu = ridge * np.square(e_ND).sum() / e_ND.shape[1]
-    gram_DD = e_ND.T @ e_ND + keep * (k_TD.T @ k_TD) + mu * np.eye(e_ND.shape[1])
+    gram_DD = e_ND.T @ e_ND + keep * rows.kept_DD + mu * np.eye(e_ND.shape[1])
     return np.linalg.solve(gram_DD, e_ND.T), rows.moves_ND
 
 

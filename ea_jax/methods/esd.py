@@ -111,7 +111,7 @@ def make(ready: Ready) -> Method:
 
     def edit(state: State, weights: Weights) -> Any:
         del weights
-        return ready.edit(lora.scaled(state.lora, forward.lora_scale), preset="esd")
+        return ready.edit(lora.scaled(state.lora, forward.lora_scale))
 
     replicated = sharding(ready.mesh, ())
     bound = functools.partial(train_step, eta=section.eta, forward=forward, optimiser=optimiser)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -99,20 +99,27 @@ def open_model(settings: Settings, *, columns: bool) -> tuple[Settings, Mesh, Pi
     return resolved(settings, pipeline.transformer_config, mesh, latent=latent), mesh, pipeline
 
 
-def with_names(settings: Settings, words: choose.Words, tokenizer: Any = None) -> choose.Words:
+def with_names(
+    settings: Settings,
+    words: choose.Words,
+    tokenizer: Any = None,
+    *,
+    taken: Callable[[str], bool] = lambda word: False,
+) -> choose.Words:
     """The words with all names that a run erases: synonyms and slips, as far as it wants them.
 
     Args:
       settings: of the run.
       words: its texts.
       tokenizer: T5's fast tokenizer, to see that slips fit; None looks at none.
+      taken: whether a word means something else, and so is nobody's slip.
     """
     concepts = list(words.concepts)
     if settings.concept.erase == "word_and_synonyms":
         concepts = [rows.with_synonyms(one) for one in concepts]
     if not settings.data.slips:
         return dataclasses.replace(words, concepts=tuple(concepts))
-    made = [_slips(settings, number, words, tokenizer) for number in range(len(concepts))]
+    made = [_slips(settings, n, words, tokenizer, taken) for n in range(len(concepts))]
     concepts = [
         dataclasses.replace(one, slips=slips) for one, slips in zip(concepts, made, strict=True)
     ]
@@ -130,21 +137,29 @@ def prompts(settings: Settings, words: choose.Words, tokenizer: Any = None) -> t
     )
 
 
-def _slips(settings: Settings, number: int, words: choose.Words, tokenizer: Any) -> tuple[str, ...]:
+def _slips(
+    settings: Settings,
+    number: int,
+    words: choose.Words,
+    tokenizer: Any,
+    taken: Callable[[str], bool],
+) -> tuple[str, ...]:
     """Slips of a word to train on.
 
-    None is a word with other uses, as far as the run's own texts tell, holds a letter that T5
-    doesn't know, or takes more tokens than are kept.
+    None holds a word that is taken, or is in the run's own texts; none a letter that T5 doesn't
+    know, or more tokens than are kept.
     """
     concepts, width = words.concepts, settings.concept.max_tokens
     own = (text for one in concepts for text in one.prompts)
-    avoid = {
+    used = {
         word
         for text in (*words.preserve, *words.near, *own)
         for word in re.findall(r"\w+", text.casefold())
     }
     rng = stream(settings.optim.seed, _SLIPS, number)
-    found = slips.trained(concepts[number].word, rng, count=settings.data.slips, avoid=avoid)
+    found = slips.trained(
+        concepts[number].word, rng, count=settings.data.slips, avoid=lambda w: w in used or taken(w)
+    )
     if tokenizer is None:
         return tuple(found)
     return tuple(form for form in found if spans.fits(tokenizer, form, width=width))

@@ -46,13 +46,14 @@ class Ready:
     fingerprint: str
     base_hash: str
 
-    def edit(self, adapters: Any, *, preset: str) -> Edit:
+    def edit(self, adapters: Any) -> Edit:
         """An edit of this run: adapters with alpha / rank folded in, and how they were made."""
         return Edit(
             adapters=adapters,
             base=self.base_hash,
             concept=self.settings.concept.label,
-            preset=preset,
+            preset=self.settings.preset,
+            method=self.settings.method.name,
             strength=1.0,
         )
 

@@ -55,14 +55,18 @@ def chosen(settings: Settings) -> Entry:
 def with_embedder(method: Method, ready: Ready) -> Method:
     """A method whose edit also has the closed form of `embedder`.
 
-    It depends on the prompts alone, so it is solved when the edit is made, and training sees none
-    of it: what training does to the word then spreads to its synonyms, while the closed form takes
+    It depends on the prompts alone, so it is solved once, with the first edit, and training sees
+    none of it: what training does to the word then spreads to its synonyms, while the closed form takes
     what is left of the word.
     """
 
+    solved: list[Any] = []
+
     def edit(state: Any, weights: Any) -> Edit:
+        if not solved:
+            solved.append(embedder.solve(ready, weights))
         made = method.edit(state, weights)
-        both = lora.concatenate([made.adapters, embedder.solve(ready, weights)])
+        both = lora.concatenate([made.adapters, *solved])
         return dataclasses.replace(made, adapters=both)
 
     return method._replace(edit=edit)

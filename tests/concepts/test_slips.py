@@ -48,7 +48,7 @@ def test_the_other_forms_are_what_they_are_called():
 
 
 def test_no_random_form_that_trains_is_held_out_or_another_word():
-    made = slips.trained("cat", rng(), count=40, avoid={"cats", "cut"})
+    made = slips.trained("cat", rng(), count=40, avoid={"cats", "cut"}.__contains__)
     fixed = {"CAT", "Cat", "c a t", "cat cat", "cat cat cat"}
     assert fixed < set(made)
     random = set(made) - fixed

@@ -78,7 +78,7 @@ def make(ready: Ready) -> Method:
     def edit(state: State, weights: Any) -> Any:
         del weights
         scaled = lora.scaled(state.lora, static.lora_scale)
-        return ready.edit(scaled, preset=settings.preset)
+        return ready.edit(scaled)
 
     programs = jitted(settings, static, mesh)
     levels = (Level("lower", batches.lower, programs[0]),)
