@@ -4,7 +4,8 @@
 
 E are T5's outputs at the concept's tokens, K those at all other tokens and at padding, and V* the
 mean output at padding: what the concept's tokens then say is nothing. After UCE (Gandikota 2024),
-and what edits this layer on FLUX in whole kernels; here it is an ordinary LoRA, of E's own rank.
+and what edits this layer on FLUX in whole kernels; here it is an ordinary LoRA, of E's own
+rank as far as `embedder.rank` allows.
 
 It erases the words that it is given, and no word whose output lies elsewhere.
 """

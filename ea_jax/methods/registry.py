@@ -56,8 +56,8 @@ def with_embedder(method: Method, ready: Ready) -> Method:
     """A method whose edit also has the closed form of `embedder`.
 
     It depends on the prompts alone, so it is solved once, with the first edit, and training sees
-    none of it: what training does to the word then spreads to its synonyms, while the closed form takes
-    what is left of the word.
+    none of it: what training does to the word then spreads to its synonyms, while the closed form
+    takes what is left of the word.
     """
 
     solved: list[Any] = []
