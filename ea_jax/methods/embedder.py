@@ -72,10 +72,7 @@ def make(ready: Ready) -> Method:
 
 
 def solve(ready: Ready, weights: Any) -> Any:
-    """Adapters of the layer, {A: [D, r], B: [r, O]} in float32, for the concepts of a run.
-
-    r is at most embedder.rank.
-    """
+    """Adapters of the layer for the concepts of a run, of the shapes of `blank`."""
     section, began = ready.settings.embedder, time.monotonic()
     kernel_DO = on_host(weights[LAYER]["kernel"]).astype(np.float64)
     rows = outputs(ready.bank, slips=section.slips)
@@ -85,7 +82,24 @@ def solve(ready: Ready, weights: Any) -> Any:
         "%s solved in %.2f s: rank %d, which is the whole change within %.2g",
         *(LAYER, time.monotonic() - began, A.shape[1], error),
     )
-    return {LAYER: {"A": jnp.asarray(A, jnp.float32), "B": jnp.asarray(B, jnp.float32)}}
+    # Filled up with zeros: pictures by the frozen model and the edited one then share a program.
+    empty = blank(ready.settings, ready.template)[LAYER]
+    return {
+        LAYER: {
+            "A": empty["A"].at[:, : A.shape[1]].set(A),
+            "B": empty["B"].at[: len(B)].set(B),
+        }
+    }
+
+
+def blank(settings: Settings, template: Any) -> Any:
+    """Adapters of the layer that change nothing, {A: [D, r], B: [r, O]} in float32.
+
+    r is embedder.rank, as far as the layer's widths allow.
+    """
+    wide_in, wide_out = template[LAYER]["kernel"].shape
+    rank = min(settings.embedder.rank, wide_in, wide_out)
+    return {LAYER: {"A": jnp.zeros((wide_in, rank)), "B": jnp.zeros((rank, wide_out))}}
 
 
 def outputs(bank: PromptBank, *, slips: float) -> Outputs:

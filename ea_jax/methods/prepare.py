@@ -15,12 +15,14 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from ea_jax import lora
 from ea_jax.concepts import bank as banks
 from ea_jax.concepts import choose, rows, slips, spans
 from ea_jax.concepts import prompts as texts
 from ea_jax.concepts.encoding import Encoded
 from ea_jax.flux.pipeline import Pipeline
 from ea_jax.flux.sharded import unrolled_on
+from ea_jax.methods import embedder
 from ea_jax.methods.fit import opened, resolved
 from ea_jax.methods.forward import Forward, forward_of
 from ea_jax.methods.method import Needs
@@ -69,9 +71,18 @@ class Loaded:
 
     def no_edit(self) -> Any:
         """Adapters that change nothing: the frozen model, in the program of an edited one."""
-        template = self.pipeline.template("transformer")
+        settings, template = self.settings, self.pipeline.template("transformer")
+
+        def made() -> Any:
+            trained, solved = {}, {}
+            if settings.method.name != "embedder":
+                trained = fresh_lora(run_key(settings), settings, template)
+            if "embedder" in (settings.method.name, settings.method.plus):
+                solved = embedder.blank(settings, template)
+            return lora.concatenate([trained, solved])
+
         program = jax.jit(
-            lambda: fresh_lora(run_key(self.settings), self.settings, template),
+            made,
             out_shardings=sharding(self.mesh, ()),
         )
         return program()

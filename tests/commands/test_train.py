@@ -101,7 +101,11 @@ def test_a_run_leaves_all_its_outputs(finished):
     assert record["words"]
     assert record["lora"] == fingerprint_files([folder / "pytorch_lora_weights.safetensors"])
     seeds = record["training_seeds"]["keep"]
-    assert len(set(seeds)) == len(seeds) == len(record["words"]["preserve_prompts"])
+    assert (
+        len(set(seeds))
+        == len(seeds)
+        == sum(len(record["words"][name]) for name in ("preserve_prompts", "near_prompts"))
+    )
     assert not set(seeds) & set(record["config"]["sample"]["seeds"])
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["step"] == 6
@@ -287,7 +291,7 @@ def in_this_process(monkeypatch) -> Iterator[None]:
         ("loss.eta=1", "'loss.eta=1' belongs to no flag"),
         ("--config.lora.scope=dual_qkk", "dual_qkk"),
         ("--config.model.attention=chunkd", "chunkd"),
-        ("--config.concept.word=banana", "banana"),
+        ("--config.concept.kind=thng", "thng"),
         ("--config.lora.rank=500", "rank 500 is out of range: "),
         ("--hosts=", "--hosts= is neither"),
     ],
