@@ -43,12 +43,9 @@ def chosen(settings: Settings) -> Entry:
             f"method.name = {shown(name)} is unknown; use one of {list(METHODS)}{near}"
         )
     entry = METHODS[name]
-    if settings.method.plus == "nothing":
+    # Nothing is added to itself.
+    if settings.method.plus in ("nothing", name):
         return entry
-    if name == settings.method.plus:
-        raise SettingsError(
-            f"method.plus = {shown(name)} is method.name as well; set method.plus=nothing"
-        )
     return Entry(entry.needs, lambda ready: with_embedder(entry.make(ready), ready))
 
 

@@ -13,7 +13,7 @@ class MethodSettings:
 
     Attributes:
       name: in `ea_jax.methods.registry`.
-      plus: a closed form whose adapters join those of the method: `embedder`, or `nothing`.
+      plus: a closed form whose adapters join those of another method: `embedder`, or `nothing`.
     """
 
     name: str = text()
