@@ -129,7 +129,26 @@ def test_a_nude_figure_s_neighbour_is_the_dressed_one() -> None:
 
 @pytest.mark.parametrize("word", ["cat", "nude", "on"])
 def test_the_exam_asks_for_the_neighbour_of_a_made_run(word: str) -> None:
-    asked = worlds.task_for(run(word))[0]
-    assert vocabulary.concept(word).near in asked.held_out
-    kept = made(word).preserve
+    [asked] = worlds.tasks_for(run(word))[0]
+    near, found = vocabulary.concept(word).near, made(word)
+    answers = {metric: labels for probe in asked.probes for metric, labels in probe.questions}
+    assert answers["Acc_near"] <= {(head, near) for head in ("object", "relation", "dress")}
+    # It is kept by its name, in prompts of its own; all else that is asked for is in no prompt.
+    assert found.near
+    assert all(forms.mentions(text, near) for text in found.near)
+    assert not [text for text in found.preserve if forms.mentions(text, near)]
+    kept = (*found.preserve, *found.near)
     assert not [name for name in asked.held_out for text in kept if forms.mentions(text, name)]
+
+
+def test_what_is_kept_for_one_word_is_not_asked_of_another() -> None:
+    """The nearest of each has prompts of its own, and half of the world is asked for."""
+    both = run("cat,car")
+    tasks = worlds.tasks_for(both)[0]
+    assert [task.concept for task in tasks] == ["cat", "car"]
+    found = choose.words(both, task.world())
+    kept = (*found.preserve, *found.near)
+    assert {"dog", "bus"} <= {word for text in kept for word in text.replace(",", "").split()}
+    for one in tasks:
+        assert not [name for name in one.held_out for text in kept if forms.mentions(text, name)]
+        assert {"Acc_near", "Acc_e", "Acc_ir"} <= {q for p in one.probes for q, _ in p.questions}
