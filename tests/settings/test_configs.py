@@ -208,11 +208,13 @@ class TestTinyWords:
 
 def test_the_tiny_default_is_what_flux_tiny_was_erased_with() -> None:
     made = settings_of("soccer", "tiny")
-    assert (made.concept.anchor, made.concept.erase) == ("removed", "word")
+    assert (made.method.name, made.method.plus) == ("erase_anything", "embedder")
+    assert (made.concept.anchor, made.concept.erase) == ("removed", "word_and_synonyms")
     assert (made.loss.keep, made.loss.lora) == (1.0, 0.0)
     assert (made.loss.eta, made.loss.t_draw) == (0.0, "sampler")
     assert (made.optim.lr_lower, made.optim.lr_upper) == (2e-3, 1e-3)
-    assert (made.optim.pairs, made.data.inversions) == (200, 2)
+    assert (made.optim.pairs, made.data.inversions, made.data.slips) == (200, 4, 24)
+    assert (made.embedder.keep, made.embedder.ridge, made.embedder.rank) == (1.0, 0.1, 32)
     assert made.data.pool == 4
 
 
@@ -259,7 +261,8 @@ def test_a_preset_leaves_model_and_words_alone() -> None:
     plain, changed = (config_of("kiss", v).to_dict() for v in ("tiny", "tiny+release"))
     for section in ("model", "sample", "mesh"):
         assert plain[section] == changed[section]
-    for key in ("anchor", "erase"):
+    # How the words are used, and how many tokens that takes.
+    for key in ("anchor", "erase", "max_tokens"):
         plain["concept"].pop(key)
         changed["concept"].pop(key)
     assert plain["concept"] == changed["concept"]
