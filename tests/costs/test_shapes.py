@@ -16,7 +16,6 @@ from ea_jax.costs import aot, targets
 from ea_jax.costs.shapes import shapes
 from ea_jax.erase import prepared
 from ea_jax.evaluate import worlds
-from ea_jax.evaluate.task import NOTHING
 from ea_jax.methods import registry
 from ea_jax.methods.ready import initial_state
 from ea_jax.runtime.mesh import put_rows
@@ -34,7 +33,7 @@ def test_they_are_those_of_the_arrays_that_the_steps_are_given(dev_folder, tmp_p
     config.mesh.fsdp = 2  # on one device a batch stays in host memory, without a sharding
     run = settings.from_config(config)
     entry = registry.chosen(run)
-    model, ready, _ = prepared(run, entry, NOTHING, worlds.open_world())
+    model, ready, _ = prepared(run, entry, (), worlds.open_world())
     side = config.model.resolution
     given = shapes(
         run,
