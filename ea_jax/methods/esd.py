@@ -79,7 +79,8 @@ def make(ready: Ready) -> Method:
     # Of teacher, student and paths alike.
     forward = dataclasses.replace(forward, guidance=settings.loss.teacher_guidance)
     turns = Turns(settings.data.pool, settings.optim.batch, len(forward.sigmas) - 1)
-    optimiser = adamw(settings, section.lr, updates=section.steps)
+    steps = section.steps * len(settings.concept.named)
+    optimiser = adamw(settings, section.lr, updates=steps)
 
     def path_row(member: int, path: int) -> int:
         return draw(ready.bank.rows(), seed, _PATH, member, path)
@@ -118,7 +119,7 @@ def make(ready: Ready) -> Method:
     program = compiler.jit(
         bound, ready.mesh, donate_argnums=0, out_shardings=(replicated, replicated)
     )
-    return Method(section.steps, init, edit, (Level("esd", batch, program),), before)
+    return Method(steps, init, edit, (Level("esd", batch, program),), before)
 
 
 def train_step(

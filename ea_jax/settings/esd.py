@@ -12,7 +12,7 @@ class EsdSettings:
     """ESD; see `ea_jax.methods.esd`. Prompts, batch, pool and teacher_guidance are other sections'.
 
     Attributes:
-      steps: of the run.
+      steps: for each word of a run.
       lr: learning rate of AdamW.
       eta: strength of the negative guidance.
     """

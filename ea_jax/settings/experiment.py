@@ -65,6 +65,11 @@ class Settings:
                     "words and loss.rsc is 0; give it a weight, or set the source to 'auto'"
                 )
 
+    @property
+    def pairs(self) -> int:
+        """Lower steps of the run, and as many upper ones: optim.pairs for each word."""
+        return self.optim.pairs * len(self.concept.named)
+
 
 SECTIONS: Mapping[str, type] = {
     "method": MethodSettings,

@@ -12,7 +12,7 @@ class OptimSettings:
     """How long and how fast.
 
     Attributes:
-      pairs: lower steps, and as many upper steps.
+      pairs: lower steps for each word of a run, and as many upper steps.
       optimisers: moments for each level (`two`), or shared (`one`).
       lr_lower, lr_upper: learning rates; with `one` optimiser they have to be equal.
       lr_decay: share of the run, its end, in which both rates fall evenly to 0.

@@ -235,6 +235,13 @@ def test_each_level_has_its_own_moments_and_frozen_adapters_stay():
     assert moved(first.lower, second.lower)
 
 
+def test_steps_grow_with_the_words_of_a_run():
+    config = get_config("tiny").to_dict()
+    config["concept"] |= {"word": None, "words": "cat,dog,hug"}
+    config["optim"]["pairs"] = 8
+    assert from_config(config).pairs == 24
+
+
 @pytest.mark.parametrize(("optimisers", "updates"), [("two", 8), ("one", 16)])
 def test_both_rates_fall_to_zero_in_the_runs_end(optimisers, updates):
     config = get_config("tiny+release" if optimisers == "one" else "tiny").to_dict()

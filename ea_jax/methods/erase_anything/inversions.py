@@ -52,7 +52,7 @@ def due(settings: Settings, step: int, concepts: int) -> range:
 
 def known_by(settings: Settings, step: int, concepts: int) -> int:
     """How many inversions that pair, from 0, can draw from; of all concepts together."""
-    data, pairs = settings.data, settings.optim.pairs
+    data, pairs = settings.data, settings.pairs
     begun = sum(pairs * r // data.inversion_rounds <= step for r in range(data.inversion_rounds))
     return concepts * -(-data.inversions * begun // data.inversion_rounds)
 

@@ -84,7 +84,7 @@ def make(ready: Ready) -> Method:
     levels = (Level("lower", batches.lower, programs[0]),)
     if batches.has_upper:
         levels += (Level("upper", batches.upper, programs[1]),)
-    return Method(settings.optim.pairs, init, edit, levels, before)
+    return Method(settings.pairs, init, edit, levels, before)
 
 
 def _served(ready: Ready) -> Settings:
@@ -106,7 +106,7 @@ def optimisers(
 ) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
     """AdamW for each level; both the same where there is one."""
     optim = settings.optim
-    updates = optim.pairs * (2 if optim.optimisers == "one" else 1)
+    updates = settings.pairs * (2 if optim.optimisers == "one" else 1)
     return (
         adamw(settings, optim.lr_lower, updates=updates),
         adamw(settings, optim.lr_upper, updates=updates),
