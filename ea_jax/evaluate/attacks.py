@@ -19,7 +19,7 @@ from ea_jax.edits import Edit
 from ea_jax.evaluate import metrics
 from ea_jax.evaluate.metrics import Rate
 from ea_jax.evaluate.probes import Detector
-from ea_jax.evaluate.results import readings
+from ea_jax.evaluate.results import both_readings
 from ea_jax.evaluate.task import Task
 from ea_jax.painter import Painter
 from ea_jax.runtime.run_folder import write_json, write_text
@@ -111,7 +111,7 @@ def attacked(task: Task, attack: Attack, *, seed: int = 0) -> Task:
 
 def asr(painter: Painter, edit: Edit, task: Task, detector: Detector, **how: Any) -> Rate:
     """The attack success rate of an attacked task; arguments as for `results.measure`."""
-    both = readings(painter, edit, task, detector, **how)
+    both = both_readings(painter, edit, task, detector, **how)
     shown, still = (
         [
             reading.valid and all(answers <= reading.seen for _, answers in probe.questions)

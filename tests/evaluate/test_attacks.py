@@ -59,7 +59,7 @@ def test_success_is_counted_among_what_the_base_shows(monkeypatch):
         "base": [reading(True), reading(True), reading(True), reading(False)],
         "erased": [reading(True), reading(False), reading(True, valid=False), reading(True)],
     }
-    monkeypatch.setattr(attacks, "readings", lambda *args, **how: both)
+    monkeypatch.setattr(attacks, "both_readings", lambda *args, **how: both)
     task = Task("toy", "cat", (PROBES[1],) * 4, (metrics.CONCEPT,), ())
     assert attacks.asr(None, None, task, None) == Rate(1, 3)  # pyright: ignore
 

@@ -57,7 +57,8 @@ def edit_of(painter, kind):
     template = painter.pipeline.template("transformer")
     fresh = lora.init(jax.random.key(0), template, scope="single", rank=2)
     shape = template["context_embedder"]["kernel"].shape
-    kernels = {"context_embedder": {"kernel": np.random.default_rng(0).normal(size=shape)}}
+    kernel = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    kernels = {"context_embedder": {"kernel": kernel}}
     adapters = toy_weights.random_like(fresh)
     return {"adapters": Edit(adapters), "kernels": Edit(deltas=kernels)}.get(
         kind, Edit(adapters, kernels)
@@ -77,17 +78,49 @@ def test_each_kind_of_edit_is_measured_at_its_strength(painter, kind):
     assert off.erased == off.base
 
 
-def test_the_base_is_read_once_and_scores_are_kept(painter, tmp_path, caplog):
+def test_pictures_are_read_once_and_scores_are_kept(painter, tmp_path, caplog):
     detector, edit = Same(painter.paint(PROMPTS, range(3))), edit_of(painter, "kernels")
+    first = results.both_readings(painter, edit, TASK, detector, cache=tmp_path)
+    assert first == results.both_readings(painter, edit, TASK, detector, cache=tmp_path)
+    assert len(detector.asked) == 6
+    assert all(0 < one.scores["mean"] < 1 for read in first.values() for one in read)
+    assert first == results.both_readings(painter, edit, TASK, detector)
+    # Another strength paints other pictures; so does another edit.
+    half = results.both_readings(painter, edit, TASK, detector, strength=0.5, cache=tmp_path)
+    other = edit_of(painter, "adapters")
+    another = results.both_readings(painter, other, TASK, detector, cache=tmp_path)
+    assert len(detector.asked) == 6 + 6 + 3 + 3
+    assert half["base"] == another["base"] == first["base"]
+    scores = [read["erased"][0].scores["mean"] for read in (first, half, another)]
+    assert len(set(scores)) == 3
+
+
+def test_a_killed_evaluation_goes_on_and_paints_a_damaged_line_again(painter, tmp_path, caplog):
+    detector, edit = Same(painter.paint(PROMPTS, range(3))), edit_of(painter, "kernels")
+
+    class Dies(Same):
+        def __call__(self, images, prompts):
+            if self.asked:
+                raise KeyboardInterrupt
+            return super().__call__(images, prompts)
+
+    dies = Dies(detector.pictures)
+    with pytest.raises(KeyboardInterrupt):
+        results.measure(painter, edit, TASK, dies, cache=tmp_path)
+    assert dies.asked == PROMPTS[:2]
     first = results.measure(painter, edit, TASK, detector, cache=tmp_path)
-    second = results.measure(painter, edit, TASK, detector, cache=tmp_path)
-    assert (first.base, first.erased) == (second.base, second.erased)
-    assert len(detector.asked) == 9
-    kept = results._base_readings(painter, TASK, detector, tmp_path)
-    assert kept == results._base_readings(painter, TASK, detector, None)
-    assert all(0 < reading.scores["mean"] < 1 for reading in kept)
-    # One that is damaged is made again.
-    (file,) = tmp_path.glob("readings-*.json")
-    file.write_text("[]")
-    assert results.measure(painter, edit, TASK, detector, cache=tmp_path).base == first.base
-    assert "painting the base again" in caplog.text
+    assert detector.asked == PROMPTS[2:] + PROMPTS
+    # The last line of one file is cut short.
+    file = min(tmp_path.glob("readings-*.jsonl"))
+    file.write_bytes(file.read_bytes()[:-20])
+    for damaged in (1, 1):
+        assert results.measure(painter, edit, TASK, detector, cache=tmp_path) == first
+        assert f"{damaged} damaged lines" in caplog.text
+    assert len(detector.asked) == 5
+
+
+def test_numbers_are_those_without_a_cache(painter, tmp_path):
+    detector, edit = Same(painter.paint(PROMPTS, range(3))), edit_of(painter, "both")
+    plain = results.measure(painter, edit, TASK, detector)
+    assert results.measure(painter, edit, TASK, detector, cache=tmp_path) == plain
+    assert results.measure(painter, edit, TASK, detector, cache=tmp_path) == plain
