@@ -15,7 +15,6 @@ import statistics
 import sys
 from collections.abc import Sequence
 
-from ea_jax import settings
 from ea_jax.arguments import Parser, text
 from ea_jax.evaluate import metrics, worlds
 from ea_jax.evaluate.metrics import METRICS, Metric, Rate
@@ -52,8 +51,7 @@ def main(arguments: Sequence[str]) -> None:
     start_logging()
     with one_line_errors(TRAIN_IN_LESS):
         rows = {name or "default": (name, {}) for name in given.method.split(",")}
-        model = trials.trials_of(given, rows, ["any"])[0].config
-        classes = worlds.classes_of(settings.ModelSettings(**model["model"]))
+        classes = worlds.classes_of(given.model)
         words = classes.chosen(given.words)
         out = record.claim(given.out, TASK, {"model": given.model, "pictures": given.pictures})
         results = trials.run(trials.trials_of(given, rows, words))

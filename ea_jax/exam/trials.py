@@ -19,6 +19,7 @@ from ea_jax.erase import erase
 from ea_jax.erase_command import CONFIG, slug
 from ea_jax.evaluate.metrics import Rate
 from ea_jax.exam.model import CACHE
+from ea_jax.flux import hub
 from ea_jax.runtime import config_file, run_folder
 
 _log = logging.getLogger(__name__)
@@ -57,7 +58,9 @@ class Result:
 
 def add_arguments(parser: Parser) -> None:
     """Adds to a command what a task takes that makes erasures."""
-    parser.add("--model", rule=text, default="tiny", help="variant of configs/anything.py")
+    parser.add(
+        "--model", rule=text, default=hub.EMBEDDED, help="flux-tiny, flux-dev or flux-schnell"
+    )
     parser.add("--out", rule=text, required=True, help="folder for the results, and the runs")
     parser.add("--seeds", rule=each(number(int, low=0)), default=[0], help="of the runs: 0,1,2")
     parser.add("--pictures", rule=number(int, low=1), default=50, help="for each number")
@@ -78,7 +81,7 @@ def trials_of(
     Raises:
       ValueError: no such model or preset, or a change of a key that isn't there.
     """
-    model = "tiny" if given.model == "flux-tiny" else given.model
+    model = "tiny" if given.model == hub.EMBEDDED else given.model
     found = []
     for row, (preset, changes) in rows.items():
         for word in words:
