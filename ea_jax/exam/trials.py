@@ -67,6 +67,53 @@ def add_arguments(parser: Parser) -> None:
     parser.add("--cache", rule=text, default=CACHE, help="folder for what can be used again")
 
 
+def add_set_argument(parser: Parser) -> None:
+    """Adds `--set`, which changes a setting of all trials."""
+    parser.add(
+        "--set",
+        rule=text,
+        often=True,
+        default=[],
+        help="a setting's value: optim.lr_lower=1e-3; may be given several times",
+    )
+
+
+def values(given: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Settings and their values of `--set KEY=VALUE[,VALUE]`.
+
+    Raises:
+      ValueError: one without a value, or a setting that is given twice.
+    """
+    found: dict[str, list[str]] = {}
+    for one in given:
+        key, equals, stated = one.partition("=")
+        if not equals or not stated or key.count(".") != 1:
+            raise ValueError(f"--set={one} is no setting; write it like optim.lr_lower=1e-3")
+        if key in found:
+            raise ValueError(f"--set={one}: {key} is given twice; give all its values at once")
+        found[key] = stated.split(",")
+    return list(found.items())
+
+
+def changes(given: Sequence[str]) -> dict[str, Any]:
+    """Settings of `--set KEY=VALUE`, numbers as numbers; errors as `values`."""
+    found = {}
+    for key, stated in values(given):
+        if len(stated) > 1:
+            raise ValueError(f"--set={key}={','.join(stated)} has several values; give one")
+        found[key] = _value(stated[0])
+    return found
+
+
+def _value(stated: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(stated)
+        except ValueError:
+            continue
+    return stated
+
+
 def trials_of(
     given: argparse.Namespace,
     rows: Mapping[str, tuple[str, Mapping[str, Any]]],
