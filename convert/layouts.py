@@ -108,6 +108,12 @@ T5 = Layout(
     }
 )
 
+# transformers' MobileNetV2ForImageClassification. Blocks differ in shape: numbered, as the VAE's.
+MOBILENET = Layout(
+    {"": "mobilenet_v2", "classifier": "classifier"},
+    leaves={**_TORCH_LEAVES, "mean": "running_mean", "var": "running_var"},
+)
+
 # diffusers' AutoencoderKL. Blocks differ in shape, so the tree keeps them apart, numbered.
 VAE = Layout(
     {

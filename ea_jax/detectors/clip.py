@@ -19,8 +19,8 @@ import numpy as np
 from convert import files, layouts, single
 from convert.files import WeightsError
 from ea_jax.detectors import clip_pixels, clip_vision
-from ea_jax.detectors.clip_pixels import Pixels
 from ea_jax.detectors.clip_vision import VisionConfig
+from ea_jax.detectors.pixels import Pixels
 from ea_jax.flux import clip, encoders, hub, tokens
 from ea_jax.flux.clip import ClipConfig
 from ea_jax.runtime.fingerprint import fingerprint

@@ -1,17 +1,16 @@
-"""Pictures as CLIP's picture encoder sees them; the numbers are those of CLIPImageProcessor."""
+"""How a CLIP's folder says that pictures are prepared, as CLIPImageProcessor reads it."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from convert import disk
 from convert.disk import FileError
+from ea_jax.detectors.pixels import Pixels
 
 _WAY_OUT = "download the folder again"
 _MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -24,44 +23,6 @@ _FIXED = {
     "do_convert_rgb": True,
     "resample": int(Image.Resampling.BICUBIC),
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Pixels:
-    """How pictures become an encoder's input.
-
-    Attributes:
-      shortest: length of the shorter side after resizing, in pixels.
-      crop: side of the square that is cut out of the middle.
-      mean, std: of the three channels, in [0, 1].
-    """
-
-    shortest: int
-    crop: int
-    mean: tuple[float, ...] = _MEAN
-    std: tuple[float, ...] = _STD
-
-    def __call__(self, images_BHWC: np.ndarray) -> np.ndarray:
-        """Resizes (bicubic, as Pillow does), crops the middle, and normalises.
-
-        Args:
-          images_BHWC: [B, H, W, 3] in [0, 1]; rounded to 8 bits first, as in a saved picture.
-        Returns:
-          [B, crop, crop, 3] float32.
-        """
-        bytes_BHWC = np.round(255 * np.clip(images_BHWC, 0, 1)).astype(np.uint8)
-        cropped_BHWC = np.stack([self._cropped(image) for image in bytes_BHWC])
-        mean, std = np.float32(self.mean), np.float32(self.std)
-        return (cropped_BHWC.astype(np.float32) / 255 - mean) / std
-
-    def _cropped(self, image_HWC: np.ndarray) -> np.ndarray:
-        height, width = image_HWC.shape[:2]
-        short = min(height, width)
-        # Rounded down, as transformers does.
-        height, width = (self.shortest * side // short for side in (height, width))
-        resized = Image.fromarray(image_HWC).resize((width, height), Image.Resampling.BICUBIC)
-        top, left = (height - self.crop) // 2, (width - self.crop) // 2
-        return np.asarray(resized)[top : top + self.crop, left : left + self.crop]
 
 
 def read(folder: Path, image_size: int) -> Pixels:
@@ -82,7 +43,7 @@ def read(folder: Path, image_size: int) -> Pixels:
         whole = disk.read_json(where, way_out=_WAY_OUT)
         fields = disk.entry(whole, "image_processor", dict, where=where, way_out=_WAY_OUT)
     else:
-        return Pixels(image_size, image_size)
+        return Pixels(image_size, image_size, _MEAN, _STD)
     for key, value in _FIXED.items():
         if fields.get(key, value) != value:
             raise FileError(f"{where}: {key}={fields[key]!r} is not supported; CLIP has {value!r}")

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from ea_jax.detectors import clip_pixels
 from ea_jax.detectors.clip import Clip
-from ea_jax.detectors.clip_pixels import Pixels
+from ea_jax.detectors.pixels import Pixels
 
 PROMPTS = ["a cat on grass", "two dogs, kissing", ""]
 
@@ -181,4 +181,4 @@ def test_a_preparation_that_is_not_clip_s_is_one_line(tmp_path, fields, said):
 
 
 def test_without_a_file_of_its_own_the_usual_preparation_is_taken(tmp_path):
-    assert clip_pixels.read(tmp_path, 224) == Pixels(224, 224)
+    assert clip_pixels.read(tmp_path, 224) == Pixels(224, 224, clip_pixels._MEAN, clip_pixels._STD)
