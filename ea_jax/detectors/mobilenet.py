@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -91,31 +92,39 @@ _RULES = described.Rules(
 )
 
 
-class _Conv(nnx.Module):
-    """A convolution without bias, and its batch norm."""
+class _Depthwise(nnx.Module):
+    """A 3 x 3 convolution of each channel by itself, as a sum of shifted products.
+
+    XLA's own, with as many groups as channels, is slow to differentiate on a CPU.
+    """
+
+    def __init__(self, channels: int, stride: int, *, rngs: nnx.Rngs):
+        init = nnx.initializers.variance_scaling(1.0, "fan_in", "normal", in_axis=(0, 1))
+        self.kernel = nnx.Param(init(rngs.params(), (3, 3, 1, channels)))
+        self.stride = stride
+
+    def __call__(self, x_BhwC: jax.Array) -> jax.Array:
+        stride, (h, w) = self.stride, x_BhwC.shape[1:3]
+        # As TensorFlow pads: one more below and right where it is uneven.
+        pads = [max(2 - (side - 1) % stride, 0) for side in (h, w)]
+        around = [(pad // 2, pad - pad // 2) for pad in pads]
+        padded_BhwC = jnp.pad(x_BhwC, ((0, 0), *around, (0, 0)))
+        kernel_331C = self.kernel[...]
+        out = jnp.zeros((), x_BhwC.dtype)
+        for i in range(3):
+            for j in range(3):
+                shifted_BhwC = padded_BhwC[:, i : i + h : stride, j : j + w : stride]
+                out += shifted_BhwC * kernel_331C[i, j, 0]
+        return out
+
+
+class _Normalised(nnx.Module):
+    """A convolution and its batch norm."""
 
     def __init__(
-        self,
-        channels_in: int,
-        channels: int,
-        config: MobileNetConfig,
-        *,
-        size: int = 1,
-        stride: int = 1,
-        groups: int = 1,
-        rngs: nnx.Rngs,
+        self, convolution: nnx.Module, channels: int, config: MobileNetConfig, *, rngs: nnx.Rngs
     ):
-        self.convolution = nnx.Conv(
-            channels_in,
-            channels,
-            (size, size),
-            stride,
-            # As TensorFlow pads: one more below and right where it is uneven.
-            padding="SAME",
-            feature_group_count=groups,
-            use_bias=False,
-            rngs=rngs,
-        )
+        self.convolution = convolution
         self.normalization = nnx.BatchNorm(
             channels, momentum=_MOMENTUM, epsilon=config.layer_norm_eps, rngs=rngs
         )
@@ -127,9 +136,10 @@ class _Conv(nnx.Module):
 class _Stem(nnx.Module):
     def __init__(self, config: MobileNetConfig, *, rngs: nnx.Rngs):
         wide, narrow = config.scaled(32), config.scaled(_CHANNELS[0])
-        self.first_conv = _Conv(3, wide, config, size=3, stride=2, rngs=rngs)
-        self.conv_3x3 = _Conv(wide, wide, config, size=3, groups=wide, rngs=rngs)
-        self.reduce_1x1 = _Conv(wide, narrow, config, rngs=rngs)
+        first = nnx.Conv(3, wide, (3, 3), 2, padding="SAME", use_bias=False, rngs=rngs)
+        self.first_conv = _Normalised(first, wide, config, rngs=rngs)
+        self.conv_3x3 = _depthwise(wide, 1, config, rngs)
+        self.reduce_1x1 = _pointwise(wide, narrow, config, rngs)
 
     def __call__(self, x_BHWC: jax.Array) -> jax.Array:
         hidden = jax.nn.relu6(self.first_conv(x_BHWC))
@@ -138,12 +148,18 @@ class _Stem(nnx.Module):
 
 class _Block(nnx.Module):
     def __init__(
-        self, channels_in: int, channels: int, stride: int, config: MobileNetConfig, *, rngs
+        self,
+        channels_in: int,
+        channels: int,
+        stride: int,
+        config: MobileNetConfig,
+        *,
+        rngs: nnx.Rngs,
     ):
         wide = config.rounded(EXPAND * channels_in)
-        self.expand_1x1 = _Conv(channels_in, wide, config, rngs=rngs)
-        self.conv_3x3 = _Conv(wide, wide, config, size=3, stride=stride, groups=wide, rngs=rngs)
-        self.reduce_1x1 = _Conv(wide, channels, config, rngs=rngs)
+        self.expand_1x1 = _pointwise(channels_in, wide, config, rngs)
+        self.conv_3x3 = _depthwise(wide, stride, config, rngs)
+        self.reduce_1x1 = _pointwise(wide, channels, config, rngs)
         self.adds = stride == 1 and channels_in == channels
 
     def __call__(self, x_BhwC: jax.Array) -> jax.Array:
@@ -162,7 +178,7 @@ class _Network(nnx.Module):
                 for index, stride in enumerate(_STRIDES)
             }
         )
-        self.conv_1x1 = _Conv(widths[-1], config.features, config, rngs=rngs)
+        self.conv_1x1 = _pointwise(widths[-1], config.features, config, rngs)
         self.classifier = nnx.Linear(config.features, labels, rngs=rngs)
 
     def __call__(self, pixels_BHWC: jax.Array) -> jax.Array:
@@ -171,6 +187,18 @@ class _Network(nnx.Module):
             x_BhwC = self.layer[str(index)](x_BhwC)
         x_BhwC = jax.nn.relu6(self.conv_1x1(x_BhwC))
         return self.classifier(x_BhwC.mean((1, 2)))
+
+
+def _pointwise(
+    channels_in: int, channels: int, config: MobileNetConfig, rngs: nnx.Rngs
+) -> _Normalised:
+    convolution = nnx.Conv(channels_in, channels, (1, 1), use_bias=False, rngs=rngs)
+    return _Normalised(convolution, channels, config, rngs=rngs)
+
+
+def _depthwise(channels: int, stride: int, config: MobileNetConfig, rngs: nnx.Rngs) -> _Normalised:
+    convolution = _Depthwise(channels, stride, rngs=rngs)
+    return _Normalised(convolution, channels, config, rngs=rngs)
 
 
 @functools.lru_cache(maxsize=16)
@@ -191,6 +219,11 @@ def init_weights(config: MobileNetConfig, labels: int, key: jax.Array) -> Weight
       labels: outputs of the last layer, `classifier`.
       key: of the random numbers.
     """
+    return _init_program(config, labels, key)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _init_program(config: MobileNetConfig, labels: int, key: jax.Array) -> Weights:
     return dict(nnx.to_pure_dict(nnx.state(_Network(config, labels, rngs=nnx.Rngs(key)))))
 
 

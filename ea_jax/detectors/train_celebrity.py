@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from PIL import Image
@@ -28,6 +27,7 @@ from ea_jax.evaluate.metrics import Rate
 from ea_jax.settings.fields import MANY, check, number
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+_ADAM = optax.scale_by_adam()
 _log = logging.getLogger(__name__)
 
 
@@ -140,8 +140,7 @@ def train(
     key = jax.random.key(training.seed)
     fresh = mobilenet.init_weights(config, len(portraits.names), key)
     weights = {**fresh, **weights}
-    adam = optax.adam(training.learning_rate)
-    moments, rng = adam.init(weights), np.random.default_rng((training.seed, 1))
+    moments, rng = _ADAM.init(weights), np.random.default_rng((training.seed, 1))
     batch = min(training.batch, len(trained))
     for epoch in range(training.epochs):
         # What is left over at an epoch's end comes in another one.
@@ -175,7 +174,7 @@ def train(
     return classifier, record
 
 
-@functools.partial(jax.jit, static_argnames=("config", "learning_rate"))
+@functools.partial(jax.jit, static_argnames="config")
 def _step(weights, moments, pixels_BHWC, labels_B, *, config, learning_rate):
     def loss_of(weights: Weights) -> tuple[jax.Array, Weights]:
         logits_BV, moved = mobilenet.training_logits(weights, config, pixels_BHWC)
@@ -183,9 +182,9 @@ def _step(weights, moments, pixels_BHWC, labels_B, *, config, learning_rate):
         return losses_B.mean(), moved
 
     (loss, moved), grads = jax.value_and_grad(loss_of, has_aux=True)(weights)
-    updates, moments = optax.adam(learning_rate).update(grads, moments)
+    updates, moments = _ADAM.update(grads, moments)
     # Running averages have no gradient, hence no update: they stay as the pass left them.
-    weights = jax.tree.map(jnp.add, moved, updates)
+    weights = jax.tree.map(lambda old, update: old - learning_rate * update, moved, updates)
     return weights, moments, loss
 
 
