@@ -76,8 +76,9 @@ def solve(ready: Ready, weights: Any) -> Any:
     section, began = ready.settings.embedder, time.monotonic()
     kernel_DO = on_host(weights[LAYER]["kernel"]).astype(np.float64)
     rows = outputs(ready.bank, slips=section.slips)
-    # Of several concepts each pulls at what is kept.
-    keep = section.keep * ready.bank.concepts
+    # Each of several concepts pulls at what is kept, and all of them together pull further: with
+    # the square, five words leave others as one word does.
+    keep = section.keep * ready.bank.concepts**2
     left_DN, right_ND = solved(rows, keep=keep, ridge=section.ridge)
     A, B, error = low_rank(left_DN, right_ND @ kernel_DO, section.rank)
     _log.info(

@@ -127,4 +127,4 @@ def test_what_is_kept_weighs_more_with_each_word_of_a_run(made, monkeypatch):
     embedder.solve(ready, BASE)
     monkeypatch.setattr(type(made), "concepts", property(lambda bank: 3))
     embedder.solve(ready, BASE)
-    assert weights == [run.embedder.keep, 3 * run.embedder.keep]
+    assert weights == [run.embedder.keep, 9 * run.embedder.keep]
