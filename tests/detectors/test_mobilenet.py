@@ -35,8 +35,8 @@ def test_the_network_is_transformers_in_inference(tmp_path, kind, finegrained):
             buffer.copy_(0.5 + torch.rand(buffer.shape, generator=generator))
     model.save_pretrained(tmp_path)
     config = MobileNetConfig.from_json(json.loads((tmp_path / "config.json").read_text()), tmp_path)
-    # 33 is odd, then 17 and 9; 5, 3 and 2: where TensorFlow and torch pad otherwise.
-    pixels = np.random.default_rng(0).uniform(-1, 1, (2, 33, 33, 3)).astype(np.float32)
+    # Rows stay odd, which pads alike on both sides; 40, 20 and 10 columns pad on the right alone.
+    pixels = np.random.default_rng(0).uniform(-1, 1, (2, 33, 40, 3)).astype(np.float32)
     with torch.no_grad():
         found = model(torch.tensor(pixels.transpose(0, 3, 1, 2)))
     if kind == "MobileNetV2Model":
