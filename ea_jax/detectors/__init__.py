@@ -1,0 +1,1 @@
+"""Detectors for pictures of real models; each is imported when it is asked for."""
