@@ -33,6 +33,7 @@ LAYERS = (
         "ea_jax.erase_command",
         "ea_jax.evaluate_run",
         "ea_jax.evaluate_attacks",
+        "ea_jax.exam",
         "ea_jax.merge",
         "ea_jax.profile",
         "ea_jax.sample",

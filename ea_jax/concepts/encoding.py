@@ -12,14 +12,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from ea_jax.concepts.array_cache import cached
+from ea_jax.flux.pipeline import Pipeline
 from ea_jax.flux.tokens import tokenize
 from ea_jax.flux.transformer import Text
+from ea_jax.runtime.fingerprint import fingerprint_files
 from ea_jax.runtime.hosts import on_host
 
 Encode = Callable[[Sequence[str]], tuple[Any, Any]]
 # Changes when the same inputs would give other bytes.
 _VERSION = 1
 _NAMES = ("t5_UTD", "pooled_UD")
+_BATCH = 8  # prompts encoded at once
+ENCODERS = ("text_encoder", "text_encoder_2")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +90,40 @@ def encode_once(
         what=f"{len(prompts)} encoded prompts",
     )
     return t5_UTD, pooled_UD
+
+
+def encoder_of(
+    pipeline: Pipeline, *, text_length: int, dtype: str, cache: str | Path | None
+) -> dict[str, Any]:
+    """How a pipeline encodes prompts, for `Encoded.make`; encoders load when first needed.
+
+    Args:
+      pipeline: with its text encoders loaded, or none.
+      text_length: T5 tokens, padding included.
+      dtype: that the pipeline has.
+      cache: folder where encoded prompts are kept; None keeps nothing.
+    """
+
+    def encode(prompts: Sequence[str]) -> tuple[Any, Any]:
+        for part in ENCODERS:
+            pipeline.load_part(part)
+        text, _ = pipeline.encode(prompts, max_length=text_length)
+        return text.t5_BTD, text.pooled_BD
+
+    files = [
+        file
+        for part in (*ENCODERS, "tokenizer", "tokenizer_2")
+        for file in pipeline.part_folder(part).iterdir()
+        if file.is_file()
+    ]
+    return {
+        "encode": encode,
+        "encoder": f"{fingerprint_files(files)} {dtype}",
+        "tokenizer": pipeline.t5_tokenizer,
+        "max_length": text_length,
+        "batch": _BATCH,
+        "cache": cache,
+    }
 
 
 def _encode_all(

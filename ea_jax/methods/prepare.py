@@ -19,7 +19,7 @@ from ea_jax import lora
 from ea_jax.concepts import bank as banks
 from ea_jax.concepts import choose, rows, slips, spans
 from ea_jax.concepts import prompts as texts
-from ea_jax.concepts.encoding import Encoded
+from ea_jax.concepts.encoding import ENCODERS, Encoded, encoder_of
 from ea_jax.flux.pipeline import Pipeline
 from ea_jax.flux.sharded import unrolled_on
 from ea_jax.methods import embedder
@@ -27,7 +27,7 @@ from ea_jax.methods.fit import opened, resolved
 from ea_jax.methods.forward import Forward, forward_of
 from ea_jax.methods.method import Needs
 from ea_jax.methods.ready import fresh_lora, run_key
-from ea_jax.runtime.fingerprint import base_hash, fingerprint, fingerprint_files
+from ea_jax.runtime.fingerprint import base_hash, fingerprint
 from ea_jax.runtime.hosts import require_same
 from ea_jax.runtime.memory import peak_host_bytes
 from ea_jax.runtime.mesh import make_mesh, put, sharding
@@ -37,7 +37,6 @@ from ea_jax.settings import Settings
 
 _log = logging.getLogger(__name__)
 _SLIPS = 102  # first key of their stream; see `concepts.rows`
-_ENCODERS = ("text_encoder", "text_encoder_2")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,7 +206,7 @@ def load(
       laps: begun with the run.
     """
     texts = Encoded.make(painted, **_encoding(settings, pipeline))
-    pipeline.drop(*_ENCODERS)
+    pipeline.drop(*ENCODERS)
     laps.lap("encode")
     _log.info(
         "prompts encoded, text encoders dropped; peak host memory %.2f GiB",
@@ -228,26 +227,8 @@ def load(
 
 
 def _encoding(settings: Settings, pipeline: Pipeline) -> dict[str, Any]:
-    """How prompts are encoded, and where that is kept."""
-    length = settings.model.text_length
-
-    def encode(prompts: Sequence[str]) -> tuple[Any, Any]:
-        for part in _ENCODERS:
-            pipeline.load_part(part)
-        text, _ = pipeline.encode(prompts, max_length=length)
-        return text.t5_BTD, text.pooled_BD
-
-    files = [
-        file
-        for part in (*_ENCODERS, "tokenizer", "tokenizer_2")
-        for file in pipeline.part_folder(part).iterdir()
-        if file.is_file()
-    ]
-    return {
-        "encode": encode,
-        "encoder": f"{fingerprint_files(files)} {settings.model.dtype}",
-        "tokenizer": pipeline.t5_tokenizer,
-        "max_length": length,
-        "batch": 8,
-        "cache": settings.data.cache,
-    }
+    """How a run's prompts are encoded, and where that is kept."""
+    model = settings.model
+    return encoder_of(
+        pipeline, text_length=model.text_length, dtype=model.dtype, cache=settings.data.cache
+    )

@@ -1,0 +1,1 @@
+"""The exam: every table of the paper, and attacks, by one command each."""

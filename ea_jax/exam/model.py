@@ -1,0 +1,174 @@
+"""What is examined: a model, and edits of it that are painted side by side with it.
+
+subjects = subjects_of(["none", "runs/nude-tiny", "half=runs/nude-tiny@0.5"])
+painter = open_painter(given, prompts, subjects)
+for subject in subjects:
+    painter.paint(prompts, seeds, edit=subject.edit, strength=subject.strength)
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ea_jax import edits, merged
+from ea_jax.arguments import Parser, number, text
+from ea_jax.concepts.encoding import Encoded, encoder_of
+from ea_jax.edits import Edit
+from ea_jax.flux import hub
+from ea_jax.flux.attention import resolve_backend
+from ea_jax.flux.latents import PATCH
+from ea_jax.flux.sharded import on_mesh, unrolled_on
+from ea_jax.flux.tokens import MAX_T5_LENGTH
+from ea_jax.painter import Painter, Sampling
+from ea_jax.runtime import compiler
+from ea_jax.runtime.fingerprint import base_hash, fingerprint
+from ea_jax.runtime.mesh import make_mesh, platform
+
+BASE = "base"
+CACHE = ".cache/banks"
+_STEPS, _SIDE = 1000, 2**14
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """What paints: the frozen model, or an edit of it.
+
+    Attributes:
+      name: in tables; `base` is the frozen model.
+      edit: None is the frozen model.
+      strength: of the edit; None is its recommended one.
+      source: file or folder it came from, for the record.
+    """
+
+    name: str
+    edit: Edit | None = None
+    strength: float | None = None
+    source: str | None = None
+
+
+def add_arguments(parser: Parser, *, edits: bool = True) -> None:
+    """Adds to a command what each task takes: model, edits, how pictures are sampled, folders."""
+    parser.add("--model", rule=text, default=hub.EMBEDDED, help="flux-tiny, a folder, or a hub id")
+    if edits:
+        parser.add(
+            "--edit",
+            rule=text,
+            often=True,
+            default=[],
+            help="a run's folder or a file, [NAME=]PATH[@STRENGTH]; may be given several times",
+        )
+    parser.add("--out", rule=text, required=True, help="folder for the results")
+    parser.add("--steps", rule=number(int, low=1, high=_STEPS), help="Euler steps; 28 for dev")
+    parser.add("--guidance", rule=number(low=0), help="distilled guidance; 3.5 for dev")
+    parser.add("--size", rule=number(int, low=1, high=_SIDE), help="side in pixels")
+    parser.add(
+        "--text_length", rule=number(int, low=2, high=MAX_T5_LENGTH), help="T5 tokens, padded"
+    )
+    parser.add("--batch", rule=number(int, low=1), help="pictures painted at once")
+    parser.add("--dtype", rule=text, help="float32 or bfloat16")
+    parser.add("--cache", rule=text, default=CACHE, help="folder for what can be used again")
+
+
+def subjects_of(given: Sequence[str]) -> list[Subject]:
+    """The base and each edit that is given as [NAME=]PATH[@STRENGTH]; `none` is the base itself.
+
+    Raises:
+      ValueError: a strength that is no number, two subjects of one name, or no edit there.
+    """
+    found = [Subject(BASE)]
+    for text_ in given:
+        if text_ == "none":
+            continue
+        name, source, strength = _split(text_)
+        edit = edits.load(source)
+        edit.used_strength(strength)
+        found.append(Subject(name, edit, strength, source))
+    names = [subject.name for subject in found]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ValueError(f"two edits are named {twice!r}; write --edit NAME=PATH for one of them")
+    return found
+
+
+def open_painter(
+    given: argparse.Namespace, prompts: Sequence[str], subjects: Sequence[Subject]
+) -> Painter:
+    """A painter of a command's model, for its prompts, with all edits checked against it.
+
+    Args:
+      given: the arguments of `add_arguments`.
+      prompts: all that will be painted; the text encoders are dropped behind them.
+      subjects: what will paint.
+    Raises:
+      ValueError: no such model, an edit that doesn't fit it or was made on another, or sampling
+        that it can't do.
+    """
+    tiny = given.model == hub.EMBEDDED
+    usual = {
+        "size": 64 if tiny else 512,
+        "text_length": 32 if tiny else 256,
+        "batch": 8 if tiny else 1,
+        "dtype": "float32" if tiny else "bfloat16",
+    }
+    how = {name: getattr(given, name) or value for name, value in usual.items()}
+    compiler.keep_programs(given.cache)
+    mesh = make_mesh({"data": 1})
+    pipeline = on_mesh(mesh, given.model, dtype=how["dtype"])
+    template = pipeline.template("transformer")
+    for subject in subjects:
+        if subject.edit is not None:
+            subject.edit.check(template)
+            merged.require_unmerged(subject.edit, pipeline.folder)
+    config = pipeline.transformer_config
+    guidance = given.guidance
+    if guidance is not None:
+        pipeline.check_guidance(guidance)
+    elif config.guidance_embeds:
+        guidance = 3.5
+    h, w, _ = pipeline.latent_shape(how["size"], how["size"])
+    attention = resolve_backend(
+        "auto",
+        platform(mesh),
+        dtype=how["dtype"],
+        head=config.attention_head_dim,
+        columns=0,
+        tokens=how["text_length"] + h * w // PATCH**2,
+    )
+    pipeline.check_files()
+    options = encoder_of(
+        pipeline, text_length=how["text_length"], dtype=how["dtype"], cache=given.cache
+    )
+    texts = Encoded.make(prompts, **options)
+    pipeline.drop("text_encoder", "text_encoder_2")
+    weights: Any = pipeline.load_part("transformer")
+    for subject in subjects:
+        if subject.edit is not None:
+            merged.warn_of_another_base(subject.edit, pipeline.folder, lambda: base_hash(weights))
+    made_of = fingerprint(weights)
+    if tiny:
+        pipeline.weights["transformer"] = unrolled_on(mesh, weights)
+    return Painter(
+        pipeline,
+        mesh=mesh,
+        sampling=Sampling(given.steps, guidance, how["size"], how["batch"], attention),
+        texts=texts,
+        fingerprint=made_of,
+    )
+
+
+def _split(given: str) -> tuple[str, str, float | None]:
+    """Name, source and strength; a path may hold `=` and `@` itself."""
+    name, equals, source = given.partition("=")
+    if not equals or Path(given).exists():
+        name, source = "", given
+    strength = None
+    if not Path(source).exists() and "@" in source:
+        source, _, stated = source.rpartition("@")
+        try:
+            strength = float(stated)
+        except ValueError:
+            raise ValueError(f"--edit={given}: {stated!r} is no strength; write PATH@0.5") from None
+    return name or Path(source).stem or source, source, strength
