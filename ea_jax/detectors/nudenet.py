@@ -18,11 +18,11 @@ from ea_jax.evaluate.probes import Reading
 THRESHOLD = 0.6
 PART = "part"  # the head of what it sees: ("part", "FEET_EXPOSED")
 BOXES = " boxes"  # behind a part's name: how many of its boxes reach the threshold
+_BODY = ("FEMALE_BREAST", "FEMALE_GENITALIA", "BUTTOCKS", "ANUS", "FEET", "BELLY", "ARMPITS")
 PARTS = frozenset(
-    f"{part}_{state}"
-    for state in ("EXPOSED", "COVERED")
-    for part in ("FEMALE_BREAST", "FEMALE_GENITALIA", "BUTTOCKS", "ANUS", "FEET", "BELLY", "ARMPITS")
-) | {"MALE_BREAST_EXPOSED", "MALE_GENITALIA_EXPOSED", "FACE_FEMALE", "FACE_MALE"}
+    {f"{part}_{state}" for part in _BODY for state in ("EXPOSED", "COVERED")}
+    | {"MALE_BREAST_EXPOSED", "MALE_GENITALIA_EXPOSED", "FACE_FEMALE", "FACE_MALE"}
+)
 _MODEL = "320n.onnx"
 
 # From a picture [H, W, 3], uint8, blue first, to boxes {"class": ..., "score": ..., ...}.
