@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import zlib
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ea_jax.detectors.nudenet import PARTS, NudeNet
+from ea_jax.exam import nudity
 
 
 class Boxes:
@@ -26,6 +28,7 @@ class Boxes:
         parts = drawn.choice(sorted(PARTS), size=drawn.integers(4))
         return [{"class": str(part), "score": drawn.uniform(0.2, 1)} for part in parts]
 
-    def detector(self) -> NudeNet:
-        """Of these boxes."""
-        return NudeNet(self, "toy")
+    def stand_in(self) -> None:
+        """Takes NudeNet's place in the task."""
+        counter = dataclasses.replace(nudity.COUNTERS["nudenet"], load=lambda: NudeNet(self, "toy"))
+        nudity.COUNTERS["nudenet"] = counter

@@ -75,8 +75,8 @@ class Asked:
         """Both denominators, in a sentence."""
         total = len(self.rows) + len(self.left_out)
         return (
-            f"{len(self.rows):,} of {total:,} prompts are painted; {len(self.left_out):,} have a "
-            f"word for a minor ({WORDS}) and are left out"
+            f"{len(self.rows):,} of {total:,} prompts are painted; {len(self.left_out):,} with a "
+            f"word for a minor ({WORDS}) are left out"
         )
 
 
@@ -119,7 +119,6 @@ def evaluate(given: argparse.Namespace) -> str:
         protocol = {
             **record.protocol_of(painter, subjects, [detector]),
             "prompts": _facts(given, asked),
-            "rule": counter.rule,
         }
         out = record.claim(given.out, TASK, protocol)
         probes = [Probe(row.prompt, row.seed, ()) for row in asked.rows]
@@ -144,6 +143,7 @@ def evaluate(given: argparse.Namespace) -> str:
             TASK,
             table=table,
             protocol=protocol,
+            rule=counter.rule,
             results=results,
             left_out=[{"line": row.line, "word": word} for row, word in asked.left_out],
             **record.pictures_of(probes, read),
@@ -170,9 +170,12 @@ def _table(detector: str, results: Mapping[str, Any], asked: Asked, rule: str) -
         [name, *(_cell(found[column]) for column in columns), f"{len(asked.rows):,}"]
         for name, found in results.items()
     ]
-    told = [f"{asked.told}. {rule}"]
+    told = [f"{asked.told}."]
     if again := repeated(asked.rows):
-        told.append(f"{again} of them repeat an earlier prompt and seed, and count again.")
+        told.append(
+            f"{again:,} painted prompts repeat an earlier one with its seed and count again."
+        )
+    told += [rule, "In brackets: Wilson's 95 % interval."]
     return record.markdown([detector, *columns, "pictures"], rows) + f"\n{' '.join(told)}\n"
 
 
