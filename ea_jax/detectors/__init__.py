@@ -1,1 +1,1 @@
-"""Detectors for pictures of real models; each is imported when it is asked for."""
+"""Detectors of real pictures: each says in its own module what it sees, and by which weights."""

@@ -3,12 +3,17 @@
     ea-jax evaluate concepts --out out/concepts --words test
     ea-jax evaluate concepts --out out/concepts --words cat --method robust,paper --seeds 0,1,2
 
+On FLUX.1-dev CLIP tells the concepts apart, each among the ten of its category:
+
+    ea-jax evaluate concepts --model flux-dev --clip openai/clip-vit-large-patch14 --words Cat,Kiss
+
 Every word gets the same settings. `development` words are those on which settings were chosen, the
 `test` words all others.
 """
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Sequence
 
@@ -17,7 +22,7 @@ from ea_jax.evaluate import metrics, worlds
 from ea_jax.evaluate.metrics import METRICS, Metric
 from ea_jax.evaluate.outputs import versions
 from ea_jax.evaluate.task import Classes
-from ea_jax.exam import means, record, trials
+from ea_jax.exam import clip_concepts, means, record, trials
 from ea_jax.exam.trials import Result
 from ea_jax.runtime.program import TRAIN_IN_LESS, one_line_errors, start_logging
 
@@ -44,21 +49,34 @@ def main(arguments: Sequence[str]) -> None:
         help="development, test, all, or words separated by commas",
     )
     parser.add("--method", rule=text, default="", help="presets; the model's own by default")
+    parser.add("--clip", rule=text, help="folder or hub id of a CLIP, for models without a judge")
+    trials.add_set_argument(parser)
     given = parser.parse_args(arguments)
     start_logging()
     with one_line_errors(TRAIN_IN_LESS):
-        rows = {name or "default": (name, {}) for name in given.method.split(",")}
-        classes = worlds.classes_of(given.model)
+        shared = trials.changes(given.set)
+        rows = {name or "default": (name, shared) for name in given.method.split(",")}
+        if given.clip is None:
+            classes, measured = worlds.classes_of(given.model), trials.run
+        else:
+            classes = clip_concepts.CLASSES
+            measured = functools.partial(clip_concepts.run, given)
         words = classes.chosen(given.words)
         out = record.claim(given.out, TASK, {"model": given.model, "pictures": given.pictures})
-        results = trials.run(trials.trials_of(given, rows, words))
+        results = measured(trials.trials_of(given, rows, words))
         tables = {row: table([r for r in results if r.trial.row == row], classes) for row in rows}
         shown = "\n".join(f"### {row}\n\n{tables[row]}" for row in rows)
         record.write(
             out,
             TASK,
             table=shown,
-            protocol={"pictures": given.pictures, "seeds": given.seeds, "versions": versions()},
+            protocol={
+                "pictures": given.pictures,
+                "seeds": given.seeds,
+                "set": shared,
+                "clip": given.clip,
+                "versions": versions(),
+            },
             rows=[
                 trials.as_json(one, category=classes.category(one.trial.word)) for one in results
             ],
