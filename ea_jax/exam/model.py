@@ -144,10 +144,8 @@ def open_painter(
     texts = Encoded.make(prompts, **options)
     pipeline.drop("text_encoder", "text_encoder_2")
     weights: Any = pipeline.load_part("transformer")
-    for subject in subjects:
-        if subject.edit is not None:
-            merged.warn_of_another_base(subject.edit, pipeline.folder, lambda: base_hash(weights))
     made_of = fingerprint(weights)
+    _require_base(subjects, made_of, weights, given.model)
     if tiny:
         pipeline.weights["transformer"] = unrolled_on(mesh, weights)
     return Painter(
@@ -157,6 +155,20 @@ def open_painter(
         texts=texts,
         fingerprint=made_of,
     )
+
+
+def _require_base(subjects: Sequence[Subject], made_of: str, weights: Any, model: str) -> None:
+    """Raises ValueError where an edit was made on other weights: numbers of it mean nothing."""
+    bases = {subject.name: subject.edit.base for subject in subjects if subject.edit is not None}
+    # An earlier version named the weights as they were loaded.
+    strange = {name: base for name, base in bases.items() if base not in (None, made_of)}
+    here = base_hash(weights) if strange else made_of
+    for name, base in strange.items():
+        if base != here:
+            raise ValueError(
+                f"edit {name!r} was made on weights with hash {base}, and those of {model} have "
+                f"{here}; give the --model that it was made on"
+            )
 
 
 def _split(given: str) -> tuple[str, str, float | None]:

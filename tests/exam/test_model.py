@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 
 import jax
 import numpy as np
@@ -70,3 +71,6 @@ def test_subjects_paint_with_the_same_seeds_and_strength_0_is_the_base(run, dev_
     assert np.abs(base - on).max() > 1e-3
     with pytest.raises(ValueError, match="'a bird' is not among the 2"):
         painter.paint("a bird", [0])
+    other = model.Subject("other", dataclasses.replace(subjects[1].edit, base="f00"))
+    with pytest.raises(ValueError, match=r"edit 'other' was made on weights with hash f00, and"):
+        model.open_painter(given, ["a cat"], [other])
