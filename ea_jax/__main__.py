@@ -14,6 +14,7 @@ COMMANDS = {
     "combine": ("ea_jax.combine", "make one LoRA of several"),
     "evaluate": ("ea_jax.evaluate_run", "evaluate a finished run again, under other conditions"),
     "evaluate attacks": ("ea_jax.evaluate_attacks", "ask for what a run erased in other spellings"),
+    "evaluate report": ("ea_jax.exam.report", "one HTML page of runs, attacks and tasks"),
     "table": ("ea_jax.table", "one table of many runs"),
     "costs aot": ("ea_jax.costs.aot", "memory and operations on chips that are not here"),
     "costs breakdown": ("ea_jax.costs.breakdown", "what each part of a pair of steps costs here"),
