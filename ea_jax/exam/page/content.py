@@ -6,7 +6,7 @@ import base64
 import itertools
 import math
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -96,6 +96,9 @@ def page(found: Sequence[Run | Attacked | Examined], *, command: str) -> str:
         title="Is it really gone?" if verdicts else "What was measured",
         detectors=list(dict.fromkeys(name for name in detectors if name)),
         bars=verdict,
+        metrics=[
+            metric for metric in METRICS if any(metric.name in r["erased"] for r in _all(runs))
+        ],
         version=versions()["ea-jax"],
         command=command,
     )
@@ -137,11 +140,9 @@ def _titled(run: Run) -> str:
 def _accuracy(run: Run, word: str) -> SimpleNamespace:
     both = run.measured[word]
     before, after = both["base"], both["erased"]
-    known = {metric.name: metric for metric in METRICS}
     rows = [
         (
             name,
-            known[name].meaning if name in known else "",
             before[name],
             rate,
             _percent(verdict.share(before[name], rate)),
@@ -258,14 +259,16 @@ def _task(one: Examined) -> SimpleNamespace:
         (path, rate) for path, rate in rates_in(one.results) if rate.total and "curve" not in path
     ]
     if 1 < len(rates) <= MOST_RATES:
+        names = _told_apart([path for path, _ in rates])
         svg = plots.intervals(
-            {" · ".join(path): {"share": rate} for path, rate in rates},
+            {name: {"share": rate} for name, (_, rate) in zip(names, rates, strict=True)},
             label=f"Shares with 95 % intervals: {one.task}, {one.name}",
             x="%",
         )
         shown.append((svg, "Shares in percent, with 95 % intervals"))
     if curves:
-        svg = plots.curves(curves, label=f"Budget curves: {one.task}, {one.name}", x="budget")
+        lines = dict(zip(_told_apart(list(curves)), curves.values(), strict=True))
+        svg = plots.curves(lines, label=f"Budget curves: {one.task}, {one.name}", x="budget")
         shown.append((svg, "Success by what an attack may spend"))
     return SimpleNamespace(
         heading=TASKS.get(one.task, one.task),
@@ -277,14 +280,20 @@ def _task(one: Examined) -> SimpleNamespace:
     )
 
 
-def _curves_in(value: Any, path: tuple[str, ...] = ()):
+def _told_apart(paths: Sequence[tuple[str, ...]]) -> list[str]:
+    """Keys that lead to something, without those at the begin that all of them share."""
+    levels = itertools.takewhile(lambda keys: len(set(keys)) == 1, zip(*paths, strict=False))
+    start = min(len(list(levels)), min(map(len, paths)) - 1)
+    return [" · ".join(path[start:]) for path in paths]
+
+
+def _curves_in(
+    value: Any, path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], list[tuple[float, Rate]]]]:
     """Lists named `curve`, of rates with a budget each, and the keys that lead to them."""
     for key, inner in value.items() if isinstance(value, dict) else ():
         if key == "curve" and isinstance(inner, list) and inner:
             where = "/".join((*path, key))
-            yield (
-                " · ".join(path),
-                [(point["budget"], rate_of(point, where)) for point in inner],
-            )
+            yield path, [(point["budget"], rate_of(point, where)) for point in inner]
         else:
             yield from _curves_in(inner, (*path, str(key)))

@@ -7,6 +7,7 @@ import itertools
 import re
 import warnings
 from collections.abc import Mapping, Sequence
+from typing import Any
 from xml.etree import ElementTree
 
 import matplotlib as mpl
@@ -14,6 +15,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from ea_jax.evaluate.metrics import Rate
 
@@ -68,7 +70,7 @@ def intervals(rows: Mapping[str, Mapping[str, Rate]], *, label: str, x: str) -> 
         axis.set(yticks=range(len(rows)), yticklabels=list(rows), xlim=(-3, 103), xlabel=x)
         axis.set_ylim(len(rows) - 0.4, -0.6)
         if len(names) > 1:
-            _legend(axis, len(names))
+            _legend(axis)
 
     high = 0.9 + len(rows) * max(0.26, 0.15 * len(names))
     return _svg(draw, height=high, label=label)
@@ -92,12 +94,13 @@ def radar(series: Mapping[str, Sequence[float]], spokes: Sequence[str], *, label
         for name, values in series.items():
             around = [*values, values[0]]
             axis.plot([*angles, angles[0]], around, "o-", color=colour[name], ms=4, label=name)
-            axis.fill([*angles, angles[0]], around, color=colour[name], alpha=0.08)
+            if not np.isnan(values).any():
+                axis.fill([*angles, angles[0]], around, color=colour[name], alpha=0.08)
         axis.set(xticks=angles, xticklabels=list(spokes), ylim=(0, 105), yticks=[25, 50, 75, 100])
-        axis.tick_params(axis="x", pad=10)
+        axis.tick_params(axis="x", pad=16)
         axis.tick_params(axis="y", labelsize=7, labelcolor="#667")
         if len(series) > 1:
-            _legend(axis, 2, below=0.14)
+            _legend(axis, below=0.16)
 
     return _svg(draw, height=3.9 + 0.2 * (len(series) // 2), label=label)
 
@@ -116,7 +119,7 @@ def curves(series: Mapping[str, Sequence[tuple[float, Rate]]], *, label: str, x:
             low, high = np.array([rate.interval for _, rate in points]).reshape(-1, 2).T
             axis.fill_between(spent, low, high, color=colour[name], alpha=0.12, lw=0)
         axis.set(ylim=(-3, 103), xlabel=x, ylabel="%")
-        _legend(axis, 2)
+        _legend(axis)
 
     return _svg(draw, height=2.8, label=label)
 
@@ -142,7 +145,9 @@ def losses(steps: Sequence[int], terms: Mapping[str, Sequence[float | None]], *,
             axis.plot(steps, values, color=colour[name], lw=1.4, label=name)
         axis.set(yscale="log", xlabel="steps")
         axis.grid(which="minor", visible=False)
-        _legend(axis, 3)
+        axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axis.yaxis.set_minor_formatter(NullFormatter())
+        _legend(axis)
 
     return _svg(draw, height=2.6, label=label)
 
@@ -153,13 +158,14 @@ def _colours(names: Sequence[str]) -> dict[str, str]:
     return {name: BASE if name == "base" else next(others) for name in names}
 
 
-def _legend(axis: Axes, columns: int, *, below: float = 0.0) -> None:
+def _legend(axis: Axes, *, below: float = 0.0) -> None:
+    """A legend above the axes, or below them, in as many columns as its names leave room for."""
+    longest = max(len(text) for text in axis.get_legend_handles_labels()[1])
+    place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}
     if below:
-        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -below), ncols=columns,
-                    frameon=False, fontsize=8)  # fmt: skip
-    else:
-        axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False,
-                    fontsize=8, borderaxespad=0.2)  # fmt: skip
+        place = {"loc": "upper center", "bbox_to_anchor": (0.5, -below)}
+    columns = max(1, min(4, 52 // (longest + 6)))
+    axis.legend(ncols=columns, frameon=False, fontsize=8, **place)
 
 
 def _svg(draw, *, height: float, label: str) -> Markup:
