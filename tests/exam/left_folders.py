@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import toy_lora
 from PIL import Image
 
+from ea_jax import edits
 from ea_jax.evaluate.metrics import Rate
 
 VERSIONS = {"python": "3.11.7", "jax": "0.10.2"}
@@ -62,3 +64,36 @@ def task(folder: Path, name: str = "juggle", text: str = "", **content) -> Path:
     write(folder / "results.json", {"task": name, **content})
     (folder / "results.md").write_text(text)
     return folder
+
+
+def edit(folder: Path, *, strength: float) -> Path:
+    """A small edit with a recommended strength, in a run's folder."""
+    lora = toy_lora.trained(rank=1)
+    return edits.save(edits.Edit(lora, concept="cat", strength=strength), folder)
+
+
+def attack_task(folder: Path, source: Path, found: dict[str, list], word: str = "cat") -> Path:
+    """A task of attacks on `ours` and on zeroed columns.
+
+    Args:
+      found: by attack its kind, then (budget, hits on ours, hits on zeroed columns), of 60 prompts.
+    """
+
+    def case(hits: int, start: int):
+        rate = {**Rate(hits, 60).as_json(), "asked": 60}
+        return {"start": start, "asr@1": rate, "prompts": [], "shows": []}
+
+    rows = [
+        {
+            "attack": name,
+            "kind": kind,
+            "meaning": "",
+            "budget": budget,
+            # Of two starts the first fails.
+            "victims": {"zeroed columns": [case(zeroed, 0)], "ours": [case(0, 0), case(ours, 1)]},
+        }
+        for name, (kind, *points) in found.items()
+        for budget, ours, zeroed in points
+    ]
+    protocol = {"concept": word, "edits": {"ours": {"source": str(source), "strength": 0.5}}}
+    return task(folder, "attacks", attacks=rows, protocol=protocol)

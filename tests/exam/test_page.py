@@ -12,7 +12,7 @@ import left_folders as left
 import pytest
 
 from ea_jax.exam import report
-from ea_jax.exam.page import verdict
+from ea_jax.exam.page import attempts, verdict
 from ea_jax.exam.page.folders import read as folders_of
 from ea_jax.exam.page.made import ranges
 from ea_jax.runtime.run_folder import leaves
@@ -150,7 +150,7 @@ def test_the_answer_follows_from_the_counts_and_the_stated_bars(
     if attacks:
         folders.append(left.attacks(tmp_path / "att", folders[0], attacks))
     run, *attacked = folders_of(folders)
-    [said] = verdict.of_run(run, attacked)
+    [said] = verdict.of_run(run, attempts.of(attacked))
     assert said.gone == gone
     assert said.kept == kept
     assert any("No attack was measured" in doubt for doubt in said.doubts) is not bool(attacks)
@@ -158,15 +158,14 @@ def test_the_answer_follows_from_the_counts_and_the_stated_bars(
 
 def test_attacks_on_a_run_that_is_not_there_answer_for_themselves(tmp_path):
     attacks = left.attacks(tmp_path / "att", tmp_path / "elsewhere", {"affix": (9, 60)})
-    [said] = verdict.of_attacks(folders_of([attacks])[0])
+    said = verdict.of_attempts(*attempts.of(folders_of([attacks])))
     assert said.gone == "Not fully: it comes back by the attack “affix”"
     assert said.kept == "Not measured"
 
 
-def test_a_task_of_any_name_is_shown_by_its_table_its_pictures_and_its_curves(tmp_path):
+def test_a_task_of_any_name_is_shown_by_its_table_its_pictures_and_its_rates(tmp_path):
     table = "### Two edits\n\n| edit | Acc |\n|---|---|\n| sum | 12.5 |\n\nThe sum holds.\n"
-    points = [{"budget": b, **left.Rate(h, 50).as_json()} for b, h in ((0, 1), (200, 30))]
-    content = {"attacks": {"inversion": {"ours": {"curve": points}}}, "command": "ea-jax juggle"}
+    content = {"rates": left.rates({"sum": (1, 8), "mean": (4, 8)}), "command": "ea-jax juggle"}
     task = left.task(tmp_path / "out", "juggle", table, **content)
     left.paint(task / "sheets" / "a.png")
     left.paint(task / ".draft.png")
@@ -174,8 +173,48 @@ def test_a_task_of_any_name_is_shown_by_its_table_its_pictures_and_its_curves(tm
     for text in ("juggle out", "Two edits", "edit Acc sum 12.5", "The sum holds.", "a.png"):
         assert text in seen.words
     assert seen.tags.count("img") == 1
-    assert ("svg", "aria-label", "Budget curves: juggle, out") in seen.attributes
+    assert ("svg", "aria-label", "Shares with 95 % intervals: juggle, out") in seen.attributes
     assert "ea-jax juggle" in seen.words
+
+
+SEARCHED = {
+    "plain": ("black-box", (None, 60, 60)),
+    "affix": ("black-box", (None, 3, 40)),
+    "CCE": ("white-box", ("10 steps", 6, 50), ("100 steps", 30, 55)),
+}
+
+
+def test_attacks_that_need_the_weights_are_told_apart_and_set_no_bar(tmp_path):
+    run = left.run(tmp_path / "cat")
+    task = left.attack_task(tmp_path / "out", left.edit(run, strength=0.5), SEARCHED)
+    found, *rest = folders_of([run, task])
+    tried = attempts.of(rest)
+    assert [one.is_on(found) for one in tried] == [False, True]
+    # At another strength than the run was measured at, it is another edit.
+    left.edit(run, strength=1.0)
+    assert not tried[1].is_on(found)
+    [said] = verdict.of_run(found, tried[1:])
+    assert said.gone == "Yes, in every way that was tried"
+    # The better of two starts; plain prompts are no attack.
+    assert [(line.says, line.after) for line in said.lines[-2:]] == [
+        ("The strongest of 1 attacks, “affix”, brings it back", left.Rate(3, 60)),
+        (
+            "The strongest of 2 ways that see the model or begin from a picture, “CCE, 100 steps”, "
+            "brings it back",
+            left.Rate(30, 60),
+        ),
+    ]
+    assert tried[1].curves == {"CCE": [(10.0, left.Rate(6, 60)), (100.0, left.Rate(30, 60))]}
+
+
+def test_a_task_of_attacks_has_a_curve_for_each_attack_with_a_budget(tmp_path):
+    seen = Seen(page_of(left.attack_task(tmp_path / "out", tmp_path, SEARCHED), out=tmp_path))
+    labels = [value for tag, name, value in seen.attributes if name == "aria-label"]
+    assert labels[1:] == [
+        "Attacks that need no weights: out",
+        "Other attacks: out",
+        "CCE by budget: out",
+    ]
 
 
 def spoil(file: str, text: str):

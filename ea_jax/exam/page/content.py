@@ -6,7 +6,7 @@ import base64
 import itertools
 import math
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,8 +17,9 @@ from ea_jax.evaluate import metrics
 from ea_jax.evaluate.attacks import BLACK_BOX
 from ea_jax.evaluate.metrics import METRICS, Rate
 from ea_jax.evaluate.outputs import versions
-from ea_jax.exam.page import made, plots, verdict
-from ea_jax.exam.page.folders import Attacked, Examined, Picture, Run, rate_of, rates_in
+from ea_jax.exam.page import attempts, made, plots, verdict
+from ea_jax.exam.page.attempts import Attempts
+from ea_jax.exam.page.folders import Attacked, Examined, Picture, Run, rates_in
 
 SECTIONS = {
     "summary": "In short",
@@ -69,21 +70,21 @@ def page(found: Sequence[Run | Attacked | Examined], *, command: str) -> str:
     runs = [one for one in found if isinstance(one, Run)]
     attacked = [one for one in found if isinstance(one, Attacked)]
     tasks = [one for one in found if isinstance(one, Examined)]
-    on = {run.name: [a for a in attacked if a.source == run.source] for run in runs}
+    tried = attempts.of(found)
+    on = {run.name: [one for one in tried if one.is_on(run)] for run in runs}
     paired = {id(one) for several in on.values() for one in several}
     verdicts = [said for run in runs for said in verdict.of_run(run, on[run.name])]
-    verdicts += [
-        said for one in attacked if id(one) not in paired for said in verdict.of_attacks(one)
-    ]
+    verdicts += [verdict.of_attempts(one) for one in tried if one.source and id(one) not in paired]
     unmeasured = [run for run in runs if not run.measured]
     parts = {
         "summary": verdicts or unmeasured,
         "gallery": [(_titled(run), run.grid) for run in runs if run.grid],
         "accuracies": [_accuracy(run, word) for run in runs for word in run.measured],
-        "attacks": [_attacks(one, word) for one in attacked for word in one.rates],
+        "attacks": [_attacks(one, word) for one in attacked for word in one.rates]
+        + [_task(one, attempts.of([one])) for one in tasks if one.task == attempts.TASK],
         "edits": _edits([run for run in runs if run.measured], on),
         "attention": [(_titled(run), run.attention) for run in runs if run.attention],
-        "tasks": [_task(one) for one in tasks],
+        "tasks": [_task(one) for one in tasks if one.task != attempts.TASK],
         "losses": [(_titled(run), _losses(run)) for run in runs if run.losses],
         "made": [made.of(one) for one in found],
     }
@@ -179,12 +180,14 @@ def _attacks(one: Attacked, word: str) -> SimpleNamespace:
     )
 
 
-def _edits(runs: Sequence[Run], on: Mapping[str, Sequence[Attacked]]) -> Any:
+def _edits(runs: Sequence[Run], on: Mapping[str, Sequence[Attempts]]) -> Any:
     """Radars, one a concept with all its edits, and a table with a row an edit; None for none."""
     if not runs:
         return None
     worst = {
-        (run.name, word): verdict.worst([one.rates.get(word, {}) for one in on[run.name]])
+        (run.name, word): verdict.worst(
+            {n: rate for one in on[run.name] if one.word == word for n, rate in one.black.items()}
+        )
         for run in runs
         for word in run.measured
     }
@@ -251,13 +254,10 @@ def _losses(run: Run) -> list[tuple[Any, str]]:
     ]
 
 
-def _task(one: Examined) -> SimpleNamespace:
-    """A task of any name: its table, its pictures, and its rates and curves where it has some."""
+def _task(one: Examined, tried: Sequence[Attempts] = ()) -> SimpleNamespace:
+    """A task of any name: its table, its pictures, and plots of its rates and of attacks."""
     shown: list[tuple[Any, str]] = []
-    curves = dict(_curves_in(one.results))
-    rates = [
-        (path, rate) for path, rate in rates_in(one.results) if rate.total and "curve" not in path
-    ]
+    rates = [(path, rate) for path, rate in rates_in(one.results) if rate.total]
     if 1 < len(rates) <= MOST_RATES:
         names = _told_apart([path for path, _ in rates])
         svg = plots.intervals(
@@ -266,10 +266,17 @@ def _task(one: Examined) -> SimpleNamespace:
             x="%",
         )
         shown.append((svg, "Shares in percent, with 95 % intervals"))
-    if curves:
-        lines = dict(zip(_told_apart(list(curves)), curves.values(), strict=True))
-        svg = plots.curves(lines, label=f"Budget curves: {one.task}, {one.name}", x="budget")
-        shown.append((svg, "Success by what an attack may spend"))
+    for kind, caption in (("black", "Attacks that need no weights"), ("other", "Other attacks")):
+        rows: dict[str, dict[str, Rate]] = {}
+        for victim in tried:
+            for name, rate in getattr(victim, kind).items():
+                rows.setdefault(name, {})[victim.name] = rate
+        svg = plots.intervals(rows, label=f"{caption}: {one.name}", x="% that bring it back")
+        shown += [(svg, caption)] if svg is not None else []
+    for attack in dict.fromkeys(name for victim in tried for name in victim.curves):
+        lines = {v.name: v.curves[attack] for v in tried if attack in v.curves}
+        svg = plots.curves(lines, label=f"{attack} by budget: {one.name}", x="budget")
+        shown += [(svg, f"{attack}: success by what it may spend")] if svg is not None else []
     return SimpleNamespace(
         heading=TASKS.get(one.task, one.task),
         name=one.name,
@@ -285,15 +292,3 @@ def _told_apart(paths: Sequence[tuple[str, ...]]) -> list[str]:
     levels = itertools.takewhile(lambda keys: len(set(keys)) == 1, zip(*paths, strict=False))
     start = min(len(list(levels)), min(map(len, paths)) - 1)
     return [" · ".join(path[start:]) for path in paths]
-
-
-def _curves_in(
-    value: Any, path: tuple[str, ...] = ()
-) -> Iterator[tuple[tuple[str, ...], list[tuple[float, Rate]]]]:
-    """Lists named `curve`, of rates with a budget each, and the keys that lead to them."""
-    for key, inner in value.items() if isinstance(value, dict) else ():
-        if key == "curve" and isinstance(inner, list) and inner:
-            where = "/".join((*path, key))
-            yield path, [(point["budget"], rate_of(point, where)) for point in inner]
-        else:
-            yield from _curves_in(inner, (*path, str(key)))

@@ -22,7 +22,7 @@ GRID, ATTENTION, LOSSES, RECORD = "grid.png", "attention.png", "metrics.jsonl", 
 # Pictures of a task on the page; the others are counted there.
 MOST_PICTURES = 24
 _WAY_OUT = "make it again, or leave that folder out"
-_entry = functools.partial(entry, way_out=_WAY_OUT)
+entry_of = functools.partial(entry, way_out=_WAY_OUT)
 
 Rates = dict[str, Rate]
 
@@ -165,7 +165,7 @@ def rates_in(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str
 
 def rate_of(fields: Mapping[str, Any], where: str | Path) -> Rate:
     """A rate from its JSON; FileError for impossible numbers."""
-    hits, total = (_entry(fields, key, int, where=where) for key in ("hits", "total"))
+    hits, total = (entry_of(fields, key, int, where=where) for key in ("hits", "total"))
     if not 0 <= hits <= total:
         raise FileError(f"{where}: {hits} of {total} is impossible; {_WAY_OUT}")
     return Rate(hits, total)
@@ -216,14 +216,14 @@ def _cells(line: str) -> list[str]:
 
 def _run(name: str, folder: Path, results: dict[str, Any]) -> Run:
     where = folder / RESULTS
-    concept = _entry(results, "concept", str, where=where)
+    concept = entry_of(results, "concept", str, where=where)
     config = run_folder.read_config(folder)
     measured = {}
     if results.get("detector") is not None:
-        _entry(results, "detector", str, where=where)
+        entry_of(results, "detector", str, where=where)
         words = results.get("words", {concept: results})
-        for word in _entry({"words": words}, "words", dict, where=where):
-            both = _entry(words, word, dict, where=where)
+        for word in entry_of({"words": words}, "words", dict, where=where):
+            both = entry_of(words, word, dict, where=where)
             measured[word] = {
                 side: _rates(both, side, f"{where}, {word!r}") for side in ("base", "erased")
             }
@@ -243,9 +243,9 @@ def _run(name: str, folder: Path, results: dict[str, Any]) -> Run:
 
 
 def _rates(fields: Mapping[str, Any], key: str, where: str) -> Rates:
-    rates = _entry(fields, key, dict, where=where)
+    rates = entry_of(fields, key, dict, where=where)
     return {
-        name: rate_of(_entry(rates, name, dict, where=where), f"{where}, {key}, {name}")
+        name: rate_of(entry_of(rates, name, dict, where=where), f"{where}, {key}, {name}")
         for name in rates
     }
 
@@ -254,9 +254,9 @@ def _attacked(name: str, folder: Path) -> Attacked:
     where = folder / ATTACKS
     results = read_json(where, way_out=_WAY_OUT)
     for key in ("concept", "detector"):
-        _entry(results, key, str, where=where)
+        entry_of(results, key, str, where=where)
     rates: dict[str, Rates] = {}
-    attacks = _entry(results, "attacks", dict, where=where)
+    attacks = entry_of(results, "attacks", dict, where=where)
     for attack in attacks:
         for word, rate in _rates(attacks, attack, str(where)).items():
             rates.setdefault(word, {})[attack] = rate
@@ -264,7 +264,7 @@ def _attacked(name: str, folder: Path) -> Attacked:
 
 
 def _task(name: str, folder: Path, results: dict[str, Any]) -> Examined:
-    task = _entry(results, "task", str, where=folder / RESULTS)
+    task = entry_of(results, "task", str, where=folder / RESULTS)
     try:
         text = (folder / "results.md").read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -303,9 +303,9 @@ def _losses(path: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(lines, 1):
         where = f"{path}, line {number}"
         values = parse_json(line, where, way_out=_WAY_OUT)
-        _entry(values, "step", int, where=where)
+        entry_of(values, "step", int, where=where)
         # A term that was not a number is null.
         for name in [name for name, value in values.items() if value is not None]:
-            _entry(values, name, float, where=where)
+            entry_of(values, name, float, where=where)
         found.append(values)
     return found

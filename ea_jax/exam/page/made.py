@@ -16,6 +16,7 @@ from ea_jax.runtime.run_folder import leaves
 
 # Rows of a table of prompts or of settings; the file has them all.
 MOST_ROWS = 500
+_LONGEST = 600  # letters of a list that is written out
 # Too long for a list of settings, and shown apart.
 _APART = ("probes", "pictures", "config", "training_seeds")
 Pairs = list[tuple[str, str]]
@@ -89,11 +90,16 @@ def ranges(numbers: Iterable[int]) -> str:
 
 
 def _said(values: Mapping[str, Any]) -> Pairs:
-    return [
-        (key, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
-        for key, value in leaves(dict(values))
-        if key
-    ]
+    return [(key, _as_text(value)) for key, value in leaves(dict(values)) if key]
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    text = json.dumps(value, ensure_ascii=False)
+    if isinstance(value, list) and len(text) > _LONGEST:
+        return f"a list of {len(value)}, which the file has"
+    return text
 
 
 def _command(found: Run | Attacked | Examined) -> str | None:

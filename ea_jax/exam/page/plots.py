@@ -105,14 +105,22 @@ def radar(series: Mapping[str, Sequence[float]], spokes: Sequence[str], *, label
     return _svg(draw, height=3.9 + 0.2 * (len(series) // 2), label=label)
 
 
-def curves(series: Mapping[str, Sequence[tuple[float, Rate]]], *, label: str, x: str) -> Markup:
-    """Rates in percent over what was spent, with their 95 % intervals as bands."""
+def curves(
+    series: Mapping[str, Sequence[tuple[float, Rate]]], *, label: str, x: str
+) -> Markup | None:
+    """Rates in percent over what was spent, with their 95 % intervals as bands; None for none."""
+    series = {
+        name: shown
+        for name, points in series.items()
+        if (shown := [(at, rate) for at, rate in points if rate.total])
+    }
+    if not series:
+        return None
     colour = _colours(list(series))
 
     def draw(figure: Figure) -> None:
         axis = figure.subplots()
         for name, points in series.items():
-            points = [(at, rate) for at, rate in points if rate.total]
             spent = [at for at, _ in points]
             axis.plot(spent, [rate.percent for _, rate in points], "o-", color=colour[name],
                       ms=4, label=name)  # fmt: skip
