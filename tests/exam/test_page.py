@@ -14,7 +14,6 @@ import pytest
 from ea_jax.exam import report
 from ea_jax.exam.page import attempts, verdict
 from ea_jax.exam.page.folders import read as folders_of
-from ea_jax.exam.page.made import ranges
 from ea_jax.runtime.run_folder import leaves
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
@@ -269,10 +268,6 @@ def test_the_same_folders_make_the_same_page(tmp_path):
     run = left.run(tmp_path / "cat")
     (run / "metrics.jsonl").unlink()
     assert page_of(run, out=tmp_path) == page_of(run, out=tmp_path)
-
-
-def test_whole_numbers_are_told_in_ranges():
-    assert ranges([4, 1, 2, 3, 9, 9]) == "1 to 4, 9"
 
 
 def console(page: Path, folder: Path) -> list[str]:

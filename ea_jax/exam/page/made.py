@@ -134,21 +134,19 @@ def erasing(config: Mapping[str, Any]) -> str | None:
     except ValueError:
         return None
     before, here = dict(leaves(usual)), dict(leaves(dict(config)))
-    here.pop("preset", None)
-    before.pop("preset", None)
     if before.keys() != here.keys():
         return None
     word, words = here.pop("concept.word"), here.pop("concept.words")
     flags = [
-        f"--config.{key}={value}"
+        f"--config.{key}={_plain(value)}"
         for key, value in here.items()
         if _plain(value) != _plain(before[key])
     ]
     named = [word] if words is None else [f"--words={words}"]
-    return shlex.join(
-        ["ea-jax", "erase", *named, "--model", model, "--method", variant[len(model) + 1 :], *flags]
-    )
+    how = ["--model", model, "--method", str(config["preset"])]
+    return shlex.join(["ea-jax", "erase", *named, *how, *flags])
 
 
 def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+    """JSON knows no tuples; a flag takes them."""
+    return tuple(value) if isinstance(value, list) else value
