@@ -67,7 +67,7 @@ def spelled_out(config: dict[str, Any]) -> dict[str, Any]:
         words = concept["words"] = ",".join(_read(Path(words[1:])))
     if isinstance(log.get("folder"), str):
         named = words or concept.get("word") or "word"
-        log["folder"] = log["folder"].replace("{word}", _slug(str(named)))
+        log["folder"] = log["folder"].replace("{word}", slug(str(named)))
     return {**config, "concept": concept, "log": log}
 
 
@@ -115,7 +115,7 @@ def _read(file: Path) -> list[str]:
     return words
 
 
-def _slug(words: str) -> str:
+def slug(words: str) -> str:
     """Words as a part of a path: letters and digits of any script."""
     plain = re.sub(r"[^\w]+", "-", words.lower()).strip("-")[:_SLUG].strip("-")
     return plain or "-".join(f"{ord(letter):x}" for letter in words.strip())[:_SLUG]

@@ -14,12 +14,12 @@ from ea_jax.concepts.flux_lexicon import Package
 from ea_jax.concepts.flux_phrases import FluxPhrases
 from ea_jax.concepts.lexicon import World
 from ea_jax.evaluate.probes import Detector
-from ea_jax.evaluate.task import Task
+from ea_jax.evaluate.task import Classes, Task
 from ea_jax.flux import hub
-from ea_jax.settings import ModelSettings, Settings
+from ea_jax.settings import Settings
 
-# Folder in the pipeline's, with the detector -> module with `world()` and `tasks_for(settings,
-# folder)`.
+# Folder in the pipeline's, with the detector -> module with `world()`, `classes()` and
+# `tasks_for(settings, folder)`.
 WORLDS = {"judge": "ea_jax.flux_tiny.task"}
 
 
@@ -28,10 +28,24 @@ def open_world() -> World:
     return World(Package(), FluxPhrases())
 
 
-def of_model(model: ModelSettings) -> World:
-    """The world that a model knows."""
-    found = _found(model)
+def of_model(path: str, revision: str | None = None) -> World:
+    """The world that a model knows; arguments as `ModelSettings`."""
+    found = _found(path, revision)
     return found[0].world() if found else open_world()
+
+
+def classes_of(path: str, revision: str | None = None) -> Classes:
+    """The categories of Table 6 in a model's world.
+
+    Raises:
+      ValueError: the model comes without a detector, so nothing could be measured.
+    """
+    found = _found(path, revision)
+    if found is None:
+        raise ValueError(
+            f"{path} comes with no detector, which this task needs; give --model flux-tiny"
+        )
+    return found[0].classes()
 
 
 def tasks_for(settings: Settings) -> tuple[tuple[Task, ...], Detector | None]:
@@ -44,13 +58,13 @@ def tasks_for(settings: Settings) -> tuple[tuple[Task, ...], Detector | None]:
     """
     if not settings.sample.eval_pictures:
         return (), None
-    found = _found(settings.model)
+    found = _found(settings.model.path, settings.model.revision)
     return found[0].tasks_for(settings, found[1]) if found else ((), None)
 
 
-def _found(model: ModelSettings) -> tuple[Any, Path] | None:
+def _found(path: str, revision: str | None) -> tuple[Any, Path] | None:
     """Module of a model's world, and the folder of its detector."""
-    source = hub.locate(model.path, [f"{name}/*" for name in WORLDS], model.revision)
+    source = hub.locate(path, [f"{name}/*" for name in WORLDS], revision)
     for name, module in WORLDS.items():
         if (source / name).is_dir():
             return importlib.import_module(module), source / name
