@@ -20,6 +20,7 @@ COMMANDS = {
     "evaluate order": ("ea_jax.exam.order", "words in order against shuffled, by the base model"),
     "evaluate t5-neighbours": ("ea_jax.exam.neighbours", "words that T5 puts near a word"),
     "evaluate quality": ("ea_jax.exam.quality", "pictures of everything else, beside the base's"),
+    "evaluate attention": ("ea_jax.exam.attention", "where pictures look for a word"),
     "evaluate compare": ("ea_jax.exam.compare", "several edits, the same prompts and seeds"),
     "evaluate report": ("ea_jax.exam.report", "one HTML page of runs, attacks and tasks"),
     "table": ("ea_jax.table", "one table of many runs"),
