@@ -73,7 +73,9 @@ def test_maps_of_an_edit_stand_beside_the_base_s_and_its_picture_without_the_wor
         assert share == pytest.approx(maps["base"][group].mean(), abs=1e-6)
         # Random weights look everywhere alike: at 3 of 16 text and 4 image tokens.
         assert 0.02 < share < 0.5
-    assert Image.open(tmp_path / "out" / "prompt-1.png").format == "PNG"
+    with Image.open(tmp_path / "out" / "prompt-1.png") as drawn_maps:
+        # Four rows: a picture, and beside it a map of each group of blocks.
+        assert drawn_maps.height > drawn_maps.width / len(maps["base"])
 
 
 @pytest.mark.parametrize(

@@ -50,9 +50,9 @@ def test_edits_are_compared_with_the_base_under_the_same_prompts_and_seeds(
     assert min(results["difference"]["on"].values()) > 0
     table = (tmp_path / "out" / "results.md").read_text()
     assert f"| a cat | {results['difference']['on']['a cat']:.2f} | 0.00 |" in table
-    sheet = Image.open(tmp_path / "out" / "sheet.png")
-    # Two rows of two seeds with three pictures each.
-    assert sheet.width > 2 * sheet.height
+    with Image.open(tmp_path / "out" / "sheet.png") as sheet:
+        # Two rows of two seeds with three pictures each.
+        assert sheet.width > 2 * sheet.height
     # Once more: every picture was kept.
     monkeypatch.setattr(Painter, "paint", None)
     compare.main([*asked, "--prompt=a cat", "--prompt=a dog"])

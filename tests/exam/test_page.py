@@ -183,7 +183,7 @@ SEARCHED = {
 }
 
 
-def test_attacks_that_need_the_weights_are_told_apart_and_set_no_bar(tmp_path):
+def test_attacks_that_need_the_weights_are_told_apart_and_deny_a_plain_yes(tmp_path):
     run = left.run(tmp_path / "cat")
     task = left.attack_task(tmp_path / "out", left.edit(run, strength=0.5), SEARCHED)
     found, *rest = folders_of([run, task])
@@ -193,13 +193,15 @@ def test_attacks_that_need_the_weights_are_told_apart_and_set_no_bar(tmp_path):
     left.edit(run, strength=1.0)
     assert not tried[1].is_on(found)
     [said] = verdict.of_run(found, tried[1:])
-    assert said.gone == "Yes, in every way that was tried"
+    assert said.gone == (
+        "By prompts alone, yes; with the model or a picture, “CCE, 100 steps” works"
+    )
     # The better of two starts; plain prompts are no attack.
     assert [(line.says, line.after) for line in said.lines[-2:]] == [
-        ("The strongest of 1 attacks, “affix”, brings it back", left.Rate(3, 60)),
+        ("The strongest attack (of 1), “affix”, brings it back", left.Rate(3, 60)),
         (
-            "The strongest of 2 ways that see the model or begin from a picture, “CCE, 100 steps”, "
-            "brings it back",
+            "The strongest way that sees the model or begins from a picture (of 2), “CCE, 100 "
+            "steps”, brings it back",
             left.Rate(30, 60),
         ),
     ]
@@ -223,6 +225,13 @@ def spoil(file: str, text: str):
     return change
 
 
+def cut(file: str):
+    def change(folder: Path) -> None:
+        (folder / file).write_bytes((folder / file).read_bytes()[:-20])
+
+    return change
+
+
 def spoil_counts(folder: Path) -> None:
     text = (folder / "results.json").read_text()
     (folder / "results.json").write_text(text.replace('"hits": 0,', '"hits": 51,'))
@@ -236,6 +245,7 @@ def spoil_counts(folder: Path) -> None:
         (spoil("results.json", '{"concept": "cat"'), "results.json is not JSON"),
         (spoil("results.json", '{"concept": "cat", "detector": "judge"}'), "lacks 'base'"),
         (spoil("grid.png", "no picture"), "grid.png is no readable PNG"),
+        (cut("grid.png"), "grid.png is no readable PNG"),
         (spoil("metrics.jsonl", '{"step": 1}\n{"step": "x"}'), "metrics.jsonl, line 2: 'step' is"),
         (spoil("config.json", "[]"), "config.json holds a list"),
         (spoil("run.json", "{"), "run.json is not JSON"),
