@@ -38,7 +38,7 @@ def flags_of(arguments: Sequence[str]) -> list[str]:
     words = [*given.word, *([given.words] if given.words else [])]
     if not words:
         parser.error("no word is given; write ea-jax erase cat, or ea-jax erase --config=FILE")
-    variant, path = _model(given.model)
+    variant, path = variant_of(given.model)
     if given.method:
         variant += f"+{given.method}"
     key = "words" if len(words) > 1 or given.words or "," in words[0] else "word"
@@ -91,8 +91,8 @@ def _is_ours(argument: str) -> bool:
     return argument.partition("=")[0] in ("--words", "--model", "--method", "--kind", "--out")
 
 
-def _model(name: str) -> tuple[str, str | None]:
-    """Variant and path: a variant's name, or a folder or hub id of a FLUX.1-dev."""
+def variant_of(name: str) -> tuple[str, str | None]:
+    """Variant and path of a model: a variant's name, or a folder or hub id of a FLUX.1-dev."""
     if name == hub.EMBEDDED:
         return "tiny", None
     if "/" in name or Path(name).is_dir():

@@ -43,7 +43,8 @@ def classes_of(path: str, revision: str | None = None) -> Classes:
     found = _found(path, revision)
     if found is None:
         raise ValueError(
-            f"{path} comes with no detector, which this task needs; give --model flux-tiny"
+            f"{path} comes with no detector, which this task needs; give --model flux-tiny, or "
+            "--clip where the task takes it"
         )
     return found[0].classes()
 

@@ -3,6 +3,10 @@
     ea-jax evaluate concepts --out out/concepts --words test
     ea-jax evaluate concepts --out out/concepts --words cat --method robust,paper --seeds 0,1,2
 
+On FLUX.1-dev CLIP tells the concepts apart, each among the ten of its category:
+
+    ea-jax evaluate concepts --model flux-dev --clip openai/clip-vit-large-patch14 --words Cat,Kiss
+
 Every word gets the same settings. `development` words are those on which settings were chosen, the
 `test` words all others.
 """
@@ -10,17 +14,15 @@ Every word gets the same settings. `development` words are those on which settin
 from __future__ import annotations
 
 import functools
-import operator
-import statistics
 import sys
 from collections.abc import Sequence
 
 from ea_jax.arguments import Parser, text
 from ea_jax.evaluate import metrics, worlds
-from ea_jax.evaluate.metrics import METRICS, Metric, Rate
+from ea_jax.evaluate.metrics import METRICS, Metric
 from ea_jax.evaluate.outputs import versions
 from ea_jax.evaluate.task import Classes
-from ea_jax.exam import record, trials
+from ea_jax.exam import clip_concepts, means, record, trials
 from ea_jax.exam.trials import Result
 from ea_jax.runtime.program import TRAIN_IN_LESS, one_line_errors, start_logging
 
@@ -47,22 +49,37 @@ def main(arguments: Sequence[str]) -> None:
         help="development, test, all, or words separated by commas",
     )
     parser.add("--method", rule=text, default="", help="presets; the model's own by default")
+    parser.add("--clip", rule=text, help="folder or hub id of a CLIP, for models without a judge")
+    trials.add_set_argument(parser)
     given = parser.parse_args(arguments)
     start_logging()
     with one_line_errors(TRAIN_IN_LESS):
-        rows = {name or "default": (name, {}) for name in given.method.split(",")}
-        classes = worlds.classes_of(given.model)
+        shared = trials.changes(given.set)
+        rows = {name or "default": (name, shared) for name in given.method.split(",")}
+        if given.clip is None:
+            classes, measured = worlds.classes_of(given.model), trials.run
+        else:
+            classes = clip_concepts.CLASSES
+            measured = functools.partial(clip_concepts.run, given)
         words = classes.chosen(given.words)
         out = record.claim(given.out, TASK, {"model": given.model, "pictures": given.pictures})
-        results = trials.run(trials.trials_of(given, rows, words))
+        results = measured(trials.trials_of(given, rows, words))
         tables = {row: table([r for r in results if r.trial.row == row], classes) for row in rows}
         shown = "\n".join(f"### {row}\n\n{tables[row]}" for row in rows)
         record.write(
             out,
             TASK,
             table=shown,
-            protocol={"pictures": given.pictures, "seeds": given.seeds, "versions": versions()},
-            rows=[trials.as_json(one, category=_category(one, classes)) for one in results],
+            protocol={
+                "pictures": given.pictures,
+                "seeds": given.seeds,
+                "set": shared,
+                "clip": given.clip,
+                "versions": versions(),
+            },
+            rows=[
+                trials.as_json(one, category=classes.category(one.trial.word)) for one in results
+            ],
         )
         sys.stdout.write(shown)
 
@@ -74,19 +91,18 @@ def table(results: Sequence[Result], classes: Classes) -> str:
     where there are several.
     """
     header = ["", "words", *(metric.name for metric in METRICS)]
-    rows, groups = [], {}
-    for result in results:
-        groups.setdefault(_category(result, classes), {}).setdefault(result.trial.word, []).append(
-            result
-        )
-    every = {word: runs for group in groups.values() for word, runs in group.items()}
+    rows: list[list[str]] = []
+    groups: dict[str, dict[str, list[Result]]] = {}
+    every = means.by_word(results)
+    for word, runs in every.items():
+        groups.setdefault(classes.category(word), {})[word] = runs
     for category, group in groups.items():
         for word, runs in group.items():
             rows.append([category, word, *(_cell(metric, runs) for metric in METRICS)])
         if len(group) > 1:
-            rows.append([f"**{category}**", f"mean of {len(group)}", *_means(group)])
+            rows.append([f"**{category}**", f"mean of {len(group)}", *means.mean_cells(group)])
     if len(groups) > 1:
-        rows.append(["**all**", f"mean of {len(every)}", *_means(every)])
+        rows.append(["**all**", f"mean of {len(every)}", *means.mean_cells(every)])
     missed = [line for word, runs in every.items() for line in _missed(word, runs)]
     said = "\n".join(f"- {line}" for line in missed) or "- nothing"
     chosen = ", ".join(word for word in every if word in classes.development) or "none"
@@ -96,20 +112,8 @@ def table(results: Sequence[Result], classes: Classes) -> str:
     )
 
 
-def _category(result: Result, classes: Classes) -> str:
-    return classes.category(result.trial.word)
-
-
-def _both(metric: Metric, runs: Sequence[Result]) -> tuple[Rate, Rate]:
-    """Base and erased, all seeds together."""
-    none = Rate(0, 0)
-    base = [run.base.get(metric.name, none) for run in runs]
-    erased = [run.erased.get(metric.name, none) for run in runs]
-    return functools.reduce(operator.add, base), functools.reduce(operator.add, erased)
-
-
 def _cell(metric: Metric, runs: Sequence[Result]) -> str:
-    base, erased = _both(metric, runs)
+    base, erased = means.both(metric, runs)
     if not erased.total:
         return ""
     low, high = erased.interval
@@ -119,25 +123,11 @@ def _cell(metric: Metric, runs: Sequence[Result]) -> str:
     return f"{base.percent:.0f} → {erased.percent:.1f} ({low:.0f} to {high:.0f}{worst})"
 
 
-def _means(group: dict[str, list[Result]]) -> list[str]:
-    cells = []
-    for metric in METRICS:
-        both = [_both(metric, runs) for runs in group.values()]
-        both = [(base.percent, erased.percent) for base, erased in both if erased.total]
-        if not both:
-            cells.append("")
-            continue
-        base, erased = (statistics.mean(values) for values in zip(*both, strict=True))
-        worst = metric.worst([after for _, after in both])
-        cells.append(f"**{base:.1f} → {erased:.1f}** (worst {worst:.0f})")
-    return cells
-
-
 def _missed(word: str, runs: Sequence[Result]) -> list[str]:
     """What a word's erasure doesn't reach of what is wanted."""
     lines = []
     for metric in METRICS:
-        base, erased = _both(metric, runs)
+        base, erased = means.both(metric, runs)
         how, bar = _WANTED[metric.name]
         if not erased.total or not base.hits:
             continue

@@ -16,7 +16,7 @@ from typing import Any
 from convert.disk import FileError, entry, read_json
 from ea_jax.arguments import Parser, each, number, text
 from ea_jax.erase import erase
-from ea_jax.erase_command import CONFIG, slug
+from ea_jax.erase_command import CONFIG, slug, variant_of
 from ea_jax.evaluate.metrics import Rate
 from ea_jax.exam.model import CACHE
 from ea_jax.flux import hub
@@ -59,12 +59,62 @@ class Result:
 def add_arguments(parser: Parser) -> None:
     """Adds to a command what a task takes that makes erasures."""
     parser.add(
-        "--model", rule=text, default=hub.EMBEDDED, help="flux-tiny, flux-dev or flux-schnell"
+        "--model",
+        rule=text,
+        default=hub.EMBEDDED,
+        help="flux-tiny, flux-dev, flux-schnell, or a FLUX.1-dev's folder or hub id",
     )
     parser.add("--out", rule=text, required=True, help="folder for the results, and the runs")
     parser.add("--seeds", rule=each(number(int, low=0)), default=[0], help="of the runs: 0,1,2")
     parser.add("--pictures", rule=number(int, low=1), default=50, help="for each number")
     parser.add("--cache", rule=text, default=CACHE, help="folder for what can be used again")
+
+
+def add_set_argument(parser: Parser) -> None:
+    """Adds `--set`, which changes a setting of all trials."""
+    parser.add(
+        "--set",
+        rule=text,
+        often=True,
+        default=[],
+        help="a setting's value: optim.lr_lower=1e-3; may be given several times",
+    )
+
+
+def values(given: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Settings and their values of `--set KEY=VALUE[,VALUE]`.
+
+    Raises:
+      ValueError: one without a value, or a setting that is given twice.
+    """
+    found: dict[str, list[str]] = {}
+    for one in given:
+        key, equals, stated = one.partition("=")
+        if not equals or not stated or key.count(".") != 1:
+            raise ValueError(f"--set={one} is no setting; write it like optim.lr_lower=1e-3")
+        if key in found:
+            raise ValueError(f"--set={one}: {key} is given twice; give all its values at once")
+        found[key] = stated.split(",")
+    return list(found.items())
+
+
+def changes(given: Sequence[str]) -> dict[str, Any]:
+    """Settings of `--set KEY=VALUE`, numbers as numbers; errors as `values`."""
+    found = {}
+    for key, stated in values(given):
+        if len(stated) > 1:
+            raise ValueError(f"--set={key}={','.join(stated)} has several values; give one")
+        found[key] = _value(stated[0])
+    return found
+
+
+def _value(stated: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(stated)
+        except ValueError:
+            continue
+    return stated
 
 
 def trials_of(
@@ -81,13 +131,15 @@ def trials_of(
     Raises:
       ValueError: no such model or preset, or a change of a key that isn't there.
     """
-    model = "tiny" if given.model == hub.EMBEDDED else given.model
+    variant, path = variant_of(given.model)
     found = []
     for row, (preset, changes) in rows.items():
         for word in words:
             for seed in given.seeds:
-                config = config_file.load(f"{CONFIG}:{model}{preset and '+'}{preset}")
+                config = config_file.load(f"{CONFIG}:{variant}{preset and '+'}{preset}")
                 folder = Path(given.out) / "runs" / slug(row) / f"{slug(word)}-{seed}"
+                if path:
+                    config.model.path = path
                 config.concept.word = word
                 config.optim.seed = seed
                 config.sample.eval_pictures = given.pictures
@@ -104,20 +156,23 @@ def trials_of(
 
 
 def run(trials: Sequence[Trial]) -> list[Result]:
-    """Makes each erasure that isn't there yet, and reads what was measured.
+    """Makes each erasure that isn't there yet, and reads what was measured; errors as `make`."""
+    make(trials)
+    return [read(trial) for trial in trials]
+
+
+def make(trials: Sequence[Trial]) -> None:
+    """Makes each erasure that isn't there yet.
 
     Raises:
       SystemExit: a signal stopped a run; the same command goes on.
       ValueError: as `erase`, or a folder that holds another run.
     """
-    found = []
     for number_, trial in enumerate(trials, 1):
         if not is_finished(trial):
             _log.info("%d of %d: %s, %r, seed %d", number_, len(trials), *_names(trial))
             if code := erase(dict(trial.config)):
                 raise SystemExit(code)
-        found.append(read(trial))
-    return found
 
 
 def is_finished(trial: Trial) -> bool:

@@ -10,7 +10,7 @@ from convert.disk import FileError
 from ea_jax.arguments import Parser
 from ea_jax.evaluate.metrics import Rate
 from ea_jax.evaluate.task import Classes
-from ea_jax.exam import concepts, trials
+from ea_jax.exam import ablation, concepts, sweep, trials
 from ea_jax.exam.trials import Result, Trial
 from ea_jax.runtime import run_folder
 from ea_jax.settings import from_config
@@ -102,11 +102,54 @@ def test_a_table_has_words_means_of_categories_and_what_is_missed():
     # Ten of a hundred, by both seeds together; the worse seed had ten of fifty.
     assert cells["cat"][2] == "80 → 10.0 (6 to 17, worst 20)"
     assert cells["dog"][2] == "80 → 4.0 (1 to 13)"
-    assert cells["mean of 2"][2] == "**80.0 → 7.0** (worst 10)"
-    assert cells["mean of 3"][2] == "**80.0 → 4.7** (worst 10)"
+    assert cells["mean of 2"][2] == "80.0 → 7.0 (worst 10)"
+    assert cells["mean of 3"][2] == "80.0 → 4.7 (worst 10)"
     missed = [line for line in lines if line.startswith("- ")]
     assert missed == [
         "- cat: Acc_e 10.0, wanted at most 5",
         "- dog: Acc_ir 50.0 % of base, wanted at least 97",
     ]
     assert "settings were chosen: cat." in "\n".join(lines)
+
+
+def test_settings_are_read_from_the_command_line():
+    assert trials.changes(["optim.pairs=3", "optim.lr_lower=1e-3", "concept.anchor=empty"]) == {
+        "optim.pairs": 3,
+        "optim.lr_lower": 1e-3,
+        "concept.anchor": "empty",
+    }
+    assert trials.values(["optim.pairs=3,4"]) == [("optim.pairs", ["3", "4"])]
+    for wrong, said in (
+        (["pairs=3"], "is no setting; write it like"),
+        (["optim.pairs"], "is no setting; write it like"),
+        (["optim.pairs=3", "optim.pairs=4"], "given twice"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            trials.values(wrong)
+    with pytest.raises(ValueError, match="has several values; give one"):
+        trials.changes(["optim.pairs=3,4"])
+
+
+def test_an_ablations_rows_lack_exactly_the_terms_that_they_do_not_name(tmp_path):
+    rows = {row: ("paper", ablation.weights(row)) for row in ablation.PAPER}
+    made = trials.trials_of(given(tmp_path), rows, ["Merlin"])
+    for trial in made:
+        loss = trial.config["loss"]
+        there = {term for term in ("esd", "attn", "lora", "rsc") if loss[term]}
+        assert there == set(trial.row.split("+"))
+        from_config(trial.config)
+    trial = made[3]
+    assert trial.row == "esd+rsc"
+    trial.folder.mkdir(parents=True)
+    log = trial.folder / "metrics.jsonl"
+    log.write_text('{"step": 1, "lower/esd": 0.1}\n')
+    with pytest.raises(ValueError, match="row 'esd\\+rsc' of 'Merlin' ran without rsc"):
+        ablation.require_terms(Result(trial, {}, {}))
+    log.write_text('{"step": 1, "lower/esd": 0.1, "upper/rsc": 0.2}\n')
+    ablation.require_terms(Result(trial, {}, {}))
+
+
+def test_a_sweep_refuses_words_that_are_kept_for_tests(tmp_path):
+    with pytest.raises(SystemExit, match="'apple' is a word for tests"):
+        sweep.main([f"--out={tmp_path / 'out'}", "--words=cat,apple", "--set=optim.pairs=1"])
+    assert not (tmp_path / "out").exists()
