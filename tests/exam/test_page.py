@@ -169,7 +169,7 @@ def test_a_task_of_any_name_is_shown_by_its_table_its_pictures_and_its_rates(tmp
     left.paint(task / "sheets" / "a.png")
     left.paint(task / ".draft.png")
     seen = Seen(page_of(task, out=tmp_path))
-    for text in ("juggle out", "Two edits", "edit Acc sum 12.5", "The sum holds.", "a.png"):
+    for text in ("juggle out", "Two edits", "edit Acc sum 12.5", "The sum holds.", "sheets/a.png"):
         assert text in seen.words
     assert seen.tags.count("img") == 1
     assert ("svg", "aria-label", "Shares with 95 % intervals: juggle, out") in seen.attributes

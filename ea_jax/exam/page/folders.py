@@ -29,7 +29,7 @@ Rates = dict[str, Rate]
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """A PNG file: its bytes, width and height in pixels, and what it is for who can't see it."""
+    """A PNG file: its name or path in a folder, bytes, size in pixels, and what it shows."""
 
     name: str
     png: bytes
@@ -283,7 +283,12 @@ def _task(name: str, folder: Path, results: dict[str, Any]) -> Examined:
         task=task,
         results=results,
         text=blocks(text),
-        pictures=[picture(path, f"{task}: {path.stem}") for path in files[:MOST_PICTURES]],
+        pictures=[
+            dataclasses.replace(
+                picture(path, f"{task}: {path.stem}"), name=str(path.relative_to(folder))
+            )
+            for path in files[:MOST_PICTURES]
+        ],
         left_out=max(0, len(files) - MOST_PICTURES),
     )
 
