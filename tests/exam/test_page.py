@@ -227,7 +227,7 @@ def spoil(file: str, text: str):
 
 def cut(file: str):
     def change(folder: Path) -> None:
-        (folder / file).write_bytes((folder / file).read_bytes()[:-20])
+        (folder / file).write_bytes((folder / file).read_bytes()[:-30])
 
     return change
 
