@@ -38,7 +38,10 @@ def test_the_command_of_a_run_makes_its_config_again(variant, changes):
     for section, values in changes.items():
         config[section].update(values)
     config = json.loads(json.dumps(spelled_out(config)))
-    assert config_of(str(erasing(config))) == config
+    command = str(erasing(config))
+    assert config_of(command) == config
+    # What is as the preset has it needs no flag.
+    assert len(shlex.split(command)) <= 10
 
 
 def test_a_config_with_keys_that_are_unknown_here_has_no_command():
