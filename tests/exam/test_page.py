@@ -193,15 +193,13 @@ def test_attacks_that_need_the_weights_are_told_apart_and_deny_a_plain_yes(tmp_p
     left.edit(run, strength=1.0)
     assert not tried[1].is_on(found)
     [said] = verdict.of_run(found, tried[1:])
-    assert said.gone == (
-        "By prompts alone, yes; with the model or a picture, “CCE, 100 steps” works"
-    )
+    assert said.gone == "By prompts alone, yes; otherwise “CCE, 100 steps” brings it back"
     # The better of two starts; plain prompts are no attack.
     assert [(line.says, line.after) for line in said.lines[-2:]] == [
-        ("The strongest attack (of 1), “affix”, brings it back", left.Rate(3, 60)),
+        ("The strongest attack (of 1): “affix” brings it back", left.Rate(3, 60)),
         (
-            "The strongest way that sees the model or begins from a picture (of 2), “CCE, 100 "
-            "steps”, brings it back",
+            "The strongest other way, by settings, weights or a picture (of 2): “CCE, 100 steps” "
+            "brings it back",
             left.Rate(30, 60),
         ),
     ]
@@ -212,8 +210,8 @@ def test_a_task_of_attacks_has_a_curve_for_each_attack_with_a_budget(tmp_path):
     seen = Seen(page_of(left.attack_task(tmp_path / "out", tmp_path, SEARCHED), out=tmp_path))
     labels = [value for tag, name, value in seen.attributes if name == "aria-label"]
     assert labels[1:] == [
-        "Attacks that need no weights: out",
-        "Other attacks: out",
+        "Attacks by prompts alone: out",
+        "By settings, weights or a picture: out",
         "CCE by budget: out",
     ]
 

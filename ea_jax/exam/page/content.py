@@ -50,6 +50,7 @@ TASKS = {
 # Rates of a task that fit in one plot; a task with more has its table alone.
 MOST_RATES = 60
 _MEANING = {attack.name: attack.meaning for attack in BLACK_BOX}
+_BY_PROMPTS, _OTHERWISE = "Attacks by prompts alone", "By settings, weights or a picture"
 # In the radar's order: what is gone, then what is kept.
 _WORST = "worst attack"
 _SPOKES = {
@@ -266,7 +267,7 @@ def _task(one: Examined, tried: Sequence[Attempts] = ()) -> SimpleNamespace:
             x="%",
         )
         shown.append((svg, "Shares in percent, with 95 % intervals"))
-    for kind, caption in (("black", "Attacks that need no weights"), ("other", "Other attacks")):
+    for kind, caption in (("black", _BY_PROMPTS), ("other", _OTHERWISE)):
         rows: dict[str, dict[str, Rate]] = {}
         for victim in tried:
             for name, rate in getattr(victim, kind).items():

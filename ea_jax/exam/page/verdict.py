@@ -108,7 +108,7 @@ def _verdict(
     run: str, word: str, both: Mapping[str, Rates], attempts: Sequence[Attempts]
 ) -> Verdict:
     lines, back, lost, doubts = [], [], [], []
-    by_insiders = None
+    otherwise = None
     for metric in METRICS:
         rate = both["erased"].get(metric.name)
         if rate is None or not rate.total:
@@ -139,14 +139,14 @@ def _verdict(
         if rate.percent > ATTACKED:
             back.append(name)
         lines.append(_strongest("attack", tried, found, rate.percent <= ATTACKED))
-    inside = worst(other)
-    if inside:
+    others = {name: rate for name, rate in other.items() if rate.total}
+    if inside := worst(others):
         good = inside[1].percent <= ATTACKED
-        what = "way that sees the model or begins from a picture"
-        lines.append(_strongest(what, other, inside, good))
+        what = "other way, by settings, weights or a picture"
+        lines.append(_strongest(what, others, inside, good))
         if not good:
-            by_insiders = inside[0]
-    gone = _gone(both["erased"], back, by_insiders, tried, few)
+            otherwise = inside[0]
+    gone = _gone(both["erased"], back, otherwise, tried, few)
     kept = _kept(both["erased"], lost)
     return Verdict(word, run, *gone, *kept, lines, doubts)
 
@@ -154,7 +154,7 @@ def _verdict(
 def _strongest(what: str, tried: Rates, found: tuple[str, Rate], good: bool) -> Line:
     name, rate = found
     if rate.hits:
-        says = f"The strongest {what} (of {len(tried)}), “{name}”, brings it back"
+        says = f"The strongest {what} (of {len(tried)}): “{name}” brings it back"
         return Line(says, rate, None, good)
     every = functools.reduce(operator.add, tried.values())
     return Line(f"No {what} (of {len(tried)}) brings it back", every, None, good)
@@ -181,7 +181,7 @@ def _merged(several: Sequence[Rates]) -> Rates:
 def _gone(
     after: Rates,
     back: Sequence[str],
-    by_insiders: str | None,
+    otherwise: str | None,
     tried: Rates,
     few: Sequence[str],
 ) -> tuple[str, Level]:
@@ -197,8 +197,8 @@ def _gone(
             for way in back
         ]
         return f"Not fully: it comes back by {' and by '.join(ways)}", "mixed"
-    if by_insiders:
-        return f"By prompts alone, yes; with the model or a picture, “{by_insiders}” works", "mixed"
+    if otherwise:
+        return f"By prompts alone, yes; otherwise “{otherwise}” brings it back", "mixed"
     if not tried:
         return "By name and other words yes; not attacked", "mixed"
     if few:
