@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import optax
 from absl import app, flags
+from jax.sharding import Mesh
 
 from ea_jax import edits
 from ea_jax.concepts import choose, held_out, minors
@@ -174,6 +175,7 @@ def _learn(
     settings, weights = ready.settings, model.weights
     origin = {"base": model.fingerprint, "prompts": ready.bank.digest}
     state, start = _start(method, ready, checkpoints, origin)
+    programs = _compiling(method, ready.mesh, state, weights, start)
     tracing = False
     progress = Progress(method.steps, done=start, unit="steps")
     with Interrupt() as interrupt, MetricsLog(folder, start=start) as metrics:
@@ -191,7 +193,7 @@ def _learn(
             terms = {}
             for level in method.levels:
                 batch = put_rows(ready.mesh, level.batch(step))
-                state, terms[level.name] = level.step(state, weights, batch)
+                state, terms[level.name] = programs[level.name](state, weights, batch)
             done, last = step + 1, step + 1 == method.steps
             watch.add(done, terms)
             stop = interrupt.requested(done)
@@ -214,6 +216,16 @@ def _learn(
                 path = folder / "grids" / f"{done:06d}.png"
                 outputs.write_grid(path, painter, settings, shown, method.edit(state, weights))
     return method.edit(state, weights), 0
+
+
+def _compiling(method: Method, mesh: Mesh, state: Any, weights: Any, start: int) -> compiler.Ahead:
+    """The levels' programs, which compile while `before` searches; none where no step is left."""
+    levels = method.levels if start < method.steps else ()
+    programs = {
+        level.name: (level.step, (state, weights, put_rows(mesh, level.batch(start))))
+        for level in levels
+    }
+    return compiler.Ahead(programs, mesh)
 
 
 def _start(

@@ -84,9 +84,7 @@ class ClipScore:
         """Reads pictures [B, H, W, 3] in [0, 1], each painted for one of the prompts."""
         if len(prompts) == 0:
             return []
-        pictures_BF, texts_BF = (
-            self._clip.picture_vectors(images_BHWC),
-            self._clip.text_vectors(prompts),
-        )
+        pictures_BF = self._clip.picture_vectors(images_BHWC)
+        texts_BF = self._clip.text_vectors(prompts)
         scores_B = 100 * np.maximum((pictures_BF * texts_BF).sum(-1), 0)
         return [Reading(frozenset(), True, {self.name: float(score)}) for score in scores_B]

@@ -23,7 +23,8 @@ from ea_jax.flux import described, hub
 from ea_jax.settings.fields import check, flag, number
 
 Weights = dict[str, Any]
-WAY_OUT = "give the folder of a MobileNetV2 in transformers' layout"
+_FOLDER = "the folder of a MobileNetV2 in transformers' layout"
+WAY_OUT = f"give {_FOLDER}"
 EXPAND = 6
 _CHANNELS = (16, 24, 24, 32, 32, 32, 64, 64, 64, 64, 96, 96, 96, 160, 160, 160, 320)
 _STRIDES = (2, 1, 2, 1, 1, 2, 1, 1, 1, 1, 1, 1, 2, 1, 1, 1)
@@ -248,7 +249,7 @@ def locate(source: str | Path) -> Path:
     return hub.locate_model(
         source,
         single.FILES,
-        folder="the folder of a MobileNetV2 in transformers' layout",
+        folder=_FOLDER,
         ids="google/mobilenet_v2_1.0_224",
     )
 

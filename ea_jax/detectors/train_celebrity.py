@@ -134,7 +134,7 @@ def train(
     Raises:
       ValueError: pictures or a base that can't be used.
     """
-    weights, config = _start(base, config, training)
+    weights, config = _start(base, config)
     portraits = read(folder, config.pixels)
     trained, tested = split(portraits.labels_P, training)
     key = jax.random.key(training.seed)
@@ -189,7 +189,7 @@ def _step(weights, moments, pixels_BHWC, labels_B, *, config, learning_rate):
 
 
 def _start(
-    base: str | Path | None, config: MobileNetConfig | None, training: Training
+    base: str | Path | None, config: MobileNetConfig | None
 ) -> tuple[Weights, MobileNetConfig]:
     """The weights that are there before the training, without a last layer, and their shape."""
     if base is None:

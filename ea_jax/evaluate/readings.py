@@ -76,7 +76,7 @@ def read(
         if file is not None and is_first():
             keep(file, lambda path, keys=keys, new=new: _append(path, keys, new))
     if file is not None and not counter.counted:
-        _log.info("read what %s shows from %s", name, file)
+        _log.info("%s: all %d readings were in %s", name, len(probes), file)
     return found
 
 

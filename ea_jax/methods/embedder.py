@@ -76,7 +76,10 @@ def solve(ready: Ready, weights: Any) -> Any:
     section, began = ready.settings.embedder, time.monotonic()
     kernel_DO = on_host(weights[LAYER]["kernel"]).astype(np.float64)
     rows = outputs(ready.bank, slips=section.slips)
-    left_DN, right_ND = solved(rows, keep=section.keep, ridge=section.ridge)
+    # Each of several concepts pulls at what is kept, and all of them together pull further: with
+    # the square, five words leave others as one word does.
+    keep = section.keep * ready.bank.concepts**2
+    left_DN, right_ND = solved(rows, keep=keep, ridge=section.ridge)
     A, B, error = low_rank(left_DN, right_ND @ kernel_DO, section.rank)
     _log.info(
         "%s solved in %.2f s: rank %d, which is the whole change within %.2g",

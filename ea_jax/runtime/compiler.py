@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,46 @@ def jit(function: Callable[..., Any], mesh: Mesh | None = None, **options: Any) 
     """
     device = jax.default_backend() if mesh is None else platform(mesh)
     return jax.jit(function, compiler_options=_options(device), **options)
+
+
+class Ahead:
+    """Programs that compile side by side while something else runs.
+
+        ahead = Ahead({"step": (program, arguments)}, mesh)
+        ...                                   # a search, say, whose programs compile here
+        ahead["step"](*arguments)             # waits for its compilation if need be
+
+    On several hosts they compile when they are asked for, in the order of every other host.
+    """
+
+    def __init__(self, programs: Mapping[str, tuple[Any, Sequence[Any]]], mesh: Mesh) -> None:
+        """Starts.
+
+        Args:
+          programs: name -> what `jit` returned, and arguments (arrays, or their shapes), whose
+            shapes and shardings all calls will have.
+          mesh: that is set around each call.
+        """
+
+        def compiled(program: Any, arguments: Sequence[Any]) -> Any:
+            # Of this thread: the caller's own isn't known here.
+            with jax.set_mesh(mesh):
+                return program.lower(*arguments).compile()
+
+        if jax.process_count() > 1:
+            self._made = {
+                name: functools.cache(functools.partial(compiled, *given))
+                for name, given in programs.items()
+            }
+            return
+        pool = ThreadPoolExecutor(max(1, len(programs)))
+        self._made = {
+            name: pool.submit(compiled, *given).result for name, given in programs.items()
+        }
+        pool.shutdown(wait=False)
+
+    def __getitem__(self, name: str) -> Any:
+        return self._made[name]()
 
 
 def keep_programs(cache: str | Path | None) -> None:

@@ -12,7 +12,8 @@ class EmbedderSettings:
     """The closed form on the text's first layer; see `ea_jax.methods.embedder`.
 
     Attributes:
-      keep: lambda, weight of each kept prompt beside that of an erased concept.
+      keep: lambda, weight of each kept prompt beside that of an erased concept; times the square
+        of how many concepts a run erases.
       ridge: mu, as a share of the mean diagonal of the erased outputs' second moment.
       slips: weight of a concept's slips, all together, beside that of its word; see data.slips.
       rank: of the adapter.

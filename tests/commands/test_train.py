@@ -143,7 +143,7 @@ def test_with_a_judge_the_base_is_read_once_and_compared_to_each_erasure(
         flags = ("--config.sample.eval_pictures=2", "--config.optim.pairs=1")
         done = run(model, tmp_path / rate, finished[1], *flags, f"--config.optim.lr_lower={rate}")
         assert done.returncode == 0, done.stderr
-        assert ("read what the base shows" in done.stderr) == bool(found)
+        assert ("readings were in" in done.stderr) == bool(found)
         found.append(json.loads((tmp_path / rate / "results.json").read_text()))
     first, second = found
     assert first["base"] == second["base"]

@@ -1,15 +1,14 @@
-"""The classifier of people: its network against transformers, its training, its files."""
+"""The classifier of people: what it learns, what it reads, its files."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import jax
 import numpy as np
+import optax
 import pytest
-import random_flux
-import torch
-import transformers
 from PIL import Image
 
 from ea_jax.detectors import mobilenet, train_celebrity
@@ -17,8 +16,25 @@ from ea_jax.detectors.celebrity import Classifier
 from ea_jax.detectors.mobilenet import MobileNetConfig
 from ea_jax.detectors.train_celebrity import Training
 
-SMALL = MobileNetConfig(image_size=32, depth_multiplier=0.25, min_depth=4, depth_divisible_by=4)
+SMALL = MobileNetConfig(
+    image_size=32,
+    depth_multiplier=0.25,
+    min_depth=4,
+    depth_divisible_by=4,
+    finegrained_output=False,
+)
 NAMES = ("Ada", "Grace", "Zoë")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shallow():
+    """Two blocks of the sixteen: as much to learn with, and compiled in a tenth of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mobilenet, "_CHANNELS", (16, 24, 24))
+        patch.setattr(mobilenet, "_STRIDES", (2, 1))
+        mobilenet._graphs.cache_clear()
+        yield
+    mobilenet._graphs.cache_clear()
 
 
 def portraits(folder, *, count=6, names=NAMES):
@@ -27,8 +43,8 @@ def portraits(folder, *, count=6, names=NAMES):
     for index, name in enumerate(names):
         (folder / name).mkdir(parents=True)
         for number in range(count):
-            pixels = rng.integers(0, 60, (32 + number, 40, 3), dtype=np.uint8)
-            pixels[..., index] += 180
+            pixels = rng.integers(0, 8, (32 + number, 40, 3), dtype=np.uint8)
+            pixels[..., index] += 220
             suffix = "png" if number % 2 else "jpg"
             Image.fromarray(pixels).save(folder / name / f"{number}.{suffix}")
     return folder
@@ -42,7 +58,7 @@ def faces(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(faces):
     """At a higher rate than the paper's: from random weights, in a few steps."""
-    training = Training(epochs=12, batch=7, learning_rate=3e-3)
+    training = Training(epochs=80, batch=15, learning_rate=1e-3)
     return train_celebrity.train(faces, training, config=SMALL)
 
 
@@ -53,46 +69,13 @@ def saved(trained, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parity
-@pytest.mark.parametrize("multiplier", [0.25, 1.0])
-@pytest.mark.parametrize("kind", ["MobileNetV2Model", "MobileNetV2ForImageClassification"])
-def test_the_network_is_transformers_in_inference(tmp_path, kind, multiplier):
-    shape = transformers.MobileNetV2Config(
-        image_size=33, depth_multiplier=multiplier, num_labels=5, classifier_dropout_prob=0.0
-    )
-    model = getattr(transformers, kind)(shape).eval()
-    generator = torch.Generator().manual_seed(0)
-    random_flux.randomise(model, generator)
-    for name, buffer in model.named_buffers():
-        if name.endswith("running_mean"):
-            buffer.copy_(0.1 * torch.randn(buffer.shape, generator=generator))
-        if name.endswith("running_var"):
-            buffer.copy_(0.5 + torch.rand(buffer.shape, generator=generator))
-    model.save_pretrained(tmp_path)
-    config = MobileNetConfig.from_json(json.loads((tmp_path / "config.json").read_text()), tmp_path)
-    # Odd: where the padding of TensorFlow and that of torch differ.
-    pixels = np.random.default_rng(0).uniform(-1, 1, (2, 33, 33, 3)).astype(np.float32)
-    with torch.no_grad():
-        found = model(torch.tensor(pixels.transpose(0, 3, 1, 2)))
-    if kind == "MobileNetV2Model":
-        weights = mobilenet.load_weights(tmp_path, config, None)
-        # Its features through a last layer that only hands them on.
-        width = config.features
-        eye = {"kernel": np.eye(width, dtype=np.float32), "bias": np.zeros(width, np.float32)}
-        weights, exact = {**weights, "classifier": eye}, found.pooler_output
-    else:
-        weights, exact = mobilenet.load_weights(tmp_path, config, 5), found.logits
-    assert exact.std() > 0.01
-    ours = mobilenet.logits(weights, config, pixels)
-    np.testing.assert_allclose(ours, exact, atol=1e-4 * float(exact.abs().max()))
-
-
 def test_a_few_portraits_are_learnt_and_those_kept_apart_are_told_by_name(trained, faces):
     classifier, record = trained
     assert record["pictures"] == {"train": 15, "test": 3}
     assert (record["test"]["hits"], record["test"]["total"]) == (3, 3)
-    images = np.full((2, 50, 70, 3), 0.1)
-    images[0, ..., 2] = images[1, ..., 0] = 0.8
+    images = np.random.default_rng(1).uniform(0, 0.03, (2, 50, 70, 3))
+    images[0, ..., 2] += 0.86
+    images[1, ..., 0] += 0.86
     found = classifier(images, ["whoever", "was asked for"])
     assert [reading.seen for reading in found] == [{("celebrity", "Zoë")}, {("celebrity", "Ada")}]
     assert all(1 / 3 < reading.scores["confidence"] <= 1 for reading in found)
@@ -100,22 +83,22 @@ def test_a_few_portraits_are_learnt_and_those_kept_apart_are_told_by_name(traine
 
 
 def test_the_same_seed_trains_the_same_classifier(faces):
-    first, again = (
-        train_celebrity.train(faces, Training(epochs=1, batch=5), config=SMALL)[0].version
-        for _ in range(2)
+    training = Training(epochs=2, batch=15)
+    first, again, other = (
+        train_celebrity.train(faces, how, config=SMALL)[0].version
+        for how in (training, training, dataclasses.replace(training, seed=1))
     )
-    other, _ = train_celebrity.train(faces, Training(epochs=1, batch=5, seed=1), config=SMALL)
-    assert first == again != other.version
+    assert first == again != other
 
 
-def test_a_step_moves_every_weight_and_every_running_average(trained):
+def test_a_step_moves_every_weight_and_every_running_average():
     """Adam's first step is as long as its rate; what stands still has no gradient."""
     fresh = mobilenet.init_weights(SMALL, 3, jax.random.key(0))
     moved, _, _ = train_celebrity._step(
         fresh,
-        train_celebrity.optax.adam(1e-4).init(fresh),
-        np.random.default_rng(0).uniform(-1, 1, (4, 32, 32, 3)).astype(np.float32),
-        np.array([0, 1, 2, 0]),
+        optax.scale_by_adam().init(fresh),
+        np.random.default_rng(0).uniform(-1, 1, (15, 32, 32, 3)).astype(np.float32),
+        np.arange(15) % 3,
         config=SMALL,
         learning_rate=1e-4,
     )
@@ -136,24 +119,19 @@ def test_a_saved_classifier_is_loaded_the_same(trained, saved):
     assert Classifier(loaded.weights, SMALL, ("Ada", "Zoë", "Grace")).version != loaded.version
 
 
-@pytest.mark.parity
-def test_transformers_reads_a_saved_classifier(trained, saved):
-    model = transformers.MobileNetV2ForImageClassification.from_pretrained(saved)
-    image = np.random.default_rng(0).random((1, 32, 32, 3)).astype(np.float32)
-    pixels = SMALL.pixels(image)
-    with torch.no_grad():
-        exact = model.eval()(torch.tensor(pixels.transpose(0, 3, 1, 2))).logits.softmax(-1)
-    np.testing.assert_allclose(trained[0].probabilities(image), exact, atol=1e-5)
-    assert model.config.id2label == dict(enumerate(NAMES))
-
-
-def test_training_goes_on_from_a_base_without_its_last_layer(saved, faces):
-    _, record = train_celebrity.train(faces, Training(epochs=1, batch=16), base=saved)
-    # One step at 1e-4 from random weights tells nobody apart; from these it does.
-    assert record["test"]["hits"] >= 0
+def test_training_goes_on_from_a_base_without_its_last_layer(trained, saved, faces):
+    weights, config = train_celebrity._start(saved, None)
+    assert config == SMALL
+    assert {*trained[0].weights} - {*weights} == {"classifier"}
+    jax.tree.map(np.testing.assert_array_equal, weights, without_classifier(trained[0].weights))
+    _, record = train_celebrity.train(faces, Training(epochs=1, batch=15), base=saved)
     assert record["base"] == str(saved)
     with pytest.raises(ValueError, match="give either a base or a config"):
         train_celebrity.train(faces, Training(), base=saved, config=SMALL)
+
+
+def without_classifier(weights):
+    return {name: part for name, part in weights.items() if name != "classifier"}
 
 
 def test_every_name_has_pictures_on_both_sides_of_the_split():
@@ -185,7 +163,7 @@ def test_pictures_that_cannot_be_learnt_from_are_one_line(tmp_path, spoil, said)
         ("model_type", "clip", "type 'clip', not 'mobilenet_v2'; give the folder of a MobileNetV2"),
         ("id2label", None, "'id2label' is null, not an object"),
         ("id2label", {"0": "Ada", "2": "Zoë"}, "id2label lacks '1'"),
-        ("id2label", {"0": "Ada", "1": "Zoë"}, "tensor 'classifier.weight' has shape"),
+        ("id2label", {"0": "Ada", "1": "Zoë"}, r"shape \[3\] in .*, config.json asks for \[2\]"),
         ("tf_padding", False, "tf_padding=False is not supported; MobileNetV2 has True"),
         ("depth_multiplier", 0, "mobilenet.depth_multiplier = 0 is out of range"),
     ],

@@ -111,3 +111,20 @@ def test_the_edit_moves_the_layers_output_at_the_concept_to_that_of_padding(made
     np.testing.assert_allclose(
         found.erased_ND @ delta, found.erased_ND @ best, rtol=1e-3, atol=1e-4
     )
+
+
+def test_what_is_kept_weighs_more_with_each_word_of_a_run(made, monkeypatch):
+    run = sections.from_config(soccer.get_config("tiny+embedder"))
+    mesh = make_mesh({}, jax.devices()[:1])
+    ready = Ready(run, mesh, forward_of(run, SMALL, (2, 3), (1.0, 0.0)), BASE, made, {}, "b", "h")
+    solve, weights = embedder.solved, []
+
+    def solved(rows, *, keep, ridge):
+        weights.append(keep)
+        return solve(rows, keep=keep, ridge=ridge)
+
+    monkeypatch.setattr(embedder, "solved", solved)
+    embedder.solve(ready, BASE)
+    monkeypatch.setattr(type(made), "concepts", property(lambda bank: 3))
+    embedder.solve(ready, BASE)
+    assert weights == [run.embedder.keep, 9 * run.embedder.keep]

@@ -1,0 +1,138 @@
+"""Prompts with seeds from a CSV file: I2P, COCO captions, or a user's own.
+
+The header names a column `prompt`, and may name one of seeds (`evaluation_seed` as in I2P, or
+`seed`) and one of `case_number`. Without seeds a row's seed is its place in the file, from 0 on.
+Other columns are not read: I2P's `evaluation_guidance` is Stable Diffusion's, FLUX has another.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from convert.disk import FileError
+
+PROMPT, CASE = "prompt", "case_number"
+SEEDS = ("evaluation_seed", "seed")
+_LARGEST = 2**32 - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A row of a file.
+
+    Attributes:
+      line: that it begins on, the header's being 1.
+      prompt: as it stands there, spaces and all.
+      seed: 0 to 2**32 - 1.
+      case: its `case_number`, or "".
+    """
+
+    line: int
+    prompt: str
+    seed: int
+    case: str = ""
+
+
+def read_rows(path: str | Path) -> list[Row]:
+    """All rows of a file.
+
+    Two rows may ask for the same picture only where they are numbered as two cases, as I2P does.
+
+    Raises:
+      FileError: the file is absent, unreadable, not UTF-8, no CSV, has no row, no prompts, an empty
+        prompt, a seed that is none, or the same row twice; names the line and the value.
+    """
+    path = Path(path)
+    records = _records(path, _text(path))
+    _, header = next(records, (1, []))
+    columns = [name.strip() for name in header]
+    twice = next((name for name in columns if name and columns.count(name) > 1), None)
+    if twice is not None:
+        raise FileError(f"{path} has two columns {twice!r}; leave one")
+    if PROMPT not in columns:
+        named = ", ".join(map(repr, columns[:20])) or "none"
+        raise FileError(f"{path} has no column {PROMPT!r} (its columns: {named}); add one")
+    seeds = next((name for name in SEEDS if name in columns), None)
+    rows = []
+    for line, fields in records:
+        if len(fields) != len(columns):
+            raise FileError(
+                f"{path}, line {line}, has {len(fields)} values for {len(columns)} columns; put a "
+                'prompt with commas in quotes: "a woman, standing"'
+            )
+        values = dict(zip(columns, fields, strict=True))
+        if not values[PROMPT].strip():
+            raise FileError(f"{path}, line {line}: the prompt is {values[PROMPT]!r}; write one")
+        seed = len(rows) if seeds is None else _seed(values[seeds], f"{path}, line {line}: {seeds}")
+        rows.append(Row(line, values[PROMPT], seed, values.get(CASE, "")))
+    if not rows:
+        raise FileError(f"{path} has no rows below its header; add a row for each picture")
+    _require_distinct(path, rows)
+    return rows
+
+
+def repeated(rows: Sequence[Row]) -> int:
+    """Rows that ask for a picture that an earlier one asks for."""
+    return len(rows) - len({(row.prompt, row.seed) for row in rows})
+
+
+def _text(path: Path) -> str:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise FileError(f"{path} does not exist; give a CSV file of prompts") from None
+    except OSError as cause:
+        reason = cause.strerror or cause
+        raise FileError(f"{path} can't be read ({reason}); give a CSV file of prompts") from None
+    try:
+        # Spreadsheets begin a file with a byte order mark.
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as cause:
+        line = content.count(b"\n", 0, cause.start) + 1
+        raise FileError(
+            f"{path}, line {line}: byte 0x{content[cause.start]:02x} is not UTF-8; save the file "
+            "as UTF-8"
+        ) from None
+    if not text.strip():
+        raise FileError(f"{path} is empty; give a CSV file with a column {PROMPT!r}")
+    return text
+
+
+def _records(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+    """Each record and the line that it begins on; without empty lines."""
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    before = 0
+    while True:
+        try:
+            fields = next(reader, None)
+        except csv.Error as cause:
+            raise FileError(f"{path}, line {before + 1}: {cause}; mend its quotes") from None
+        if fields is None:
+            return
+        if fields:
+            yield before + 1, fields
+        before = reader.line_num
+
+
+def _seed(value: str, where: str) -> int:
+    # No int(): that takes "1_000" and other alphabets' digits, too.
+    text = value.strip()
+    if not (text.isascii() and text.isdigit()) or len(text) > 10 or int(text) > _LARGEST:
+        raise FileError(f"{where} is {value!r}; a seed is a whole number from 0 to {_LARGEST}")
+    return int(text)
+
+
+def _require_distinct(path: Path, rows: Sequence[Row]) -> None:
+    first: dict[tuple[str, int, str], Row] = {}
+    for row in rows:
+        earlier = first.setdefault((row.prompt, row.seed, row.case), row)
+        if earlier is not row:
+            raise FileError(
+                f"{path}, line {row.line}: {row.prompt[:60]!r} with seed {row.seed} stands on line "
+                f"{earlier.line} as well, and would be the same picture; give it another seed, or "
+                f"number both in a column {CASE!r}"
+            )
