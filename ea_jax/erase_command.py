@@ -29,8 +29,10 @@ def flags_of(arguments: Sequence[str]) -> list[str]:
     if not arguments or (arguments[0].startswith("-") and not _is_ours(arguments[0])):
         return list(arguments)
     parser = _parser()
-    # What absl reads has its value behind "=": a word apart is ours.
-    given, rest = parser.parse_known_args(list(arguments))
+    # What absl reads has its value behind "=": a word apart is ours. argparse would take a flag
+    # with a space in its value for a word.
+    flags = [one for one in arguments if one.startswith("--") and "=" in one and not _is_ours(one)]
+    given, rest = parser.parse_known_args([one for one in arguments if one not in flags])
     if stray := [argument for argument in rest if not argument.startswith("--")]:
         parser.error(f"{stray[0]!r} belongs to no flag; write words first, flags as --flag=value")
     words = [*given.word, *([given.words] if given.words else [])]
@@ -40,14 +42,14 @@ def flags_of(arguments: Sequence[str]) -> list[str]:
     if given.method:
         variant += f"+{given.method}"
     key = "words" if len(words) > 1 or given.words or "," in words[0] else "word"
-    flags = [f"--config={CONFIG}:{variant}", f"--config.concept.{key}={','.join(words)}"]
+    made = [f"--config={CONFIG}:{variant}", f"--config.concept.{key}={','.join(words)}"]
     if path:
-        flags.append(f"--config.model.path={path}")
+        made.append(f"--config.model.path={path}")
     if given.kind:
-        flags.append(f"--config.concept.kind={given.kind}")
+        made.append(f"--config.concept.kind={given.kind}")
     if given.out:
-        flags.append(f"--config.log.folder={given.out}")
-    return [*flags, *rest]
+        made.append(f"--config.log.folder={given.out}")
+    return [*made, *rest, *flags]
 
 
 def spelled_out(config: dict[str, Any]) -> dict[str, Any]:

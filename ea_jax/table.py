@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from convert.disk import FileError, entry, read_json
-from ea_jax.arguments import Parser, text
+from ea_jax.arguments import Parser
 from ea_jax.evaluate.metrics import METRICS, Metric
 from ea_jax.runtime import run_folder
 from ea_jax.runtime.program import one_line_errors, start_logging
@@ -36,14 +36,7 @@ def table(folders: Iterable[str | Path]) -> str:
       ValueError: a folder that doesn't exist, damaged results, none with numbers, or numbers of
         two detectors.
     """
-    folders = [Path(folder) for folder in folders]
-    seen: set[Path] = set()
-    for folder in folders:
-        if not folder.is_dir():
-            raise ValueError(f"{folder} is no folder; give the folders of runs")
-        if folder.resolve() in seen:
-            raise ValueError(f"{folder} is given twice, and would count twice; give it once")
-        seen.add(folder.resolve())
+    folders = run_folder.distinct(folders)
     found = [_read(folder) for folder in folders if (folder / RESULTS).is_file()]
     measured = [run for run in found if run["detector"]]
     if not measured:
@@ -127,14 +120,7 @@ def main(arguments: Sequence[str]) -> None:
     given = parser.parse_args(arguments)
     start_logging()
     with one_line_errors():
-        sys.stdout.write(table(map(_folder, given.runs)))
-
-
-def _folder(argument: str) -> str:
-    try:
-        return text(argument)
-    except ValueError:
-        raise ValueError("a folder's name is empty; give the folders of runs") from None
+        sys.stdout.write(table(given.runs))
 
 
 if __name__ == "__main__":

@@ -10,28 +10,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ea_jax.concepts.bank import PromptBank
 from ea_jax.edits import DELTA_FILE, LORA_FILE, Edit
 from ea_jax.evaluate import report
+from ea_jax.evaluate.attending import looked
 from ea_jax.evaluate.probes import Detector
 from ea_jax.evaluate.results import Results, measure
 from ea_jax.evaluate.task import Task
-from ea_jax.flux import latents
-from ea_jax.flux.transformer import dual_columns
 from ea_jax.methods.pictures import LatentSet
 from ea_jax.methods.prepare import Loaded
 from ea_jax.painter import Painter, Sampling
 from ea_jax.runtime.fingerprint import fingerprint_files
-from ea_jax.runtime.hosts import on_host
 from ea_jax.runtime.memory import peak_host_bytes
 from ea_jax.runtime.run_folder import write_json, write_text
 from ea_jax.settings import Settings
 
-MAP_T = 0.7  # noise level at which attention is shown: the layout is being decided
 PACKAGES = ("ea-jax", "jax", "flax", "optax", "orbax-checkpoint", "transformers", "diffusers")
 
 
@@ -73,37 +68,11 @@ def write_attention(
         return
     row = bank.plain()[:1]
     text, columns = bank.text("plain", row), bank.columns("plain", row)
-    seed = settings.sample.seeds[0]
-    config, sampling = painter.pipeline.transformer_config, painter.sampling
-
-    @functools.partial(jax.jit, static_argnames="grid")
-    def shares(weights, x_BSC, text, columns, lora, *, grid):
-        return dual_columns(
-            weights,
-            config,
-            x_BSC,
-            jnp.full(1, MAP_T),
-            text,
-            columns,
-            grid=grid,
-            guidance_B=None if sampling.guidance is None else jnp.full(1, sampling.guidance),
-            lora=lora,
-            reduce=_share,
-            attention=sampling.attention,
-        )
-
     shots, maps = {}, {}
     for name, used in (("before", None), ("after", edit)):
-        z_BhwC, images = painter.sample(text, [seed], edit=used)
-        shots[name] = _shown(images, shown)[0]
-        _, h, w, channels = z_BhwC.shape
-        grid = latents.grid((h, w))
-        noise_BhwC = latents.noise([seed], (h, w, channels))
-        x_BSC = latents.pack((1 - MAP_T) * jnp.asarray(z_BhwC) + MAP_T * noise_BhwC)
-        weights, lora = painter.bound(used)
-        share_LBQ = shares(weights, np.asarray(x_BSC), text, columns, lora, grid=grid)
-        image_Q = on_host(share_LBQ).mean(0)[0, -grid[0] * grid[1] :]
-        maps[name] = image_Q.reshape(grid)
+        picture, maps_LHW = looked(painter, text, columns, settings.sample.seeds[0], edit=used)
+        shots[name] = _shown(picture[None], shown)[0]
+        maps[name] = maps_LHW.mean(0)
     report.attention_maps(
         path,
         shots,
@@ -211,11 +180,6 @@ def _version(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return "not installed"  # a checkout on PYTHONPATH
-
-
-def _share(cols_BHQN: jax.Array, columns: Any) -> jax.Array:
-    masked = jnp.where(columns.mask_BN[:, None, None, :], cols_BHQN, 0.0)
-    return masked.sum(-1).mean(1)
 
 
 def _shown(images: np.ndarray, how: str) -> np.ndarray:

@@ -80,6 +80,20 @@ def read(
     return found
 
 
+def conditions(painter: Painter, edit: Edit | None, strength: float | None) -> dict[str, Any]:
+    """All that pictures depend on beside their prompts and seeds, for a cache's key."""
+    edited = None
+    if edit is not None:
+        tensors = {"adapters": edit.adapters, "deltas": edit.deltas}
+        edited = [fingerprint(tensors), edit.used_strength(strength)]
+    return {
+        "base": painter.fingerprint,
+        "edit": edited,
+        "vae": fingerprint(painter.pipeline.load_part("vae")),
+        **painter.facts(),
+    }
+
+
 def _file(
     cache: str | Path,
     painter: Painter,
@@ -88,17 +102,10 @@ def _file(
     strength: float | None,
 ) -> Path:
     """All readings under the same conditions."""
-    edited = None
-    if edit is not None:
-        tensors = {"adapters": edit.adapters, "deltas": edit.deltas}
-        edited = [fingerprint(tensors), edit.used_strength(strength)]
     inputs = {
+        **conditions(painter, edit, strength),
         "version": [_VERSION, painting.VERSION],
-        "base": painter.fingerprint,
-        "edit": edited,
-        "vae": fingerprint(painter.pipeline.load_part("vae")),
         "detector": [detector.name, detector.version],
-        **painter.facts(),
     }
     return cache_file(cache, "readings", inputs, ".jsonl")
 

@@ -73,6 +73,41 @@ def attention_maps(
     _write(figure, path)
 
 
+def attention_rows(
+    path: str | Path,
+    pictures: Mapping[str, np.ndarray],
+    maps: Mapping[str, Mapping[str, np.ndarray]],
+    *,
+    title: str,
+) -> None:
+    """Writes a PNG: a row a model, its picture and its maps, all maps in one scale.
+
+    Args:
+      path: of the PNG.
+      pictures: [H, W, 3] in [0, 1], by model.
+      maps: share of attention [rows, columns] in [0, 1], by model and group of blocks; a model
+        without any has its picture alone.
+      title: above all.
+    """
+    highest = max(float(one.max()) for groups in maps.values() for one in groups.values())
+    width = 1 + max(len(groups) for groups in maps.values())
+    figure = Figure(figsize=(1.9 * width + 1.8, 1.9 * len(pictures) + 0.6), dpi=110)
+    axes = figure.subplots(len(pictures), width, squeeze=False)
+    for line, (name, picture) in zip(axes, pictures.items(), strict=True):
+        _show(line[0], picture)
+        line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8, labelpad=8)
+        groups = maps.get(name, {})
+        for axis, (group, attention) in zip(line[1:], groups.items(), strict=False):
+            axis.imshow(attention, cmap="magma", vmin=0, vmax=highest)
+            axis.set(xticks=[], yticks=[])
+            axis.set_title(f"{group}: {attention.mean():.2%}", fontsize=8)
+        for axis in line[1 + len(groups) :]:
+            axis.set_axis_off()
+    figure.suptitle(title, fontsize=9)
+    figure.tight_layout(pad=0.5)
+    _write(figure, path)
+
+
 def pixelated(images_BHWC: np.ndarray, *, cells: int = 16) -> np.ndarray:
     """Pictures averaged over a grid of at most `cells` squares a side: scene kept, detail gone."""
     _, height, width, _ = images_BHWC.shape

@@ -16,6 +16,7 @@ from typing import Any
 from convert.disk import draft, entry, read_json, reported
 
 CONFIG = "config.json"
+_ABSENT = "absent"
 
 
 class ForeignRunError(ValueError):
@@ -39,7 +40,7 @@ def check(folder: str | Path, config: Mapping[str, Any], *, may_differ: Sequence
     """
     path = Path(folder) / CONFIG
     # Through JSON: a tuple and the list it was stored as are the same value.
-    here = dict(_leaves(json.loads(json.dumps(config))))
+    here = dict(leaves(json.loads(json.dumps(config))))
     # Looked for before config.json is, which another host of this run writes before all else.
     stranger = _stranger(path.parent, here.values())
     if not path.exists():
@@ -49,7 +50,7 @@ def check(folder: str | Path, config: Mapping[str, Any], *, may_differ: Sequence
                 "give another folder"
             )
         return False
-    there = dict(_leaves(read_config(folder)))
+    there = dict(leaves(read_config(folder)))
     for key in [*here, *(key for key in there if key not in here)]:
         if any(key == free or key.startswith(f"{free}.") for free in may_differ):
             continue
@@ -95,6 +96,23 @@ def read_config(folder: str | Path, *, sections: Iterable[str] = ()) -> dict[str
     return config
 
 
+def distinct(folders: Iterable[str | Path]) -> list[Path]:
+    """Folders that a command was given; ValueError for one that is absent or given twice."""
+    given = list(folders)
+    # An unset shell variable is not the folder that one stands in.
+    if not all(str(folder).strip() for folder in given):
+        raise ValueError("a folder's name is empty; give the folders of runs")
+    found = [Path(folder) for folder in given]
+    seen: set[Path] = set()
+    for folder in found:
+        if not folder.is_dir():
+            raise ValueError(f"{folder} is no folder; give the folders of runs")
+        if folder.resolve() in seen:
+            raise ValueError(f"{folder} is given twice, and would count twice; give it once")
+        seen.add(folder.resolve())
+    return found
+
+
 def require_kinds(folder: str | Path, *, files: Iterable[str], folders: Iterable[str]) -> None:
     """Raises OSError unless each name in a folder is absent, or is what a run will write there.
 
@@ -108,6 +126,15 @@ def require_kinds(folder: str | Path, *, files: Iterable[str], folders: Iterable
     for name in folders:
         if (path := Path(folder) / name).exists() and not path.is_dir():
             raise OSError(f"{path} is a file, and the run needs a folder there; move it away")
+
+
+def leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values of a nested config, `("log.every", 10)`."""
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from leaves(inner, f"{prefix}.{key}" if prefix else key)
+    else:
+        yield prefix, value
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -130,14 +157,3 @@ def _stranger(folder: Path, values: Iterable[Any]) -> Path | None:
     own = {folder for path in named for folder in (path, *path.parents)}
     there = sorted(path for path in folder.glob("*") if not path.name.startswith("."))
     return next((path for path in there if path.absolute() not in own), None)
-
-
-_ABSENT = "absent"
-
-
-def _leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict) and value:
-        for key, inner in value.items():
-            yield from _leaves(inner, f"{prefix}.{key}" if prefix else key)
-    else:
-        yield prefix, value

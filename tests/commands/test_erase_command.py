@@ -22,6 +22,10 @@ from ea_jax.runtime import config_file
         ),
         (["cat", "dog"], [":tiny", "--config.concept.words=cat,dog"]),
         (["cat,dog"], [":tiny", "--config.concept.words=cat,dog"]),
+        (
+            ["--words=cat,dog", "--config.sample.prompts=('a cat', 'b')"],
+            [":tiny", "--config.concept.words=cat,dog", "--config.sample.prompts=('a cat', 'b')"],
+        ),
         (["--words=@a.txt"], [":tiny", "--config.concept.words=@a.txt"]),
         (
             ["cat", "--method=paper", "--kind=animal", "--out=runs/x", "--config.optim.pairs=3"],
