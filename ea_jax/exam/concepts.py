@@ -69,6 +69,7 @@ def main(arguments: Sequence[str]) -> None:
         record.write(
             out,
             TASK,
+            command=record.command(TASK, arguments),
             table=shown,
             protocol={
                 "pictures": given.pictures,

@@ -73,6 +73,7 @@ def main(arguments: Sequence[str]) -> None:
         record.write(
             out,
             TASK,
+            command=record.command(TASK, arguments),
             table=shown,
             protocol=record.protocol_of(painter, subjects, [found.detector]),
             counts={

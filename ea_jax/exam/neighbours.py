@@ -55,6 +55,7 @@ def main(arguments: Sequence[str]) -> None:
         record.write(
             out,
             TASK,
+            command=record.command(TASK, arguments),
             table=shown,
             protocol={"words": len(vocabulary), "versions": versions()},
             nearest={

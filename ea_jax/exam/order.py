@@ -74,6 +74,7 @@ def main(arguments: Sequence[str]) -> None:
         record.write(
             out,
             TASK,
+            command=record.command(TASK, arguments),
             table=table_,
             protocol=record.protocol_of(painter, [Subject(BASE)], [detector]),
             shows={name: rate.as_json() for name, rate in zip(names, shown, strict=True)},

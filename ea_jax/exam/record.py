@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -95,6 +96,11 @@ def write(out: Path, task: str, *, table: str, **content: Any) -> None:
     """Writes results.json, with the task's name first, and the table as results.md."""
     write_json(out / RESULTS, {"task": task, **content})
     write_text(out / "results.md", table)
+
+
+def command(task: str, arguments: Sequence[str]) -> str:
+    """The command line that makes a task's numbers again."""
+    return shlex.join(["ea-jax", "evaluate", *task.split(), *arguments])
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -154,6 +154,7 @@ def test_a_task_leaves_its_table_its_pictures_and_how_each_was_made(
     task.main(flags + (["--counts=2"] if task is multi else []))
     found = json.loads((tmp_path / "results.json").read_text())
     assert found["task"] == task.TASK
+    assert found["command"].startswith(f"ea-jax evaluate {task.TASK} --edit=")
     assert set(found["pictures"][0]["read"]) > {BASE}
     assert found["protocol"]["detectors"]["judge"]
     shown = (tmp_path / "results.md").read_text()
