@@ -138,9 +138,13 @@ class Clip:
             pixels=pixels,
         )
 
-    @functools.cached_property
+    @property
     def version(self) -> str:
         """Another one where the same picture or text would have another vector."""
+        return self._version
+
+    @functools.cached_property
+    def _version(self) -> str:
         return f"{fingerprint(self.weights)} {self.pixels}"
 
     def picture_vectors(self, images_BHWC: np.ndarray) -> np.ndarray:

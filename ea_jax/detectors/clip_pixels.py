@@ -85,7 +85,7 @@ def _channels(
     value = fields.get(key, usual)
     if not isinstance(value, list | tuple) or len(value) != 3:
         raise FileError(f"{where}: {key}={value!r} has to be three numbers; {_WAY_OUT}")
-    numbers = dict(enumerate(value))
+    numbers = {str(channel): number for channel, number in enumerate(value)}
     found = tuple(
         disk.entry(numbers, channel, float, where=f"{where}: {key}", way_out=_WAY_OUT)
         for channel in numbers

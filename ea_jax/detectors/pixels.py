@@ -46,4 +46,5 @@ class Pixels:
 
     def normalised(self, bytes_BHWC: np.ndarray) -> np.ndarray:
         """float32 of squares of bytes, as the encoder was trained on."""
-        return (bytes_BHWC.astype(np.float32) / 255 - np.float32(self.mean)) / np.float32(self.std)
+        mean_C, std_C = (np.asarray(one, np.float32) for one in (self.mean, self.std))
+        return (bytes_BHWC.astype(np.float32) / 255 - mean_C) / std_C

@@ -34,7 +34,7 @@ def columns_of(painter: Painter, prompt: str, word: str) -> Columns:
         max_length=painter.text(prompt).t5_BTD.shape[1],
         width=_WIDTH,
     )
-    return Columns(idx_BN=idx_N[None], mask_BN=mask_N[None])
+    return Columns(idx_BN=jnp.asarray(idx_N)[None], mask_BN=jnp.asarray(mask_N)[None])
 
 
 def looked(

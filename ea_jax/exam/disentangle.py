@@ -8,6 +8,7 @@ A row is what was erased, a column what was asked for. Only the diagonal should 
 
 from __future__ import annotations
 
+import math
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
@@ -100,7 +101,11 @@ def _apart(matrix: Matrix) -> tuple[float, float]:
             if row != BASE and base[word].hits:
                 share = 100 * rate.percent / base[word].percent
                 (own if row == f"without {word}" else others).append(share)
-    return (statistics.mean(values) if values else float("nan") for values in (own, others))
+    return _mean(own), _mean(others)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return statistics.mean(values) if values else math.nan
 
 
 def heat_map(path: Path, matrix: Matrix) -> None:

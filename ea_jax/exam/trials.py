@@ -136,22 +136,24 @@ def trials_of(
     for row, (preset, changes) in rows.items():
         for word in words:
             for seed in given.seeds:
-                config = config_file.load(f"{CONFIG}:{variant}{preset and '+'}{preset}")
                 folder = Path(given.out) / "runs" / slug(row) / f"{slug(word)}-{seed}"
-                if path:
-                    config.model.path = path
-                config.concept.word = word
-                config.optim.seed = seed
-                config.sample.eval_pictures = given.pictures
-                config.data.cache = given.cache
-                config.log.folder = str(folder)
-                config.log.image_every = 0
-                for key, value in changes.items():
+                own: dict[str, Any] = {
+                    "concept.word": word,
+                    "optim.seed": seed,
+                    "sample.eval_pictures": given.pictures,
+                    "data.cache": given.cache,
+                    "log.folder": str(folder),
+                    "log.image_every": 0,
+                    **({"model.path": path} if path else {}),
+                }
+                config: Any = config_file.load(f"{CONFIG}:{variant}{preset and '+'}{preset}")
+                config = config.to_dict()
+                for key, value in {**own, **changes}.items():
                     section, name = key.split(".")
-                    if name not in config[section]:
+                    if name not in config.get(section, {}):
                         raise ValueError(f"row {row!r} changes {key}, which is no setting")
                     config[section][name] = value
-                found.append(Trial(row, word, seed, folder, config.to_dict()))
+                found.append(Trial(row, word, seed, folder, config))
     return found
 
 

@@ -180,7 +180,8 @@ def _svg(draw, *, height: float, label: str) -> Markup:
     """What `draw` draws, as an SVG element that may stand in a page beside others."""
     file = io.StringIO()
     # The label makes ids that differ from those of the page's other plots.
-    with mpl.rc_context({**_STYLE, "svg.hashsalt": label}), warnings.catch_warnings():
+    style: Any = {**_STYLE, "svg.hashsalt": label}
+    with mpl.rc_context(style), warnings.catch_warnings():
         # The browser has the letters that matplotlib's own font lacks.
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
         figure = Figure(figsize=(_WIDTH, height), layout="constrained")
