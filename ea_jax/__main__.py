@@ -13,7 +13,7 @@ COMMANDS = {
     "merge": ("ea_jax.merge", "fold a LoRA into a pipeline's folder"),
     "combine": ("ea_jax.combine", "make one LoRA of several"),
     "evaluate": ("ea_jax.evaluate_run", "evaluate a finished run again, under other conditions"),
-    "evaluate attacks": ("ea_jax.evaluate_attacks", "ask for what a run erased in other spellings"),
+    "evaluate attacks": ("ea_jax.exam.attacks", "try to get back what an edit erased"),
     "table": ("ea_jax.table", "one table of many runs"),
     "costs aot": ("ea_jax.costs.aot", "memory and operations on chips that are not here"),
     "costs breakdown": ("ea_jax.costs.breakdown", "what each part of a pair of steps costs here"),
