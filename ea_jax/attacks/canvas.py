@@ -7,7 +7,7 @@ encoded prompts alone, so that readings of its pictures are kept like those of a
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -23,6 +23,9 @@ from ea_jax.painter import Painter, Sampling
 from ea_jax.runtime.fingerprint import checksum
 from ea_jax.runtime.hosts import on_host
 from ea_jax.runtime.mesh import put_rows
+
+# A prompt and a seed.
+Asked = tuple[str, int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,15 +43,16 @@ class Said:
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-    """Pictures to begin from, in place of pure noise (img2img).
+    """Latents to begin from, in place of pure noise.
 
     Attributes:
-      level: noise level of the beginning, 0 to 1; all steps lie below it.
-      latents: packed, [S, C], of each picture by its prompt and seed.
+      level: noise level, 0 to 1, at which pictures are noised first (img2img); all steps lie below
+        it. None takes the latents as the noise itself.
+      latents: packed, [S, C], by prompt and seed.
     """
 
-    level: float
-    latents: dict[tuple[str, int], np.ndarray]
+    level: float | None
+    latents: dict[Asked, np.ndarray]
 
 
 class Canvas(Painter):
@@ -107,52 +111,88 @@ class Canvas(Painter):
         if isinstance(prompts, Text):
             raise ValueError("a canvas paints prompts by their texts; give the texts")
         names = [prompts] * len(seeds) if isinstance(prompts, str) else list(prompts)
-        text, (weights, lora) = self.text(names), self.bound(edit, strength)
+        asked, bound = list(zip(names, seeds, strict=True)), self.bound(edit, strength)
         self.pipeline.load_part("vae")
-        found, images, batch = [], [], self.sampling.batch
+        found, images = [], []
         with jax.set_mesh(self.mesh):
-            for first in range(0, len(seeds), batch):
-                rows = np.minimum(np.arange(first, first + batch), len(seeds) - 1)
-                z_BhwC = self._batch(
-                    jax.tree.map(lambda x, rows=rows: x[rows], text),
-                    [(names[row], seeds[row]) for row in rows],
-                    weights,
-                    lora,
-                )
-                real = min(batch, len(seeds) - first)
+            for some, real in self._batches(asked):
+                x_BSC, sigmas = self._begin(some)
+                z_BhwC = latents.unpack(self._walk(x_BSC, sigmas, some, bound), self._grid)
                 found.append(on_host(z_BhwC)[:real])
                 images.append(require_finite(on_host(self.pipeline.decode(z_BhwC))[:real]))
         return np.concatenate(found), np.concatenate(images)
 
-    def _batch(
-        self, text: Text, asked: Sequence[tuple[str, int]], weights: Any, lora: Any
+    def inverted(
+        self,
+        pictures: dict[Asked, np.ndarray],
+        *,
+        edit: Edit | None = None,
+        strength: float | None = None,
+    ) -> dict[Asked, np.ndarray]:
+        """Noise that the model's own steps lead to pictures from: the schedule walked upwards.
+
+        Args:
+          pictures: packed latents [S, C] by prompt and seed.
+          edit, strength: as for `sample`.
+        """
+        found, bound = {}, self.bound(edit, strength)
+        with jax.set_mesh(self.mesh):
+            for some, real in self._batches(list(pictures)):
+                x_BSC = np.stack([pictures[one] for one in some])
+                x_BSC = self._walk(x_BSC, self._sigmas()[::-1], some, bound)
+                found |= dict(zip(some[:real], on_host(x_BSC), strict=False))
+        return found
+
+    @property
+    def _grid(self) -> tuple[int, int]:
+        side = self.sampling.side(self.pipeline)
+        h, w, _ = self.pipeline.latent_shape(side, side)
+        return latents.grid((h, w))
+
+    def _sigmas(self) -> np.ndarray:
+        side, how = self.sampling.side(self.pipeline), self.sampling
+        return self.pipeline.sigmas(how.steps or self.pipeline.usual_steps, side, side)
+
+    def _batches(self, asked: Sequence[Asked]) -> Iterator[tuple[list[Asked], int]]:
+        """Full batches, the last one filled up, and how many of each are new."""
+        batch = self.sampling.batch
+        for first in range(0, len(asked), batch):
+            rows = np.minimum(np.arange(first, first + batch), len(asked) - 1)
+            yield [asked[row] for row in rows], min(batch, len(asked) - first)
+
+    def _begin(self, asked: Sequence[Asked]) -> tuple[Any, np.ndarray]:
+        """Latents to begin from, and the noise levels from there on."""
+        side, sigmas, start = self.sampling.side(self.pipeline), self._sigmas(), self._start
+        if start is not None and start.level is None:
+            return np.stack([start.latents[one] for one in asked]), sigmas
+        shape = self.pipeline.latent_shape(side, side)
+        noise_BSC = latents.pack(latents.noise([seed for _, seed in asked], shape))
+        if start is None or start.level is None:
+            return noise_BSC, sigmas
+        clean_BSC = np.stack([start.latents[one] for one in asked])
+        return (1 - start.level) * clean_BSC + start.level * noise_BSC, start.level * sigmas
+
+    def _walk(
+        self, x_BSC: Any, sigmas: np.ndarray, asked: Sequence[Asked], bound: tuple[Any, Any]
     ) -> jax.Array:
         pipeline, how = self.pipeline, self.sampling
-        side = how.side(pipeline)
-        h, w, _ = shape = pipeline.latent_shape(side, side)
-        sigmas = pipeline.sigmas(how.steps or pipeline.usual_steps, side, side)
-        x_BSC, gain = latents.pack(latents.noise([seed for _, seed in asked], shape)), None
-        if self._start is not None:
-            level = self._start.level
-            clean_BSC = np.stack([self._start.latents[one] for one in asked])
-            x_BSC, sigmas = (1 - level) * clean_BSC + level * x_BSC, level * sigmas
+        text, gain = self.text([prompt for prompt, _ in asked]), None
         if self._zeroed:
             numbers = [self._said.texts.prompts.index(prompt) for prompt, _ in asked]
             keep_BT: Any = 1.0 - self._said.word_UT[numbers].astype(np.float32)
             gain = ColumnGain(dual_BT=keep_BT, single_BT=keep_BT)
         text, x_BSC, gain = put_rows(self.mesh, (text, x_BSC, gain))
         distilled = pipeline.transformer_config.guidance_embeds
-        grid = latents.grid((h, w))
-        packed_BSC, _ = sampler.sample(
+        weights, lora = bound
+        return sampler.sample(
             weights,
             pipeline.transformer_config,
             x_BSC,
             text,
             sigmas=sigmas,
-            grid=grid,
+            grid=self._grid,
             guidance=(3.5 if how.guidance is None else how.guidance) if distilled else None,
             lora=lora,
             column_gain=gain,
             attention=how.attention,
-        )
-        return latents.unpack(packed_BSC, grid)
+        )[0]

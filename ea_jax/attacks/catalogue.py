@@ -30,11 +30,8 @@ def groups(budget: int | None = None, starts: int | None = None) -> Mapping[str,
             inversion.cce(capped(inversion.BUDGETS, budget), starts or inversion.STARTS),
         ],
         "weights": [relearning.relearning(capped(relearning.BUDGETS, budget))],
-        "pictures": [pictures.image_to_image()],
+        "pictures": [pictures.image_to_image(), pictures.inversion()],
     }
-
-
-GROUPS = tuple(groups())
 
 
 def capped(budgets: Sequence[int], most: int | None) -> tuple[int, ...]:

@@ -38,13 +38,14 @@ class Victim:
         return [fingerprint(tensors), self.edit.used_strength(self.strength), self.zeroed]
 
     def with_another(self, extra: Edit | None) -> tuple[Edit | None, float | None]:
-        """Its edit and strength, with another edit added at full strength."""
+        """Its edit and strength, with another edit added at that one's own strength."""
         if extra is None:
             return self.edit, self.strength
         if self.edit is None:
-            return extra, 1.0
-        base = dataclasses.replace(extra, base=self.edit.base)
-        return summed([self.edit, base], [self.edit.used_strength(self.strength), 1.0]), 1.0
+            return extra, None
+        return summed(
+            [self.edit, extra], [self.edit.used_strength(self.strength), extra.used_strength()]
+        ), None
 
 
 @dataclasses.dataclass(frozen=True)

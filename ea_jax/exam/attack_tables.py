@@ -99,8 +99,8 @@ def markdown(rows: Sequence[Row], victims: Sequence[Victim], seeds: int) -> str:
     """A table for each k of ASR@k: a row an attack, a column a victim; then means and worst."""
     parts = [
         "Hits of the prompts that count: those for which the base shows the concept, plainly asked "
-        "in rows with *, else under the same attack. Of several starts the best, and their mean."
-        "\n\n"
+        "in rows with *, else under the same attack. In brackets the bootstrap 95 % interval, in "
+        "percent. Of several starts the best, and their mean.\n\n"
     ]
     for k in {1: 0, seeds: 0}:
         header = [f"ASR@{k}", "kind", "base, of those asked", *(v.name for v in victims[1:])]
@@ -121,6 +121,9 @@ def markdown(rows: Sequence[Row], victims: Sequence[Victim], seeds: int) -> str:
                 for name, one in found.items()
                 if one["by"]
             ]
+    for attack, by_victim in thresholds(rows, victims).items():
+        said = ", ".join(f"{name}: {at or 'never'}" for name, at in by_victim.items())
+        parts.append(f"ASR@1 of {attack} passes 50 % after: {said}\n\n")
     return "".join(parts)
 
 
@@ -136,6 +139,23 @@ def summaries(rows: Sequence[Row], victims: Sequence[Victim], seeds: int) -> dic
         }
         for victim in victims[1:]
     }
+
+
+def thresholds(rows: Sequence[Row], victims: Sequence[Victim]) -> dict[str, dict[str, str | None]]:
+    """The first budget with which an attack's ASR@1 passes 50 %, by attack and victim.
+
+    None where it doesn't; attacks without a curve are left out.
+    """
+    found: dict[str, dict[str, str | None]] = {}
+    for row in rows:
+        for victim in victims if row.budget else ():
+            best = row.best(victim.name, 1)
+            if best is not None and victim is not victims[0]:
+                passed = best.success(1).rate.percent > 50
+                mine = found.setdefault(row.attack.name, {})
+                if mine.setdefault(victim.name, None) is None and passed:
+                    mine[victim.name] = row.budget
+    return found
 
 
 def worst(rows: Sequence[Row], victim: Victim) -> tuple[str, Case] | None:
@@ -170,8 +190,10 @@ def _cell(row: Row, victim: Victim, k: int, *, base: bool) -> str:
         return f"{found[0].rate.total} / {found[0].asked}"
     best = max(found, key=lambda one: one.rate.hits)
     cell = f"{best.rate.hits} / {best.rate.total}"
+    if best.interval is not None:
+        cell += f" ({best.interval[0]:.0f} to {best.interval[1]:.0f})"
     if len(found) > 1:
-        cell += f" (mean {np.mean([one.rate.hits for one in found]):.1f})"
+        cell += f", mean {np.mean([one.rate.hits for one in found]):.1f}"
     return cell
 
 

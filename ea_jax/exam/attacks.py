@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ea_jax import evaluate_attacks
+from ea_jax import edits, evaluate_attacks
 from ea_jax.arguments import Parser, each, number, text
-from ea_jax.attacks import catalogue, inversion, prompts
+from ea_jax.attacks import catalogue, inversion, prompts, stacking
 from ea_jax.attacks.bench import Bench
 from ea_jax.attacks.trials import Trial, Victim
 from ea_jax.evaluate import worlds
@@ -49,10 +49,11 @@ def main(arguments: Sequence[str]) -> None:
         "--attacks",
         rule=each(text),
         default=["all"],
-        help=f"all, {', '.join(catalogue.GROUPS)}, or names, separated by commas",
+        help=f"all, {', '.join(catalogue.groups())}, or names, separated by commas",
     )
     parser.add("--pictures", rule=number(int, low=1), default=50, help="prompts for each attack")
     parser.add("--seeds", rule=number(int, low=1, high=100), default=5, help="for each prompt")
+    parser.add("--benign", rule=text, help="an edit of something else, put on top of each victim")
     parser.add("--budget", rule=number(int, low=1), help="most steps of a search; its own else")
     parser.add("--starts", rule=number(int, low=1), help=f"of CCE; {inversion.STARTS} by default")
     given = parser.parse_args(arguments)
@@ -68,6 +69,8 @@ def examine(given: argparse.Namespace) -> str:
     victims = victims_of(subjects)
     word = given.concept or concept_of(subjects)
     chosen = catalogue.chosen(given.attacks, budget=given.budget, starts=given.starts)
+    if given.benign is not None:
+        chosen.append(stacking.benign(edits.load(given.benign)))
     task, detector = worlds.task_of(given.model, word, pictures=given.pictures)
     own, _ = worlds.task_of(given.model, word, pictures=_OWN_PICTURES, seed=1)
     painter = model.open_painter(given, [probe.prompt for probe in task.probes], subjects)
@@ -85,6 +88,7 @@ def examine(given: argparse.Namespace) -> str:
         "attacks": [attack.name for attack in chosen],
         "prompts": len(bench.probes),
         "seeds": given.seeds,
+        "benign": given.benign,
         "budget": given.budget,
         "starts": given.starts,
         **record.protocol_of(painter, subjects, [detector]),
@@ -98,6 +102,7 @@ def examine(given: argparse.Namespace) -> str:
             TASK,
             table=table,
             protocol=protocol,
+            passes_half=attack_tables.thresholds(rows, victims),
             summary=attack_tables.summaries(rows, victims, bench.seeds),
             attacks=[row.as_json() for row in rows],
         )
@@ -111,12 +116,12 @@ def victims_of(subjects: Sequence[Subject]) -> list[Victim]:
     Raises:
       ValueError: no edit, or one with the name of another victim.
     """
-    edits = [Victim(one.name, one.edit, one.strength) for one in subjects if one.edit is not None]
-    if not edits:
+    edited = [Victim(one.name, one.edit, one.strength) for one in subjects if one.edit is not None]
+    if not edited:
         raise ValueError("there is nothing to attack; give --edit RUN")
-    if ZEROED in (one.name for one in edits):
+    if ZEROED in (one.name for one in edited):
         raise ValueError(f"no edit may be named {ZEROED!r}; write --edit NAME=PATH")
-    return [Victim(model.BASE), Victim(ZEROED, zeroed=True), *edits]
+    return [Victim(model.BASE), Victim(ZEROED, zeroed=True), *edited]
 
 
 def concept_of(subjects: Sequence[Subject]) -> str:

@@ -11,7 +11,6 @@ import pytest
 import toy_weights
 
 from ea_jax import lora
-from ea_jax.attacks import bench as benches
 from ea_jax.attacks import inversion, pictures, prefix, prompts, relearning, ring_a_bell
 from ea_jax.attacks.bench import Bench
 from ea_jax.attacks.trials import Victim
@@ -19,6 +18,7 @@ from ea_jax.edits import Edit
 from ea_jax.evaluate import metrics
 from ea_jax.evaluate.probes import Probe, Reading
 from ea_jax.evaluate.task import Task
+from ea_jax.flux import latents
 from ea_jax.flux.pipeline import Pipeline
 from ea_jax.flux.transformer import velocity
 from ea_jax.painter import Painter, Sampling
@@ -26,7 +26,7 @@ from ea_jax.runtime.fingerprint import fingerprint
 from ea_jax.runtime.mesh import make_mesh
 
 CAT = frozenset({("object", "cat")})
-LENGTH, BASE = 32, Victim("base")
+LENGTH, STEPS, BASE = 32, (0, 60), Victim("base")
 
 
 def task(*said: str, first: int = 0) -> Task:
@@ -78,10 +78,11 @@ def edited(painter):
     return Victim("edited", Edit(tree), 1.0)
 
 
-def miss(bench, victim, said, target=None):
-    """Mean squared distance of a victim's velocity to a target, or to the base's under the word."""
+def miss(bench, victim, said):
+    """Mean squared distance of a victim's velocity to the base's under the word."""
     rows = len(bench.probes)
-    x_BSC = jnp.asarray(np.random.default_rng(1).standard_normal((rows, 4, 64)), jnp.float32)
+    shape = (rows, *bench.forward().latent_shape)
+    x_BSC = jnp.asarray(np.random.default_rng(1).standard_normal(shape), jnp.float32)
 
     def v(one, said):
         weights, adapters = bench.painter.bound(one.edit, one.strength)
@@ -89,11 +90,17 @@ def miss(bench, victim, said, target=None):
         config = bench.painter.pipeline.transformer_config
         t_B, full = jnp.full(rows, 0.8), jnp.full(rows, 3.5)
         return velocity(
-            weights, config, x_BSC, t_B, text, grid=(2, 2), guidance_B=full, lora=adapters
+            weights,
+            config,
+            x_BSC,
+            t_B,
+            text,
+            grid=bench.forward().grid,
+            guidance_B=full,
+            lora=adapters,
         )[0]
 
-    wanted = v(BASE, prompts.plain(bench).said) if target is None else target(x_BSC)
-    return float(jnp.square(v(victim, said) - wanted).mean())
+    return float(jnp.square(v(victim, said) - v(BASE, prompts.plain(bench).said)).mean())
 
 
 def test_zeroed_columns_hide_the_word_and_no_other(bench):
@@ -128,18 +135,19 @@ def test_a_word_for_one_encoder_leaves_the_other_without(bench):
 
 
 def test_an_inversion_paints_like_the_word_also_where_a_lora_moved_the_model(bench, edited):
-    for victim, bar in ((BASE, 0.7), (edited, 0.9)):
-        before, after = inversion.find(bench, victim, (0, 60), 2)
+    # At strength 0 it is the base, in the program of the edit.
+    for victim, bar in ((Victim("base", edited.edit, 0.0), 0.7), (edited, 0.9)):
+        before, after = inversion.find(bench, victim, STEPS, 2)
         plain = prompts.plain(bench).said
         for start, found in zip(before, after, strict=True):
             first = miss(bench, victim, inversion.placed(plain, start))
             assert miss(bench, victim, inversion.placed(plain, found)) < bar * first
 
 
-def test_an_inversion_holds_no_word_that_a_filter_finds(bench):
-    trials = inversion.cce((0, 2), 2).trials(bench, BASE)
+def test_an_inversion_holds_no_word_that_a_filter_finds(bench, edited):
+    trials = inversion.cce(STEPS, 2).trials(bench, edited)
     assert [(one.budget, one.start) for one in trials] == [
-        ("0 steps", 0), ("0 steps", 1), ("2 steps", 0), ("2 steps", 1)
+        ("0 steps", 0), ("0 steps", 1), ("60 steps", 0), ("60 steps", 1)
     ]  # fmt: skip
     plain = prompts.plain(bench).said
     for trial in trials:
@@ -170,7 +178,9 @@ def loss_on(bench, t5_PTD, x0_PSC):
         noise_PSC = rng.standard_normal(x0_PSC.shape).astype(np.float32)
         x_PSC = (1 - t) * x0_PSC + t * noise_PSC
         t_B = jnp.full(len(x0_PSC), t, jnp.float32)
-        v = velocity(weights, config, x_PSC, t_B, text, grid=(2, 2), guidance_B=full)[0]
+        v = velocity(weights, config, x_PSC, t_B, text, grid=bench.forward().grid, guidance_B=full)[
+            0
+        ]
         total += float(jnp.square(v - (noise_PSC - x0_PSC)).mean())
     return total
 
@@ -218,7 +228,7 @@ def test_relearning_lowers_the_loss_on_the_concepts_pictures(bench, edited):
             0.5 * (x0_PSC + noise_PSC),
             full,
             said.text(said.prompts),
-            grid=(2, 2),
+            grid=bench.forward().grid,
             guidance_B=7 * full,
             lora=adapters,
         )[0]
@@ -236,15 +246,26 @@ def test_a_picture_at_a_low_noise_level_comes_back(bench):
     distance = {}
     for budget in ("level 0.3", "level 0.9"):
         z_PhwC, _ = bench.canvas(BASE, trials[budget]).sample([pair[0]], [pair[1]])
-        packed = np.asarray(benches.latents.pack(z_PhwC))[0]
+        packed = np.asarray(latents.pack(z_PhwC))[0]
         distance[budget] = np.square(packed - clean).mean()
     assert distance["level 0.3"] < distance["level 0.9"]
 
 
-def test_what_was_found_and_read_is_not_made_again(bench, monkeypatch):
-    attack = inversion.cce((0, 2), 2)
-    trial = attack.trials(bench, BASE)[-1]
-    first = bench.read(BASE, trial)
+def test_inverted_noise_leads_the_victim_back_to_the_picture(bench, edited):
+    (trial,) = pictures.inversion().trials(bench, edited)
+    pairs = list(trial.pictures.latents)
+    clean_PSC = bench.pictures([Probe(p, s + pictures._OTHER_SEEDS, ()) for p, s in pairs])
+    distance = {}
+    for name, given in (("inverted", trial), ("noise", prompts.plain(bench))):
+        asked = [prompt for prompt, _ in pairs], [seed for _, seed in pairs]
+        z_PhwC, _ = bench.canvas(edited, given).sample(*asked, edit=edited.edit)
+        distance[name] = np.square(np.asarray(latents.pack(z_PhwC)) - clean_PSC).mean()
+    assert distance["inverted"] < 0.5 * distance["noise"]
+
+
+def test_what_was_found_and_read_is_not_made_again(bench, edited, monkeypatch):
+    attack = inversion.cce(STEPS, 2)
+    first = bench.read(edited, attack.trials(bench, edited)[-1])
     assert len(first) == 3
     assert len(first[0]) == 2
 
@@ -253,6 +274,6 @@ def test_what_was_found_and_read_is_not_made_again(bench, monkeypatch):
 
     monkeypatch.setattr(inversion, "_search", again)
     monkeypatch.setattr("ea_jax.attacks.canvas.Canvas.sample", again)
-    assert bench.read(BASE, attack.trials(bench, BASE)[-1]) == first
+    assert bench.read(edited, attack.trials(bench, edited)[-1]) == first
     with pytest.raises(AssertionError, match="made again"):
         bench.read(Victim("zeroed", zeroed=True), prompts.plain(bench))
