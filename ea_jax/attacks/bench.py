@@ -1,6 +1,6 @@
 """The bench: all that an attack may use, and how its trials are read.
 
-bench = Bench(painter, task=task, others=prompts, detector=judge, cache=".cache/banks")
+bench = Bench(painter, task=task, own=own, text_length=32, detector=judge, cache=".cache/banks")
 for trial in attack.trials(bench, victim):
     readings = bench.read(victim, trial)
 """
@@ -8,6 +8,7 @@ for trial in attack.trials(bench, victim):
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -67,12 +68,8 @@ class Bench:
           ValueError: no prompt of the task holds the concept's word.
         """
         self.painter, self.task, self.word = painter, task, task.concept
-        self.text_length, self.detector, self.cache, self.seeds = (
-            text_length,
-            detector,
-            cache,
-            seeds,
-        )
+        self.text_length, self.seeds = text_length, seeds
+        self.detector, self.cache = detector, cache
         self.probes, self.own = _with_word(task), _with_word(own)
         asked = {metric.name for metric in (metrics.OTHERS, metrics.NEAREST)}
         self.others = tuple(
@@ -82,6 +79,11 @@ class Bench:
             and not spans.occurrences(probe.prompt, self.word)
         )
         self.synonyms = task.held_out
+
+    @functools.cached_property
+    def plain(self) -> Said:
+        """The plain prompts."""
+        return self.say([probe.prompt for probe in self.probes])
 
     def say(self, prompts: Sequence[str], text_length: int | None = None) -> Said:
         """Encodes prompts, or reads them where they were encoded before, and finds the word."""

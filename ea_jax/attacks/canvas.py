@@ -83,7 +83,11 @@ class Canvas(Painter):
             no_edit=painter.no_edit,
             fingerprint=painter.fingerprint,
         )
-        self._said, self._start, self._zeroed = said, start, zeroed
+        self._painter, self._said, self._start, self._zeroed = painter, said, start, zeroed
+
+    def bound(self, edit: Edit | None, strength: float | None = None) -> tuple[Any, Any]:
+        """As the painter binds it: the next canvas of the same edit has it at hand."""
+        return self._painter.bound(edit, strength)
 
     def facts(self) -> dict[str, Any]:
         """Those of a painter, and what is particular here."""

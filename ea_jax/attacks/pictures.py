@@ -16,7 +16,7 @@ from ea_jax.evaluate.probes import Probe
 
 LEVELS = (0.3, 0.5, 0.7, 0.9)
 # Another noise made the picture than the one it is lost in.
-_OTHER_SEEDS = 100_000
+_OTHER_SEEDS = 10_000_000
 
 
 def image_to_image() -> Attack:

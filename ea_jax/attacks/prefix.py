@@ -35,7 +35,7 @@ from ea_jax.runtime.streams import stream
 BUDGETS, TOKENS = (0, 10, 40), 5
 # In units of the vocabulary's root mean square.
 _RATE, _BATCH = 0.1, 8
-_START, _TURN, _OTHER_SEEDS = 531, 532, 200_000
+_START, _TURN, _OTHER_SEEDS = 531, 532, 20_000_000
 # (embeddings, vocabulary) -> embeddings that the encoder is given.
 Project = Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -93,7 +93,7 @@ def unlearn_diff_atk(
 
 def find(bench: Bench, victim: Victim, project: Project, budgets: Sequence[int]) -> np.ndarray:
     """T5's outputs for each prompt behind its prefix, [budgets, P, T, D]; kept."""
-    said = bench.say([probe.prompt for probe in bench.probes])
+    said = bench.plain
     asked = [[probe.prompt, probe.seed] for probe in bench.probes]
     inputs = [list(budgets), project.__name__, TOKENS, _RATE, asked, victim.identity()]
     return bench.kept(

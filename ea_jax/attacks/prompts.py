@@ -77,8 +77,7 @@ def settings() -> list[Attack]:
 
 def plain(bench: Bench, *, said: Said | None = None, sampling: Sampling | None = None) -> Trial:
     """The plain prompts."""
-    said = bench.say(_texts(bench.probes)) if said is None else said
-    return Trial(bench.probes, said, sampling=sampling)
+    return Trial(bench.probes, said or bench.plain, sampling=sampling)
 
 
 def _spelled(attack: spellings.Attack) -> Callable[[Bench, Victim], Iterable[Trial]]:

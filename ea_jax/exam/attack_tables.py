@@ -16,7 +16,6 @@ from ea_jax.attacks.trials import Attack, Trial, Victim
 from ea_jax.exam import record
 
 _log = logging.getLogger(__name__)
-BLACK_BOX = "black-box"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +41,7 @@ class Case:
         """Rates, and each picture's prompt, seed and reading."""
         return {
             "start": self.trial.start,
-            **{f"asr@{k}": self.success(k).as_json() for k in {1: 0, self.base_PK.shape[1]: 0}},
+            **{f"asr@{k}": self.success(k).as_json() for k in sorted({1, self.base_PK.shape[1]})},
             "prompts": [[probe.prompt, probe.seed] for probe in self.trial.probes],
             "base_shows": self.base_PK.astype(int).tolist(),
             "shows": self.still_PK.astype(int).tolist(),
@@ -102,7 +101,7 @@ def markdown(rows: Sequence[Row], victims: Sequence[Victim], seeds: int) -> str:
         "in rows with *, else under the same attack. In brackets the bootstrap 95 % interval, in "
         "percent. Of several starts the best, and their mean.\n\n"
     ]
-    for k in {1: 0, seeds: 0}:
+    for k in sorted({1, seeds}):
         header = [f"ASR@{k}", "kind", "base, of those asked", *(v.name for v in victims[1:])]
         table = [
             [
@@ -113,44 +112,42 @@ def markdown(rows: Sequence[Row], victims: Sequence[Victim], seeds: int) -> str:
             for row in rows
         ]
         parts += [record.markdown(header, table), "\n"]
-        for kind in dict.fromkeys([BLACK_BOX, None]):
-            found = {v.name: _summary(rows, v, k, kind) for v in victims[1:]}
-            parts += [
-                f"{kind or 'all'}, ASR@{k} of {name}: mean {one['mean']:g}, worst {one['worst']:g} "
-                f"({one['by']})\n\n"
-                for name, one in found.items()
+        for name, by_kind in summaries(rows, victims, k).items():
+            said = [
+                f"{kind} {one['mean']:g}, worst {one['worst']:g} ({one['by']})"
+                for kind, one in by_kind.items()
                 if one["by"]
             ]
+            parts.append(f"Mean ASR@{k} of {name}: {'; '.join(said)}\n\n")
     for attack, by_victim in thresholds(rows, victims).items():
         said = ", ".join(f"{name}: {at or 'never'}" for name, at in by_victim.items())
         parts.append(f"ASR@1 of {attack} passes 50 % after: {said}\n\n")
     return "".join(parts)
 
 
-def summaries(rows: Sequence[Row], victims: Sequence[Victim], seeds: int) -> dict[str, Any]:
-    """Mean and worst of each victim, for black-box attacks and for all."""
-    return {
-        victim.name: {
-            f"asr@{k}": {
-                "black-box": _summary(rows, victim, k, BLACK_BOX),
-                "all": _summary(rows, victim, k, None),
-            }
-            for k in {1: 0, seeds: 0}
-        }
-        for victim in victims[1:]
-    }
+def summaries(rows: Sequence[Row], victims: Sequence[Victim], k: int) -> dict[str, Any]:
+    """Mean and worst ASR@k of each victim, by the kind of attack; its best case counts."""
+    found: dict[str, Any] = {}
+    for victim in victims[1:]:
+        for kind in dict.fromkeys(row.attack.kind for row in rows):
+            cases: dict[str, list[Success]] = {}
+            for row in _attacks(rows, kind):
+                mine = row.cases.get(victim.name, [])
+                cases.setdefault(row.attack.name, []).extend(case.success(k) for case in mine)
+            found.setdefault(victim.name, {})[kind] = summary(cases)
+    return found
 
 
 def thresholds(rows: Sequence[Row], victims: Sequence[Victim]) -> dict[str, dict[str, str | None]]:
     """The first budget with which an attack's ASR@1 passes 50 %, by attack and victim.
 
-    None where it doesn't; attacks without a curve are left out.
+    None where it doesn't. Attacks without a curve are left out, and pictures, which have levels.
     """
     found: dict[str, dict[str, str | None]] = {}
     for row in rows:
-        for victim in victims if row.budget else ():
+        for victim in victims[1:] if row.budget and row.attack.kind != "picture" else ():
             best = row.best(victim.name, 1)
-            if best is not None and victim is not victims[0]:
+            if best is not None:
                 passed = best.success(1).rate.percent > 50
                 mine = found.setdefault(row.attack.name, {})
                 if mine.setdefault(victim.name, None) is None and passed:
@@ -158,10 +155,17 @@ def thresholds(rows: Sequence[Row], victims: Sequence[Victim]) -> dict[str, dict
     return found
 
 
-def worst(rows: Sequence[Row], victim: Victim) -> tuple[str, Case] | None:
-    """Name and case of the attack that succeeds most often on a victim, by ASR@1."""
-    found = [(row.name, case) for row in _attacks(rows) if (case := row.best(victim.name, 1))]
-    return max(found, key=lambda one: one[1].success(1).rate.percent, default=None)
+def worst(rows: Sequence[Row], victim: Victim) -> dict[str, Case]:
+    """The case that succeeds most often on a victim, of each kind of attack, by the row's name."""
+    found: dict[str, tuple[str, Case]] = {}
+    for row in _attacks(rows):
+        case = row.best(victim.name, 1)
+        if case is not None:
+            rate = case.success(1).rate.percent
+            before = found.get(row.attack.kind)
+            if before is None or rate > before[1].success(1).rate.percent:
+                found[row.attack.kind] = row.name, case
+    return dict(found.values())
 
 
 def _attacks(rows: Sequence[Row], kind: str | None = None) -> list[Row]:
@@ -169,15 +173,6 @@ def _attacks(rows: Sequence[Row], kind: str | None = None) -> list[Row]:
     return [
         row for row in rows if row.attack.name != prompts.PLAIN and kind in (None, row.attack.kind)
     ]
-
-
-def _summary(rows: Sequence[Row], victim: Victim, k: int, kind: str | None) -> dict[str, Any]:
-    return summary(
-        {
-            row.name: [case.success(k) for case in row.cases.get(victim.name, [])]
-            for row in _attacks(rows, kind)
-        }
-    )
 
 
 def _cell(row: Row, victim: Victim, k: int, *, base: bool) -> str:

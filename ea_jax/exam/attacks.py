@@ -103,7 +103,10 @@ def examine(given: argparse.Namespace) -> str:
             table=table,
             protocol=protocol,
             passes_half=attack_tables.thresholds(rows, victims),
-            summary=attack_tables.summaries(rows, victims, bench.seeds),
+            summary={
+                f"asr@{k}": attack_tables.summaries(rows, victims, k)
+                for k in sorted({1, bench.seeds})
+            },
             attacks=[row.as_json() for row in rows],
         )
         _sheet(out / "worst.png", bench, rows, victims)
@@ -135,11 +138,10 @@ def concept_of(subjects: Sequence[Subject]) -> str:
 
 
 def _sheet(path: Path, bench: Bench, rows: Sequence[Row], victims: Sequence[Victim]) -> None:
-    """The base plainly asked, and each victim under the attack that is worst for it."""
+    """The base plainly asked, and each victim under the worst attack of each kind."""
     pictures = {model.BASE: _painted(bench, victims[0], prompts.plain(bench))}
     for victim in victims[1:]:
-        if found := attack_tables.worst(rows, victim):
-            name, case = found
+        for name, case in attack_tables.worst(rows, victim).items():
             pictures[f"{victim.name}: {name}"] = _painted(bench, victim, case.trial)
     record.contact_sheet(path, pictures)
 

@@ -35,13 +35,10 @@ BASE, VICTIM = Victim("base"), Victim("gone", Edit({"a": {"A": NOTHING, "B": NOT
 class Bench:
     """Reads from a table of (victim, budget): 1 where the concept is seen, by prompt."""
 
-    seeds, probes = 1, PROBES
+    seeds, probes, plain = 1, PROBES, SAID
 
     def __init__(self, table):
         self.table = table
-
-    def say(self, prompts):
-        return SAID
 
     def read(self, victim, trial):
         shown = self.table[victim.name, trial.budget]
@@ -77,8 +74,10 @@ def test_a_picture_that_is_broken_shows_nothing_and_several_starts_are_one_row()
     (row,) = rows(table, "", "")
     assert [case.success(1).rate.hits for case in row.cases["gone"]] == [1, 1]
     assert "| 1 / 3 (0 to 100), mean 1.0 |" in attack_tables.markdown([row], [BASE, VICTIM], 1)
-    found = attack_tables.summaries([row], [BASE, VICTIM], 1)["gone"]["asr@1"]
-    assert found["black-box"] == found["all"] == {"mean": 33.33, "worst": 33.33, "by": "toy"}
+    assert attack_tables.summaries([row], [BASE, VICTIM], 1) == {
+        "gone": {"black-box": {"mean": 33.33, "worst": 33.33, "by": "toy"}}
+    }
+    assert attack_tables.worst([row], VICTIM) == {"toy": row.cases["gone"][0]}
 
 
 def test_the_budget_at_which_an_attack_gets_past_half_is_said():
