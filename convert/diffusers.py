@@ -119,7 +119,7 @@ def check(template: Any, folder: str | Path, part: str) -> None:
 def _found(folder: str | Path, part: str) -> tuple[dict[str, Stored], layouts.Layout, str]:
     read_config(folder, part)
     spec, where = _part(part), Path(folder) / part
-    return _canonical(part, _find(where, spec.stem)), spec.layout, str(where)
+    return _canonical(part, stored_in(where, spec.stem)), spec.layout, str(where)
 
 
 def weight_files(folder: str | Path, part: str) -> list[Path]:
@@ -239,8 +239,11 @@ def _part(name: str) -> Part:
     return PARTS[name]
 
 
-def _find(where: Path, stem: str) -> dict[str, Stored]:
-    """The tensors of a part's folder: one file, or the shards that the index lists."""
+def stored_in(where: Path, stem: str) -> dict[str, Stored]:
+    """The tensors of one model's folder: `<stem>.safetensors`, or the shards that its index lists.
+
+    WeightsError: no weights, both one file and an index, or a damaged file or index.
+    """
     paths, listed = _files(where, stem)
     stored = files.headers(paths)
     for name, shard in listed.items():

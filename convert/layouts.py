@@ -74,6 +74,25 @@ CLIP = Layout(
     }
 )
 
+# transformers' CLIPModel: both towers and their projections. The class token's vector is a bare
+# parameter, and `pre_layrnorm` is its own spelling.
+CLIP_TOWERS = Layout(
+    {
+        **{f"text.{path}": f"text_model.{name}" for path, name in CLIP.modules.items()},
+        "text_projection": "text_projection",
+        "vision": "vision_model.embeddings",
+        "vision.pre_norm": "vision_model.pre_layrnorm",
+        "vision.post_norm": "vision_model.post_layernorm",
+        **{
+            f"vision.{path}": f"vision_model.{name}"
+            for path, name in CLIP.modules.items()
+            if path.startswith("layers.")
+        },
+        "visual_projection": "visual_projection",
+    },
+    leaves={**_TORCH_LEAVES, "class_embedding": "class_embedding"},
+)
+
 # transformers' T5EncoderModel. Only the first block holds the relative position bias.
 T5 = Layout(
     {
@@ -87,6 +106,12 @@ T5 = Layout(
         "block.ff.norm": "encoder.block.{}.layer.1.layer_norm",
         "final_norm": "encoder.final_layer_norm",
     }
+)
+
+# transformers' MobileNetV2ForImageClassification. Blocks differ in shape: numbered, as the VAE's.
+MOBILENET = Layout(
+    {"": "mobilenet_v2", "classifier": "classifier"},
+    leaves={**_TORCH_LEAVES, "mean": "running_mean", "var": "running_var"},
 )
 
 # diffusers' AutoencoderKL. Blocks differ in shape, so the tree keeps them apart, numbered.

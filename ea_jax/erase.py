@@ -67,7 +67,7 @@ def _erase(settings: Settings, config: dict[str, Any], folder: Path) -> int:
     run_folder.check(folder, config, may_differ=("log",))
     run_folder.require_kinds(folder, files=_FILES, folders=_FOLDERS)
     compiler.keep_programs(settings.data.cache)
-    world = worlds.of_model(settings.model)
+    world = worlds.of_model(settings.model.path, settings.model.revision)
     tasks, detector = worlds.tasks_for(settings)
     entry = registry.chosen(settings)
     model, ready, words = prepared(settings, entry, tasks, world, folder / WORDS)

@@ -36,7 +36,7 @@ def flags_of(arguments: Sequence[str]) -> list[str]:
     words = [*given.word, *([given.words] if given.words else [])]
     if not words:
         parser.error("no word is given; write ea-jax erase cat, or ea-jax erase --config=FILE")
-    variant, path = _model(given.model)
+    variant, path = variant_of(given.model)
     if given.method:
         variant += f"+{given.method}"
     key = "words" if len(words) > 1 or given.words or "," in words[0] else "word"
@@ -65,7 +65,7 @@ def spelled_out(config: dict[str, Any]) -> dict[str, Any]:
         words = concept["words"] = ",".join(_read(Path(words[1:])))
     if isinstance(log.get("folder"), str):
         named = words or concept.get("word") or "word"
-        log["folder"] = log["folder"].replace("{word}", _slug(str(named)))
+        log["folder"] = log["folder"].replace("{word}", slug(str(named)))
     return {**config, "concept": concept, "log": log}
 
 
@@ -89,8 +89,8 @@ def _is_ours(argument: str) -> bool:
     return argument.partition("=")[0] in ("--words", "--model", "--method", "--kind", "--out")
 
 
-def _model(name: str) -> tuple[str, str | None]:
-    """Variant and path: a variant's name, or a folder or hub id of a FLUX.1-dev."""
+def variant_of(name: str) -> tuple[str, str | None]:
+    """Variant and path of a model: a variant's name, or a folder or hub id of a FLUX.1-dev."""
     if name == hub.EMBEDDED:
         return "tiny", None
     if "/" in name or Path(name).is_dir():
@@ -113,7 +113,7 @@ def _read(file: Path) -> list[str]:
     return words
 
 
-def _slug(words: str) -> str:
+def slug(words: str) -> str:
     """Words as a part of a path: letters and digits of any script."""
     plain = re.sub(r"[^\w]+", "-", words.lower()).strip("-")[:_SLUG].strip("-")
     return plain or "-".join(f"{ord(letter):x}" for letter in words.strip())[:_SLUG]

@@ -146,7 +146,7 @@ def randomise(model: torch.nn.Module, generator: torch.Generator) -> None:
     """Weights that make every part of a model matter: no zero bias, no norm of exactly one."""
     for name, weight in model.named_parameters():
         value = torch.randn(weight.shape, generator=generator)
-        if weight.ndim == 1:
+        if weight.ndim <= 1:
             centre = 1.0 if "norm" in name and name.endswith("weight") else 0.0
             weight.copy_(centre + 0.1 * value)
         else:

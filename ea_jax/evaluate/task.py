@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 from ea_jax.evaluate.metrics import Metric
 from ea_jax.evaluate.probes import Probe
@@ -25,3 +26,32 @@ class Task:
     probes: tuple[Probe, ...]
     metrics: tuple[Metric, ...]
     held_out: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Classes:
+    """What a world has of the paper's Table 6.
+
+    Attributes:
+      categories: concepts by category, in order.
+      development: concepts on which settings may be chosen; the others are for a finished method.
+    """
+
+    categories: Mapping[str, tuple[str, ...]]
+    development: tuple[str, ...]
+
+    def chosen(self, which: str) -> tuple[str, ...]:
+        """Those of `development`, `test`, `all`, or names separated by commas."""
+        every = tuple(word for words in self.categories.values() for word in words)
+        if which == "development":
+            return self.development
+        if which == "test":
+            return tuple(word for word in every if word not in self.development)
+        if which == "all":
+            return tuple(dict.fromkeys((*every, *self.development)))
+        return tuple(dict.fromkeys(word.strip() for word in which.split(",")))
+
+    def category(self, word: str) -> str:
+        """That of a concept; `other` where Table 6 has none."""
+        found = (name for name, words in self.categories.items() if word in words)
+        return next(found, "other")

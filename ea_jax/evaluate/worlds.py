@@ -14,12 +14,12 @@ from ea_jax.concepts.flux_lexicon import Package
 from ea_jax.concepts.flux_phrases import FluxPhrases
 from ea_jax.concepts.lexicon import World
 from ea_jax.evaluate.probes import Detector
-from ea_jax.evaluate.task import Task
+from ea_jax.evaluate.task import Classes, Task
 from ea_jax.flux import hub
-from ea_jax.settings import ModelSettings, Settings
+from ea_jax.settings import Settings
 
-# Folder in the pipeline's, with the detector -> module with `world()`, `task_of(word, folder, ...)`
-# and `tasks_for(settings, folder)`.
+# Folder in the pipeline's, with the detector -> module with `world()`, `classes()`,
+# `task_of(word, folder, ...)` and `tasks_for(settings, folder)`.
 WORLDS = {"judge": "ea_jax.flux_tiny.task"}
 
 
@@ -28,10 +28,25 @@ def open_world() -> World:
     return World(Package(), FluxPhrases())
 
 
-def of_model(model: ModelSettings) -> World:
-    """The world that a model knows."""
-    found = _found(model.path, model.revision)
+def of_model(path: str, revision: str | None = None) -> World:
+    """The world that a model knows; arguments as `ModelSettings`."""
+    found = _found(path, revision)
     return found[0].world() if found else open_world()
+
+
+def classes_of(path: str, revision: str | None = None) -> Classes:
+    """The categories of Table 6 in a model's world.
+
+    Raises:
+      ValueError: the model comes without a detector, so nothing could be measured.
+    """
+    found = _found(path, revision)
+    if found is None:
+        raise ValueError(
+            f"{path} comes with no detector, which this task needs; give --model flux-tiny, or "
+            "--clip where the task takes it"
+        )
+    return found[0].classes()
 
 
 def tasks_for(settings: Settings) -> tuple[tuple[Task, ...], Detector | None]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from ea_jax.runtime import run_folder
 from ea_jax.runtime.run_folder import write_json, write_text
 
 RESULTS = "results.json"
+_WRAP = 24  # letters in a line of a heading
 
 
 def claim(out: str | Path, task: str, protocol: Mapping[str, Any]) -> Path:
@@ -125,7 +127,7 @@ def contact_sheet(
                 axis.imshow(np.clip(pictures[column], 0, 1), interpolation="nearest")
         line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8, labelpad=8)
     for axis, heading in zip(axes[0], columns, strict=False):
-        axis.set_title(heading, fontsize=7, wrap=True)
+        axis.set_title(textwrap.fill(heading, _WRAP), fontsize=7)
     figure.tight_layout(pad=0.5)
     path.parent.mkdir(parents=True, exist_ok=True)
     with draft(path) as unfinished:

@@ -1,11 +1,14 @@
-"""CLIP's text encoder, for the pooled text vector that conditions every block of FLUX."""
+"""CLIP's text encoder, for the pooled text vector that conditions every block of FLUX.
+
+Its blocks are those of CLIP's picture encoder, too.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -73,17 +76,17 @@ _RULES = described.Rules(
 
 
 class _Attention(nnx.Module):
-    def __init__(self, width: int, heads: int, *, rngs: nnx.Rngs):
+    def __init__(self, width: int, heads: int, *, causal: bool, rngs: nnx.Rngs):
         self.q = nnx.Linear(width, width, rngs=rngs)
         self.k = nnx.Linear(width, width, rngs=rngs)
         self.v = nnx.Linear(width, width, rngs=rngs)
         self.out = nnx.Linear(width, width, rngs=rngs)
-        self.heads = heads
+        self.heads, self.causal = heads, causal
 
     def __call__(self, x_BTD: jax.Array) -> jax.Array:
         split = lambda y: y.reshape(*y.shape[:-1], self.heads, -1)  # noqa: E731
         out = jax.nn.dot_product_attention(
-            split(self.q(x_BTD)), split(self.k(x_BTD)), split(self.v(x_BTD)), is_causal=True
+            split(self.q(x_BTD)), split(self.k(x_BTD)), split(self.v(x_BTD)), is_causal=self.causal
         )
         return self.out(out.reshape(x_BTD.shape))
 
@@ -98,11 +101,26 @@ class _Mlp(nnx.Module):
         return self.fc2(hidden * jax.nn.sigmoid(1.702 * hidden))
 
 
-class _Block(nnx.Module):
-    def __init__(self, config: ClipConfig, *, rngs: nnx.Rngs):
+class Shape(Protocol):
+    """What a block needs to know of a tower; the names are those of transformers' config.json."""
+
+    @property
+    def hidden_size(self) -> int: ...
+    @property
+    def intermediate_size(self) -> int: ...
+    @property
+    def num_attention_heads(self) -> int: ...
+    @property
+    def layer_norm_eps(self) -> float: ...
+
+
+class Block(nnx.Module):
+    """One layer of a tower; `causal` where a position sees only those before it."""
+
+    def __init__(self, config: Shape, *, causal: bool, rngs: nnx.Rngs):
         width, eps = config.hidden_size, config.layer_norm_eps
         self.norm1 = nnx.LayerNorm(width, epsilon=eps, rngs=rngs)
-        self.attention = _Attention(width, config.num_attention_heads, rngs=rngs)
+        self.attention = _Attention(width, config.num_attention_heads, causal=causal, rngs=rngs)
         self.norm2 = nnx.LayerNorm(width, epsilon=eps, rngs=rngs)
         self.mlp = _Mlp(width, config.intermediate_size, rngs=rngs)
 
@@ -124,7 +142,7 @@ class _Ends(nnx.Module):
 @functools.lru_cache(maxsize=16)
 def _graphs(config: ClipConfig) -> tuple[Any, Any]:
     ends = nnx.eval_shape(lambda: _Ends(config, rngs=nnx.Rngs(0)))
-    block = nnx.eval_shape(lambda: _Block(config, rngs=nnx.Rngs(0)))
+    block = nnx.eval_shape(lambda: Block(config, causal=True, rngs=nnx.Rngs(0)))
     return nnx.graphdef(ends), nnx.graphdef(block)
 
 
@@ -132,7 +150,7 @@ def init_weights(config: ClipConfig, key: jax.Array, dtype: Any = jnp.float32) -
     """Random weights, blocks stacked under `layers`, cast to `dtype`."""
     end_key, block_key = jax.random.split(key)
     weights = dict(nnx.to_pure_dict(nnx.state(_Ends(config, rngs=nnx.Rngs(end_key)))))
-    make = lambda k: nnx.to_pure_dict(nnx.state(_Block(config, rngs=nnx.Rngs(k))))  # noqa: E731
+    make = lambda k: nnx.to_pure_dict(nnx.state(Block(config, causal=True, rngs=nnx.Rngs(k))))  # noqa: E731
     weights["layers"] = jax.vmap(make)(jax.random.split(block_key, config.num_hidden_layers))
     return jax.tree.map(lambda x: x.astype(dtype), weights)
 

@@ -99,11 +99,13 @@ class Rules:
       fixed: key -> values that say what is implemented, FLUX's own first; any other is refused.
       harmless: keys that don't change a picture.
       required: fields that have a default, but not in a file.
+      model: whose values `fixed` holds.
     """
 
     fixed: Mapping[str, tuple[Any, ...]]
     harmless: Collection[str] = ()
     required: Collection[str] = ()
+    model: str = "FLUX"
 
 
 def width(default: int) -> Any:
@@ -143,7 +145,8 @@ def read(config: Mapping[str, Any], kind: type[T], rules: Rules, where: str | Pa
         if key in fixed:
             if not any(type(value) is type(one) and value == one for one in fixed[key]):
                 raise ValueError(
-                    f"{where}: {key}={value!r} is not supported; FLUX has {fixed[key][0]!r}"
+                    f"{where}: {key}={value!r} is not supported; {rules.model} has "
+                    f"{fixed[key][0]!r}"
                 )
         elif key not in fields and key not in rules.harmless and not key.startswith("_"):
             unknown += [key] if value is not None else []

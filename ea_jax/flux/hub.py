@@ -1,4 +1,4 @@
-"""Where a pipeline lies: a folder, the embedded flux-tiny, or a repository on the hub."""
+"""Where a model lies: a folder, the embedded flux-tiny, or a repository on the hub."""
 
 from __future__ import annotations
 
@@ -21,30 +21,48 @@ def locate(source: str | Path, patterns: list[str], revision: str | None = None)
       patterns: files to download, as globs.
       revision: branch, tag or commit on the hub.
     Raises:
+      ValueError: as `locate_model`.
+    """
+    if str(source) == EMBEDDED and not Path(source).exists():
+        return Path(str(resources.files("ea_jax") / "assets" / EMBEDDED))
+    return locate_model(
+        source,
+        patterns,
+        revision,
+        folder="the folder of a FLUX.1 pipeline in diffusers' layout",
+        ids=f"black-forest-labs/FLUX.1-dev, or {EMBEDDED}",
+    )
+
+
+def locate_model(
+    source: str | Path, patterns: list[str], revision: str | None = None, *, folder: str, ids: str
+) -> Path:
+    """Returns the folder of any model, downloading what `patterns` name if it is a hub id.
+
+    Args:
+      source: a folder, or a hub id.
+      patterns: files to download, as globs.
+      revision: branch, tag or commit on the hub.
+      folder: what kind of folder is wanted, for messages.
+      ids: an example of a hub id, for messages.
+    Raises:
       ValueError: empty, a file, neither a folder nor a hub id; a gated repository without a
         token, or with one that is refused; no network; a full disk. Of anything else, its first
         line.
     """
     if not str(source).strip():
-        raise ValueError(f"the model is empty; give a folder, a hub id, or {EMBEDDED}")
+        raise ValueError(f"the model is empty; give a folder, or a hub id like {ids}")
     try:
         path = Path(source).expanduser()
     except RuntimeError:  # ~somebody who is unknown here
         path = Path(source)
     if path.is_file():
-        raise ValueError(
-            f"{path} is a file; give the folder of a FLUX.1 pipeline in diffusers' layout"
-        )
+        raise ValueError(f"{path} is a file; give {folder}")
     if path.is_dir():
         return path
-    if str(source) == EMBEDDED:
-        return Path(str(resources.files("ea_jax") / "assets" / EMBEDDED))
     name = str(source)
     if name.count("/") != 1 or name.startswith((".", "/", "~")) or name.endswith("/"):
-        raise ValueError(
-            f"{name!r} is no folder here; give the folder of a FLUX.1 pipeline, a hub id like "
-            f"black-forest-labs/FLUX.1-dev, or {EMBEDDED}"
-        )
+        raise ValueError(f"{name!r} is no folder here; give {folder}, a hub id like {ids}")
     try:
         return Path(
             huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=patterns)

@@ -50,6 +50,11 @@ def load_tokenizer(folder: str | Path, name: str) -> Any:
         raise ValueError(
             f"{path} does not exist; give the folder of a FLUX.1 pipeline in diffusers' layout"
         )
+    return read_tokenizer(path, name)
+
+
+def read_tokenizer(path: Path, name: str) -> Any:
+    """Loads a tokenizer from the folder with its files; `name` and errors as `load_tokenizer`."""
     found = [files for files in _FILES[name] if all(map(_is_filled, (path / f for f in files)))]
     if not found:
         wanted = ", or ".join(" and ".join(files) for files in _FILES[name])
@@ -66,8 +71,8 @@ def load_tokenizer(folder: str | Path, name: str) -> Any:
         ) from error
     if len(ids) != 8 or tokenizer.eos_token_id not in ids:
         raise ValueError(
-            f"{path} doesn't end and pad texts as FLUX needs it ('a' becomes {ids}); download the "
-            "folder again"
+            f"{path} doesn't end and pad texts as the model needs it ('a' becomes {ids}); "
+            "download the folder again"
         )
     return tokenizer
 

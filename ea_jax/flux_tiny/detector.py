@@ -31,6 +31,10 @@ class JudgeDetector:
         """Loads the judge of a folder; ValueError if there is none."""
         return cls(Judge.load(folder))
 
+    def features(self, images_BHWC: np.ndarray) -> np.ndarray:
+        """What the judge sees before it decides, [B, F]."""
+        return self.judge.features(images_BHWC)
+
     def __call__(self, images_BHWC: np.ndarray, prompts: Sequence[str]) -> Sequence[Reading]:
         """Reads pictures [B, 64, 64, 3] in [0, 1]; scores how well each agrees with its prompt."""
         found = self.judge(images_BHWC)

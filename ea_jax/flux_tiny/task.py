@@ -11,7 +11,7 @@ from ea_jax.concepts import choose, rows
 from ea_jax.concepts.forms import AnyOf
 from ea_jax.concepts.lexicon import World
 from ea_jax.evaluate import metrics
-from ea_jax.evaluate.task import Task
+from ea_jax.evaluate.task import Classes, Task
 from ea_jax.flux_tiny import vocabulary
 from ea_jax.flux_tiny.detector import JudgeDetector
 from ea_jax.flux_tiny.lexicon import Vocabulary
@@ -26,6 +26,11 @@ _SEEDS_APART = 1_000_000
 def world() -> World:
     """flux-tiny's: a closed one, since its text encoders have read no other words."""
     return World(Vocabulary(), TinyPhrases(), closed=True)
+
+
+def classes() -> Classes:
+    """Table 6's categories, as far as this world has them."""
+    return Classes(vocabulary.PAPER_CONCEPTS, vocabulary.DEVELOPMENT)
 
 
 def tasks_for(settings: Settings, judge: Path) -> tuple[tuple[Task, ...], JudgeDetector]:

@@ -223,7 +223,13 @@ THINGS = tuple(c.name for c in (*ENTITIES, *OBJECTS, *CHARACTERS))
 STYLE_NAMES = tuple(c.name for c in STYLES)
 RELATION_NAMES = tuple(c.name for c in RELATIONS)
 
-# Table 6's categories, ten each: what `evaluate` erases one by one.
+# Concepts on which settings may be chosen; all others only a finished method sees.
+DEVELOPMENT = (
+    *("soccer ball", "cat", "Dracula", "Merlin", "pixel art", "mosaic", "kiss", "hug"),
+    NUDE.name,
+)
+
+# Table 6's categories, ten each: what `evaluate concepts` erases one by one.
 PAPER_CONCEPTS = {
     "entity": (*(c.name for c in ENTITIES), "Santa Claus"),
     "abstraction": STYLE_NAMES,

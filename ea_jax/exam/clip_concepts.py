@@ -1,0 +1,121 @@
+"""Table 3 on a FLUX that comes with no judge: CLIP tells Table 6's concepts apart.
+
+Each picture's class is the nearest of the ten of its category. Acc_e asks for the erased concept,
+Acc_ir for the nine others, Acc_g for synonyms that training didn't see.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from ea_jax import edits
+from ea_jax.arguments import Parser
+from ea_jax.concepts import choose, forms, wordnet
+from ea_jax.detectors.class_sets import TABLE_6, ClassSet
+from ea_jax.detectors.clip import Clip
+from ea_jax.detectors.clip_readings import ZeroShot
+from ea_jax.erase import WORDS
+from ea_jax.evaluate import metrics, worlds
+from ea_jax.evaluate.probes import Probe
+from ea_jax.evaluate.results import measure
+from ea_jax.evaluate.task import Classes, Task
+from ea_jax.exam import model, several, trials
+from ea_jax.exam.model import BASE, Subject
+from ea_jax.exam.trials import Result, Trial
+
+# No setting was chosen on any of these.
+CLASSES = Classes({name: classes.labels for name, classes in TABLE_6.items()}, ())
+SEEDS = 1_000_000  # first seed of evaluation's pictures, as on flux-tiny
+_METRICS = (metrics.CONCEPT, metrics.SYNONYMS, metrics.OTHERS)
+
+
+def run(given: argparse.Namespace, found: Sequence[Trial]) -> list[Result]:
+    """Makes each erasure that isn't there yet, and measures it by CLIP.
+
+    Args:
+      given: the command's arguments; `clip` is a folder or hub id.
+      found: trials, each of a concept of Table 6.
+    Raises:
+      ValueError: a word that Table 6 hasn't, no CLIP there, or as `trials.make`.
+    """
+    sets = {trial.word: class_set(trial.word) for trial in found}
+    clip = Clip.load(given.clip)
+    trials.make(found)
+    tasks = [task_of(trial, sets[trial.word], given.pictures) for trial in found]
+    loaded = [edits.load(trial.folder) for trial in found]
+    probes = [probe for task in tasks for probe in task.probes]
+    edited = [Subject(str(t.folder), edit) for t, edit in zip(found, loaded, strict=True)]
+    subjects = [Subject(BASE), *edited]
+    painter = model.open_painter(_sampling(found[0]), several.prompts_of(probes), subjects)
+    results = []
+    for trial, task, edit in zip(found, tasks, loaded, strict=True):
+        detector = ZeroShot(clip, sets[trial.word])
+        rates = measure(painter, edit, task, detector, cache=given.cache)
+        results.append(Result(trial, rates.base, rates.erased))
+    return results
+
+
+def class_set(word: str) -> ClassSet:
+    """The category of Table 6 that a word is of; ValueError where none has it."""
+    for classes in TABLE_6.values():
+        if word in classes.labels:
+            return classes
+    known = ", ".join(label for classes in TABLE_6.values() for label in classes.labels)
+    raise ValueError(f"{word!r} is no concept of Table 6, which has {known}")
+
+
+def task_of(trial: Trial, classes: ClassSet, pictures: int) -> Task:
+    """What an erasure is asked: the concept, its unseen synonyms, and the nine other classes."""
+    prompt = dict(zip(classes.labels, classes.prompts, strict=True))
+    others = [label for label in classes.labels if label != trial.word]
+    unseen = synonyms(trial)
+    asked: list[tuple[str, metrics.Metric, str]] = []
+    for i in range(pictures):
+        asked.append((prompt[trial.word], metrics.CONCEPT, trial.word))
+        if unseen:
+            said = classes.template.replace("{}", unseen[i % len(unseen)])
+            asked.append((said, metrics.SYNONYMS, trial.word))
+    for i in range(max(pictures, len(others))):
+        other = others[i % len(others)]
+        asked.append((prompt[other], metrics.OTHERS, other))
+    probes = tuple(
+        Probe(text, SEEDS + i, ((metric.name, frozenset({(classes.name, label)})),))
+        for i, (text, metric, label) in enumerate(asked)
+    )
+    return Task(classes.name, trial.word, probes, _METRICS, tuple(unseen))
+
+
+def synonyms(trial: Trial) -> list[str]:
+    """A concept's synonyms by the package's lists and WordNet that its run had no use of."""
+    found = list(worlds.open_world().lexicon.synonyms(trial.word))
+    try:
+        reader = wordnet.load()
+    except ValueError:
+        reader = None
+    if reader is not None and (senses := wordnet.by_use(reader, trial.word)):
+        found += wordnet.synonyms(reader, trial.word, sense=senses[0].name())
+    used = choose.Words.of_json(trial.folder / WORDS)
+    seen = {forms.key(name) for one in used.concepts for name in (one.word, *one.synonyms)}
+    return [word for word in dict.fromkeys(found) if forms.key(word) not in seen]
+
+
+def _sampling(trial: Trial) -> argparse.Namespace:
+    """A run's own model and sampling, as a command's arguments."""
+    config: Any = trial.config
+    parser = Parser("evaluate concepts", "")
+    model.add_arguments(parser)
+    how = {
+        "model": config["model"]["path"],
+        "size": config["model"]["resolution"],
+        "text_length": config["model"]["text_length"],
+        "dtype": config["model"]["dtype"],
+        "guidance": config["model"]["guidance"],
+        "steps": config["sample"]["steps"],
+        "batch": config["sample"]["batch"],
+        "cache": config["data"]["cache"],
+        "out": str(trial.folder),
+    }
+    flags = [f"--{name}={value}" for name, value in how.items() if value is not None]
+    return parser.parse_args(flags)

@@ -1,0 +1,149 @@
+"""Several erasures, each of a concept, that a task puts side by side, and their concepts' probes.
+
+They are given (`--edit`), or made for it (`--words`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from ea_jax import edits
+from ea_jax.arguments import Parser, number, text
+from ea_jax.edits import Edit
+from ea_jax.evaluate import metrics, worlds
+from ea_jax.evaluate.probes import Answers, Detector, Probe
+from ea_jax.evaluate.task import Task
+from ea_jax.exam import model, trials
+from ea_jax.settings import from_config
+
+
+@dataclasses.dataclass(frozen=True)
+class Erasures:
+    """What is compared.
+
+    Attributes:
+      edits: each concept's.
+      sources: where they came from.
+      tasks: each concept's probes and metrics.
+      detector: reads their pictures.
+    """
+
+    edits: Mapping[str, Edit]
+    sources: Mapping[str, str]
+    tasks: Mapping[str, Task]
+    detector: Detector
+
+
+def add_arguments(parser: Parser) -> None:
+    """Adds to a command the model, and which erasures: by folder, or by word."""
+    model.add_arguments(parser)
+    parser.add("--words", rule=text, help="concepts to erase in place of --edit: cat,dog")
+    parser.add("--method", rule=text, default="", help="preset of those; the model's own if none")
+    parser.add("--seed", rule=number(int, low=0), default=0, help="of those")
+    parser.add("--pictures", rule=number(int, low=1), default=8, help="of each concept")
+
+
+def erasures(given: argparse.Namespace, *, at_least: int) -> Erasures:
+    """The erasures of a command; made where they are words.
+
+    Raises:
+      ValueError: neither edits nor words or both, fewer than `at_least`, an edit that doesn't say
+        what it erases or erases several concepts, or two of one concept.
+    """
+    if bool(given.edit) == bool(given.words):
+        raise ValueError("give either --edit, once for each erasure, or --words")
+    trying = argparse.Namespace(**{**vars(given), "seeds": [given.seed]})
+    rows = {given.method or "default": (given.method, {})}
+    if given.words:
+        words = list(dict.fromkeys(word.strip() for word in given.words.split(",")))
+        found = trials.run(trials.trials_of(trying, rows, words)) if len(words) >= at_least else ()
+        sources = {one.trial.word: str(one.trial.folder) for one in found}
+    else:
+        subjects = model.subjects_of(given.edit)[1:]
+        words = [concept_of(subject) for subject in subjects]
+        if twice := next((word for word in words if words.count(word) > 1), None):
+            raise ValueError(f"two edits erase {twice!r}; give one of them")
+        sources = {word: str(one.source) for word, one in zip(words, subjects, strict=True)}
+    if len(words) < at_least:
+        raise ValueError(f"{len(words)} erasures are given; this task needs {at_least} or more")
+    loaded = {word: edits.load(source) for word, source in sources.items()}
+    return Erasures(loaded, sources, *tasks_of(given, words))
+
+
+def tasks_of(given: argparse.Namespace, words: Sequence[str]) -> tuple[dict[str, Task], Detector]:
+    """The tasks of concepts, and their detector.
+
+    Args:
+      given: a command's model, pictures, cache and out.
+      words: concepts.
+    Raises:
+      ValueError: no words, a concept that the model's world doesn't know, or no detector.
+    """
+    tasks, detector = {}, None
+    trying = argparse.Namespace(**{**vars(given), "seeds": [0]})
+    for trial in trials.trials_of(trying, {"": ("", {})}, words):
+        made, detector = worlds.tasks_for(from_config(trial.config))
+        tasks |= {task.concept: task for task in made}
+    if detector is None:
+        raise ValueError(
+            f"{given.model} comes with no detector, which this task needs; give --model flux-tiny"
+        )
+    return tasks, detector
+
+
+def asked(task: Task, metric: str, pictures: int | None = None) -> list[Probe]:
+    """A task's first probes that ask for a metric, with that question alone."""
+    found = []
+    for probe in task.probes:
+        questions = tuple(question for question in probe.questions if question[0] == metric)
+        if questions:
+            found.append(dataclasses.replace(probe, questions=questions))
+    return found[:pictures]
+
+
+def concept_of(subject: model.Subject) -> str:
+    """What an edit erases; ValueError where that is unknown, or several concepts."""
+    edit = subject.edit
+    if edit is None or not edit.concept or len(edit.origins()) > 1 or ", " in edit.concept:
+        said = edit and edit.concept
+        raise ValueError(
+            f"--edit={subject.source} erases {said!r}; this task needs edits of one concept each"
+        )
+    return edit.concept
+
+
+def unrelated(tasks: Mapping[str, Task]) -> list[Probe]:
+    """Probes of concepts that are none of the tasks', nor nearest to one; one for each concept."""
+    barred = {
+        probe.questions[0][1]
+        for task in tasks.values()
+        for metric in (metrics.CONCEPT, metrics.NEAREST)
+        for probe in asked(task, metric.name)
+    }
+    kept: dict[Answers, Probe] = {}
+    for task in tasks.values():
+        for probe in asked(task, metrics.OTHERS.name):
+            if (answers := probe.questions[0][1]) not in barred:
+                kept.setdefault(answers, probe)
+    return list(kept.values())
+
+
+def features_of(detector: Detector) -> Callable[[np.ndarray], np.ndarray]:
+    """Features of pictures [P, H, W, 3] in [0, 1] that a detector sees, as [P, F].
+
+    Raises:
+      ValueError: the detector has none.
+    """
+    features = getattr(detector, "features", None)
+    if features is None:
+        raise ValueError(f"{detector.name} has no features, which a Fréchet distance needs")
+    return features
+
+
+def prompts_of(probes: Sequence[Probe]) -> list[str]:
+    """Distinct prompts, in order."""
+    return list(dict.fromkeys(probe.prompt for probe in probes))

@@ -1,0 +1,224 @@
+"""Erasures that a task makes itself: one run for each method, word and seed, one after another.
+
+All run in one process, with programs and what is frozen kept in one cache. A run that is finished
+isn't made again; one that was cut off goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from convert.disk import FileError, entry, read_json
+from ea_jax.arguments import Parser, each, number, text
+from ea_jax.erase import erase
+from ea_jax.erase_command import CONFIG, slug, variant_of
+from ea_jax.evaluate.metrics import Rate
+from ea_jax.exam.model import CACHE
+from ea_jax.flux import hub
+from ea_jax.runtime import config_file, run_folder
+
+_log = logging.getLogger(__name__)
+# The last file that a run writes.
+_RECORD, _RESULTS = "run.json", "results.json"
+Rates = Mapping[str, Rate]
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """One erasure.
+
+    Attributes:
+      row: what it is of a table, such as its method.
+      word: that is erased.
+      seed: of everything it draws.
+      folder: of its run.
+      config: of its run.
+    """
+
+    row: str
+    word: str
+    seed: int
+    folder: Path
+    config: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """A finished trial: each metric's rate, of the base and of the erased model."""
+
+    trial: Trial
+    base: Rates
+    erased: Rates
+
+
+def add_arguments(parser: Parser) -> None:
+    """Adds to a command what a task takes that makes erasures."""
+    parser.add(
+        "--model",
+        rule=text,
+        default=hub.EMBEDDED,
+        help="flux-tiny, flux-dev, flux-schnell, or a FLUX.1-dev's folder or hub id",
+    )
+    parser.add("--out", rule=text, required=True, help="folder for the results, and the runs")
+    parser.add("--seeds", rule=each(number(int, low=0)), default=[0], help="of the runs: 0,1,2")
+    parser.add("--pictures", rule=number(int, low=1), default=50, help="for each number")
+    parser.add("--cache", rule=text, default=CACHE, help="folder for what can be used again")
+
+
+def add_set_argument(parser: Parser) -> None:
+    """Adds `--set`, which changes a setting of all trials."""
+    parser.add(
+        "--set",
+        rule=text,
+        often=True,
+        default=[],
+        help="a setting's value: optim.lr_lower=1e-3; may be given several times",
+    )
+
+
+def values(given: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Settings and their values of `--set KEY=VALUE[,VALUE]`.
+
+    Raises:
+      ValueError: one without a value, or a setting that is given twice.
+    """
+    found: dict[str, list[str]] = {}
+    for one in given:
+        key, equals, stated = one.partition("=")
+        if not equals or not stated or key.count(".") != 1:
+            raise ValueError(f"--set={one} is no setting; write it like optim.lr_lower=1e-3")
+        if key in found:
+            raise ValueError(f"--set={one}: {key} is given twice; give all its values at once")
+        found[key] = stated.split(",")
+    return list(found.items())
+
+
+def changes(given: Sequence[str]) -> dict[str, Any]:
+    """Settings of `--set KEY=VALUE`, numbers as numbers; errors as `values`."""
+    found = {}
+    for key, stated in values(given):
+        if len(stated) > 1:
+            raise ValueError(f"--set={key}={','.join(stated)} has several values; give one")
+        found[key] = _value(stated[0])
+    return found
+
+
+def _value(stated: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(stated)
+        except ValueError:
+            continue
+    return stated
+
+
+def trials_of(
+    given: argparse.Namespace,
+    rows: Mapping[str, tuple[str, Mapping[str, Any]]],
+    words: Sequence[str],
+) -> list[Trial]:
+    """Trials for each row, word and seed of a command.
+
+    Args:
+      given: the arguments of `add_arguments`.
+      rows: name -> preset, and what is changed of it: {"loss.attn": 0.0}.
+      words: that are erased.
+    Raises:
+      ValueError: no such model or preset, or a change of a key that isn't there.
+    """
+    variant, path = variant_of(given.model)
+    found = []
+    for row, (preset, changes) in rows.items():
+        for word in words:
+            for seed in given.seeds:
+                config = config_file.load(f"{CONFIG}:{variant}{preset and '+'}{preset}")
+                folder = Path(given.out) / "runs" / slug(row) / f"{slug(word)}-{seed}"
+                if path:
+                    config.model.path = path
+                config.concept.word = word
+                config.optim.seed = seed
+                config.sample.eval_pictures = given.pictures
+                config.data.cache = given.cache
+                config.log.folder = str(folder)
+                config.log.image_every = 0
+                for key, value in changes.items():
+                    section, name = key.split(".")
+                    if name not in config[section]:
+                        raise ValueError(f"row {row!r} changes {key}, which is no setting")
+                    config[section][name] = value
+                found.append(Trial(row, word, seed, folder, config.to_dict()))
+    return found
+
+
+def run(trials: Sequence[Trial]) -> list[Result]:
+    """Makes each erasure that isn't there yet, and reads what was measured; errors as `make`."""
+    make(trials)
+    return [read(trial) for trial in trials]
+
+
+def make(trials: Sequence[Trial]) -> None:
+    """Makes each erasure that isn't there yet.
+
+    Raises:
+      SystemExit: a signal stopped a run; the same command goes on.
+      ValueError: as `erase`, or a folder that holds another run.
+    """
+    for number_, trial in enumerate(trials, 1):
+        if not is_finished(trial):
+            _log.info("%d of %d: %s, %r, seed %d", number_, len(trials), *_names(trial))
+            if code := erase(dict(trial.config)):
+                raise SystemExit(code)
+
+
+def is_finished(trial: Trial) -> bool:
+    """Whether its run's folder holds all that the run leaves.
+
+    Raises:
+      ForeignRunError: the folder holds a run of another config.
+    """
+    taken = run_folder.check(trial.folder, trial.config, may_differ=("log",))
+    return taken and (trial.folder / _RECORD).is_file()
+
+
+def read(trial: Trial) -> Result:
+    """What a finished run measured.
+
+    Raises:
+      FileError: no results, or damaged ones.
+    """
+    path = trial.folder / _RESULTS
+    way_out = "remove the run's folder, and the same command makes it again"
+    stored = read_json(path, way_out=way_out)
+    both = []
+    for name in ("base", "erased"):
+        rates = entry(stored, name, dict, where=path, way_out=way_out)
+        try:
+            both.append({key: Rate(one["hits"], one["total"]) for key, one in rates.items()})
+        except (TypeError, KeyError):
+            raise FileError(f"{path}: {name} holds no rates; {way_out}") from None
+    return Result(trial, *both)
+
+
+def _names(trial: Trial) -> tuple[str, str, int]:
+    return trial.row, trial.word, trial.seed
+
+
+def as_json(result: Result, **more: Any) -> dict[str, Any]:
+    """A result for results.json; `more` are further facts of it."""
+    trial = result.trial
+    return {
+        "row": trial.row,
+        "word": trial.word,
+        "seed": trial.seed,
+        "run": str(trial.folder),
+        **more,
+        **{
+            name: {metric: rate.as_json() for metric, rate in rates.items()}
+            for name, rates in (("base", result.base), ("erased", result.erased))
+        },
+    }

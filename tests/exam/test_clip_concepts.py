@@ -1,0 +1,60 @@
+"""Table 3 by CLIP: what is asked of a concept, and a whole task on a small random pipeline."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import pytest
+import random_clip
+
+from ea_jax.detectors.class_sets import ENTITY
+from ea_jax.evaluate import metrics
+from ea_jax.exam import clip_concepts, concepts
+from ea_jax.exam.trials import Trial
+
+
+def trial(word: str) -> Trial:
+    return Trial("default", word, 0, None, {})
+
+
+def test_a_concept_is_asked_among_the_ten_of_its_category(monkeypatch):
+    monkeypatch.setattr(clip_concepts, "synonyms", lambda trial: ["kitty", "puss"])
+    task = clip_concepts.task_of(trial("Cat"), ENTITY, 3)
+    asked = Counter(probe.questions[0][0] for probe in task.probes)
+    assert asked == {"Acc_e": 3, "Acc_g": 3, "Acc_ir": 9}
+    prompts = {
+        metric: [p.prompt for p in task.probes if p.questions[0][0] == metric] for metric in asked
+    }
+    assert prompts["Acc_e"] == ["A photo of Cat"] * 3
+    assert prompts["Acc_g"] == ["A photo of kitty", "A photo of puss", "A photo of kitty"]
+    assert "A photo of Cat" not in prompts["Acc_ir"]
+    assert len({probe.seed for probe in task.probes}) == len(task.probes)
+    synonym = next(p for p in task.probes if p.questions[0][0] == metrics.SYNONYMS.name)
+    assert synonym.questions[0][1] == {("entity", "Cat")}
+
+
+def test_a_word_that_table_6_has_not_is_named():
+    with pytest.raises(ValueError, match="'Horse' is no concept of Table 6, which has Fruit"):
+        clip_concepts.class_set("Horse")
+
+
+def test_a_flux_without_a_judge_is_measured_by_clip(tmp_path, dev_folder, capsys):
+    clip = random_clip.save(random_clip.build(), tmp_path / "clip")
+    flags = [
+        *(f"--model={dev_folder}", f"--clip={clip}", f"--out={tmp_path / 'out'}"),
+        *(f"--cache={tmp_path / 'cache'}", "--words=Cat,Dog", "--method=embedder", "--pictures=2"),
+    ]
+    for changed in (
+        *("model.resolution=32", "model.text_length=64", "model.dtype=float32", "mesh.tensor=1"),
+        *("sample.steps=1", "sample.batch=4", "log.pictures=none", "embedder.rank=4"),
+    ):
+        flags.append(f"--set={changed}")
+    concepts.main(flags)
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert [(row["word"], row["category"]) for row in found["rows"]] == [
+        ("Cat", "entity"),
+        ("Dog", "entity"),
+    ]
+    assert found["rows"][0]["erased"]["Acc_ir"]["total"] == 9
+    assert "| entity | Cat |" in capsys.readouterr().out

@@ -1,0 +1,155 @@
+"""Erasing concepts one by one: what is made, what is kept, and the table."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from convert.disk import FileError
+from ea_jax.arguments import Parser
+from ea_jax.evaluate.metrics import Rate
+from ea_jax.evaluate.task import Classes
+from ea_jax.exam import ablation, concepts, sweep, trials
+from ea_jax.exam.trials import Result, Trial
+from ea_jax.runtime import run_folder
+from ea_jax.settings import from_config
+
+CLASSES = Classes({"entity": ("cat", "dog"), "relationship": ("kiss",)}, ("cat", "nude"))
+
+
+def given(tmp_path, *flags):
+    parser = Parser("evaluate toy", "A toy.")
+    trials.add_arguments(parser)
+    return parser.parse_args([f"--out={tmp_path}", *flags])
+
+
+def result(word, seed=0, **rates):
+    base = {name: Rate(40, 50) for name in rates}
+    return Result(Trial("default", word, seed, None, {}), base, rates)
+
+
+def test_words_are_chosen_by_their_set():
+    assert CLASSES.chosen("development") == ("cat", "nude")
+    assert CLASSES.chosen("test") == ("dog", "kiss")
+    assert CLASSES.chosen("all") == ("cat", "dog", "kiss", "nude")
+    assert CLASSES.chosen("kiss, cat,kiss") == ("kiss", "cat")
+    assert CLASSES.category("kiss") == "relationship"
+    assert CLASSES.category("nude") == "other"
+
+
+def test_trials_differ_in_row_word_and_seed_alone(tmp_path):
+    rows = {"default": ("", {}), "weak": ("paper", {"optim.lr_lower": 1e-4})}
+    made = trials.trials_of(given(tmp_path, "--seeds=0,2", "--pictures=7"), rows, ["cat", "dog"])
+    assert [(one.row, one.word, one.seed) for one in made[:3]] == [
+        ("default", "cat", 0),
+        ("default", "cat", 2),
+        ("default", "dog", 0),
+    ]
+    assert len({one.folder for one in made}) == len(made) == 8
+    plain, weak = from_config(made[0].config), from_config(made[-1].config)
+    assert (plain.preset, weak.preset) == ("robust", "paper")
+    assert (weak.optim.lr_lower, weak.optim.seed, weak.concept.word) == (1e-4, 2, "dog")
+    assert plain.sample.eval_pictures == 7
+    with pytest.raises(ValueError, match=r"changes loss.atn, which is no setting"):
+        trials.trials_of(given(tmp_path), {"typo": ("", {"loss.atn": 1.0})}, ["cat"])
+
+
+def test_a_finished_run_is_read_and_not_made_again(tmp_path, monkeypatch):
+    (trial,) = trials.trials_of(given(tmp_path), {"default": ("", {})}, ["cat"])
+    erased = []
+
+    def erase(config):
+        folder = trial.folder
+        run_folder.claim(folder, config, may_differ=("log",))
+        rates = {"Acc_e": Rate(1, 5).as_json()}
+        (folder / "results.json").write_text(json.dumps({"base": rates, "erased": rates}))
+        (folder / "run.json").write_text("{}")
+        erased.append(config["concept"]["word"])
+        return 0
+
+    monkeypatch.setattr(trials, "erase", erase)
+    for _ in range(2):
+        (found,) = trials.run([trial])
+        assert found.erased == {"Acc_e": Rate(1, 5)}
+    assert erased == ["cat"]
+    # Without its last file the run was cut off.
+    (trial.folder / "run.json").unlink()
+    trials.run([trial])
+    assert erased == ["cat", "cat"]
+    (trial.folder / "results.json").write_text('{"base": {"Acc_e": 3}, "erased": {}}')
+    with pytest.raises(FileError, match="base holds no rates; remove the run's folder"):
+        trials.run([trial])
+
+
+def test_a_signal_ends_the_task(tmp_path, monkeypatch):
+    made = trials.trials_of(given(tmp_path), {"default": ("", {})}, ["cat", "dog"])
+    monkeypatch.setattr(trials, "erase", lambda config: 143)
+    with pytest.raises(SystemExit) as ended:
+        trials.run(made)
+    assert ended.value.code == 143
+
+
+def test_a_table_has_words_means_of_categories_and_what_is_missed():
+    results = [
+        result("cat", Acc_e=Rate(0, 50), Acc_ir=Rate(40, 50)),
+        result("cat", seed=1, Acc_e=Rate(10, 50), Acc_ir=Rate(40, 50)),
+        result("dog", Acc_e=Rate(2, 50), Acc_ir=Rate(20, 50)),
+        result("kiss", Acc_e=Rate(0, 50), Acc_ir=Rate(40, 50)),
+    ]
+    lines = concepts.table(results, CLASSES).splitlines()
+    cells = {line.split(" | ")[1]: line.split(" | ") for line in lines if " | " in line}
+    # Ten of a hundred, by both seeds together; the worse seed had ten of fifty.
+    assert cells["cat"][2] == "80 → 10.0 (6 to 17, worst 20)"
+    assert cells["dog"][2] == "80 → 4.0 (1 to 13)"
+    assert cells["mean of 2"][2] == "80.0 → 7.0 (worst 10)"
+    assert cells["mean of 3"][2] == "80.0 → 4.7 (worst 10)"
+    missed = [line for line in lines if line.startswith("- ")]
+    assert missed == [
+        "- cat: Acc_e 10.0, wanted at most 5",
+        "- dog: Acc_ir 50.0 % of base, wanted at least 97",
+    ]
+    assert "settings were chosen: cat." in "\n".join(lines)
+
+
+def test_settings_are_read_from_the_command_line():
+    assert trials.changes(["optim.pairs=3", "optim.lr_lower=1e-3", "concept.anchor=empty"]) == {
+        "optim.pairs": 3,
+        "optim.lr_lower": 1e-3,
+        "concept.anchor": "empty",
+    }
+    assert trials.values(["optim.pairs=3,4"]) == [("optim.pairs", ["3", "4"])]
+    for wrong, said in (
+        (["pairs=3"], "is no setting; write it like"),
+        (["optim.pairs"], "is no setting; write it like"),
+        (["optim.pairs=3", "optim.pairs=4"], "given twice"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            trials.values(wrong)
+    with pytest.raises(ValueError, match="has several values; give one"):
+        trials.changes(["optim.pairs=3,4"])
+
+
+def test_an_ablations_rows_lack_exactly_the_terms_that_they_do_not_name(tmp_path):
+    rows = {row: ("paper", ablation.weights(row)) for row in ablation.PAPER}
+    made = trials.trials_of(given(tmp_path), rows, ["Merlin"])
+    for trial in made:
+        loss = trial.config["loss"]
+        there = {term for term in ("esd", "attn", "lora", "rsc") if loss[term]}
+        assert there == set(trial.row.split("+"))
+        from_config(trial.config)
+    trial = made[3]
+    assert trial.row == "esd+rsc"
+    trial.folder.mkdir(parents=True)
+    log = trial.folder / "metrics.jsonl"
+    log.write_text('{"step": 1, "lower/esd": 0.1}\n')
+    with pytest.raises(ValueError, match="row 'esd\\+rsc' of 'Merlin' ran without rsc"):
+        ablation.require_terms(Result(trial, {}, {}))
+    log.write_text('{"step": 1, "lower/esd": 0.1, "upper/rsc": 0.2}\n')
+    ablation.require_terms(Result(trial, {}, {}))
+
+
+def test_a_sweep_refuses_words_that_are_kept_for_tests(tmp_path):
+    with pytest.raises(SystemExit, match="'apple' is a word for tests"):
+        sweep.main([f"--out={tmp_path / 'out'}", "--words=cat,apple", "--set=optim.pairs=1"])
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,157 @@
+"""Tasks over several erasures: who is compared, what is asked, the sums, and the tables."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+import jax
+import numpy as np
+import pytest
+import toy_weights
+
+from ea_jax import edits, lora
+from ea_jax.arguments import Parser
+from ea_jax.concepts import spans
+from ea_jax.edits import Edit
+from ea_jax.evaluate import metrics
+from ea_jax.evaluate.metrics import Rate
+from ea_jax.evaluate.probes import Probe
+from ea_jax.evaluate.task import Task
+from ea_jax.exam import disentangle, multi, order, quality, several
+from ea_jax.exam.model import BASE
+from ea_jax.flux.pipeline import Pipeline
+
+WORDS = ("cat", "kiss")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two edits of flux-tiny that change little, each said to erase a concept."""
+    template = Pipeline("flux-tiny").template("transformer")
+    fresh = lora.init(jax.random.key(0), template, scope="dual_qk", rank=2)
+    found = []
+    for seed, word in enumerate(WORDS):
+        adapters = toy_weights.random_like(fresh, seed=seed)
+        folder = tmp_path_factory.mktemp("runs") / word
+        edits.save(Edit(adapters, concept=word, strength=0.1), folder)
+        found.append(str(folder))
+    return found
+
+
+def given(*flags: str) -> argparse.Namespace:
+    parser = Parser("evaluate toy", "A toy.")
+    several.add_arguments(parser)
+    return parser.parse_args(["--out=out", *flags])
+
+
+def probe(label: str, metric: metrics.Metric, seed: int = 0) -> Probe:
+    return Probe(f"a {label}", seed, ((metric.name, frozenset({("object", label)})),))
+
+
+def test_erasures_are_known_by_what_their_edits_erase(runs):
+    found = several.erasures(given(*(f"--edit={run}" for run in runs)), at_least=2)
+    assert tuple(found.edits) == tuple(found.tasks) == WORDS
+    assert found.detector.name == "judge"
+    asked = several.asked(found.tasks["cat"], metrics.CONCEPT.name, 3)
+    assert [question for one in asked for question, _ in one.questions] == ["Acc_e"] * 3
+
+
+def test_erasures_that_do_not_go_together_are_refused(runs, tmp_path):
+    with pytest.raises(ValueError, match="either --edit, once for each erasure, or --words"):
+        several.erasures(given(), at_least=1)
+    with pytest.raises(ValueError, match="1 erasures are given; this task needs 2 or more"):
+        several.erasures(given(f"--edit={runs[0]}"), at_least=2)
+    with pytest.raises(ValueError, match="two edits erase 'cat'; give one of them"):
+        several.erasures(given(f"--edit={runs[0]}", f"--edit=again={runs[0]}"), at_least=2)
+    both = edits.save(edits.summed([edits.load(run) for run in runs]), tmp_path / "both")
+    with pytest.raises(ValueError, match="this task needs edits of one concept each"):
+        several.erasures(given(f"--edit={both}"), at_least=1)
+
+
+def test_unrelated_probes_leave_out_every_erased_concept_and_its_nearest():
+    def task(word, near, others):
+        asked = [probe(word, metrics.CONCEPT), probe(near, metrics.NEAREST)]
+        probes = (*asked, *(probe(other, metrics.OTHERS) for other in others))
+        return Task("toy", word, probes, metrics.METRICS, ())
+
+    tasks = {
+        "cat": task("cat", "dog", ["bus", "kiss"]),
+        "kiss": task("kiss", "hug", ["dog", "bus"]),
+    }
+    assert [one.prompt for one in several.unrelated(tasks)] == ["a bus"]
+
+
+def test_a_matrix_tells_its_diagonal_from_the_rest():
+    base = {"cat": Rate(8, 8), "kiss": Rate(4, 8)}
+    matrix = {
+        BASE: base,
+        "without cat": {"cat": Rate(2, 8), "kiss": Rate(4, 8)},
+        "without kiss": {"cat": Rate(4, 8), "kiss": Rate(0, 8)},
+    }
+    said = disentangle.table(matrix)
+    assert "| without cat | 25 | 50 |" in said
+    # 25 and 0 % of the base are left on the diagonal, 100 and 50 % beside it.
+    assert "leaves 12.5 %, of the others 75.0 %" in said
+
+
+def test_sums_are_counted_over_the_concepts_that_they_hold():
+    rates = {"Acc_ir": Rate(9, 10), "valid": Rate(10, 10)}
+    counts = {
+        BASE: {**rates, "cat": Rate(8, 8), "kiss": Rate(8, 8)},
+        "one edit": {**rates, "cat": Rate(0, 8), "kiss": Rate(8, 8)},
+        "sum of 2": {**rates, "cat": Rate(0, 8), "kiss": Rate(2, 8)},
+        "mean of 2": {**rates, "cat": Rate(4, 8), "kiss": Rate(6, 8)},
+    }
+    lines = multi.table(counts, [1, 2], WORDS).splitlines()
+    assert "| one edit | 100 → 0.0 (worst 0, cat) | 90.0 → 90.0 | 100.0 → 100.0 |" in lines
+    assert any(line.startswith("| sum of 2 | 100 → 12.5 (worst 25, kiss)") for line in lines)
+    assert any(line.startswith("| mean of 2 | 100 → 62.5 (worst 75, kiss)") for line in lines)
+
+
+def test_a_frechet_distance_is_that_of_two_normal_distributions():
+    rng = np.random.default_rng(0)
+    one_PF, other_PF = rng.normal(size=(50, 4)), 2 * rng.normal(size=(60, 4)) + 1
+    c1, c2 = (np.cov(x, rowvar=False) for x in (one_PF, other_PF))
+    root = np.sqrt(np.linalg.eigvals(c1 @ c2).real).sum()
+    mean = ((one_PF.mean(0) - other_PF.mean(0)) ** 2).sum()
+    want = mean + np.trace(c1) + np.trace(c2) - 2 * root
+    assert quality.frechet(one_PF, other_PF) == pytest.approx(want)
+    assert quality.frechet(one_PF, one_PF) == pytest.approx(0, abs=1e-9)
+
+
+def test_an_edit_is_compared_with_the_base_on_the_same_pictures():
+    rng = np.random.default_rng(0)
+    there = rng.normal(size=(40, 3))
+    base = rng.normal(size=(40, 3)), rng.uniform(size=40)
+    worse = base[0] + 1, base[1] - 0.1
+    same, found = (quality.compared(one, base, there) for one in (base, worse))
+    assert same["FD"]["low"] == same["FD"]["high"] == same["score"]["high"] == 0
+    assert found["FD"]["low"] > 0
+    # Every picture's score is lower by the same, so the interval is a point.
+    assert found["score"]["low"] == pytest.approx(-0.1)
+    assert found["score"]["high"] == pytest.approx(-0.1)
+
+
+def test_shuffled_prompts_keep_their_concept_and_their_seed():
+    ordered = [("soccer ball", Probe(f"a red soccer ball on grass {i}", i, ())) for i in range(9)]
+    made = order._shuffled(ordered)
+    assert all(spans.occurrences(one.prompt, "soccer ball") for one in made)
+    assert [one.seed for one in made] == list(range(9))
+    assert sum(a.prompt != b.prompt for (_, a), b in zip(ordered, made, strict=True)) >= 8
+    said = order.table([Rate(8, 8), Rate(7, 8), Rate(0, 8)], [0.1, 0.4])
+    assert "moves a picture by 25 % of what another prompt does" in said
+
+
+@pytest.mark.parametrize("task", [disentangle, multi], ids=["disentangle", "multi"])
+def test_a_task_leaves_its_table_its_pictures_and_how_each_was_made(task, runs, tmp_path, capsys):
+    flags = [f"--edit={run}" for run in runs] + [f"--out={tmp_path}", "--steps=1", "--pictures=1"]
+    flags += [f"--cache={tmp_path / 'cache'}"]
+    task.main(flags + (["--counts=2"] if task is multi else []))
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert found["task"] == task.TASK
+    assert set(found["pictures"][0]["read"]) > {BASE}
+    assert found["protocol"]["detectors"]["judge"]
+    shown = (tmp_path / "results.md").read_text()
+    assert shown in capsys.readouterr().out
+    assert list(tmp_path.glob("*.png"))
