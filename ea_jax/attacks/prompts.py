@@ -31,18 +31,8 @@ def black_box() -> list[Attack]:
 def split() -> list[Attack]:
     """The word in the prompt of one encoder; the other's prompt lacks it."""
     return [
-        Attack(
-            "only T5",
-            "settings",
-            "the concept in T5's prompt alone",
-            lambda b, v: _split(b, t5=True),
-        ),
-        Attack(
-            "only CLIP",
-            "settings",
-            "the concept in CLIP's prompt alone",
-            lambda b, v: _split(b, t5=False),
-        ),
+        Attack("only T5", "settings", "the concept in T5's prompt alone", _only_t5),
+        Attack("only CLIP", "settings", "the concept in CLIP's prompt alone", _only_clip),
     ]
 
 
@@ -101,21 +91,30 @@ def _synonyms(bench: Bench, victim: Victim) -> list[Trial]:
     return [Trial(tuple(probes), bench.say(_texts(probes)))]
 
 
-def _split(bench: Bench, *, t5: bool) -> list[Trial]:
-    whole = _texts(bench.probes)
-    without = [sentences.remove(prompt, bench.word) for prompt in whole]
-    said = bench.say([*whole, *without])
-    with_word, rest = said.texts.text(whole), said.texts.text(without)
-    distinct = tuple(dict.fromkeys(whole))
-    rows = [whole.index(prompt) for prompt in distinct]
-    for_t5, for_clip = (with_word, rest) if t5 else (rest, with_word)
-    texts = Encoded(distinct, np.asarray(for_t5.t5_BTD)[rows], np.asarray(for_clip.pooled_BD)[rows])
-    word_UT = bench.where(distinct)
-    return [plain(bench, said=Said(texts, word_UT if t5 else np.zeros_like(word_UT)))]
+def _only_t5(bench: Bench, victim: Victim) -> list[Trial]:
+    texts = bench.plain.texts
+    mixed = Encoded(texts.prompts, texts.t5_UTD, _without(bench).pooled_UD)
+    return [plain(bench, said=Said(mixed, bench.plain.word_UT))]
+
+
+def _only_clip(bench: Bench, victim: Victim) -> list[Trial]:
+    texts, word_UT = bench.plain.texts, bench.plain.word_UT
+    mixed = Encoded(texts.prompts, _without(bench).t5_UTD, texts.pooled_UD)
+    return [plain(bench, said=Said(mixed, np.zeros_like(word_UT)))]
+
+
+def _without(bench: Bench) -> Encoded:
+    """The plain prompts without the word, a row for each."""
+    removed = [sentences.remove(prompt, bench.word) for prompt in bench.plain.texts.prompts]
+    texts = bench.say(removed).texts
+    rows = [texts.prompts.index(prompt) for prompt in removed]
+    return Encoded(tuple(removed), texts.t5_UTD[rows], texts.pooled_UD[rows])
 
 
 def _sampled(**changes: float) -> Callable[[Bench, Victim], Iterable[Trial]]:
     def trials(bench: Bench, victim: Victim) -> list[Trial]:
+        if "guidance" in changes and bench.forward().guidance is None:
+            return []
         return [plain(bench, sampling=dataclasses.replace(bench.painter.sampling, **changes))]
 
     return trials

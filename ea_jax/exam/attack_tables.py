@@ -90,6 +90,9 @@ def rows_of(bench: Bench, attack: Attack, victims: Sequence[Victim]) -> Iterator
             base_PK = _shown(bench, base, trial) if plain_PK is None else plain_PK
             case = Case(trial, base_PK, _shown(bench, victim, trial))
             by_budget.setdefault(trial.budget, {}).setdefault(victim.name, []).append(case)
+    if not by_budget:
+        _log.warning("%s: no prompt has such a form, or no victim can be attacked so", attack.name)
+        yield Row(attack, "", {})
     for budget, cases in by_budget.items():
         yield Row(attack, budget, cases)
 

@@ -69,11 +69,13 @@ def examine(given: argparse.Namespace) -> str:
     victims = victims_of(subjects)
     word = given.concept or concept_of(subjects)
     chosen = catalogue.chosen(given.attacks, budget=given.budget, starts=given.starts)
+    loaded = list(subjects)
     if given.benign is not None:
-        chosen.append(stacking.benign(edits.load(given.benign)))
+        loaded.append(Subject("benign", edits.load(given.benign)))
+        chosen.append(stacking.benign(loaded[-1].edit))
     task, detector = worlds.task_of(given.model, word, pictures=given.pictures)
     own, _ = worlds.task_of(given.model, word, pictures=_OWN_PICTURES, seed=1)
-    painter = model.open_painter(given, [probe.prompt for probe in task.probes], subjects)
+    painter = model.open_painter(given, [probe.prompt for probe in task.probes], loaded)
     bench = Bench(
         painter,
         task=task,
