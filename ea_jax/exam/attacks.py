@@ -71,8 +71,9 @@ def examine(given: argparse.Namespace) -> str:
     chosen = catalogue.chosen(given.attacks, budget=given.budget, starts=given.starts)
     loaded = list(subjects)
     if given.benign is not None:
-        loaded.append(Subject("benign", edits.load(given.benign)))
-        chosen.append(stacking.benign(loaded[-1].edit))
+        extra = edits.load(given.benign)
+        loaded.append(Subject("benign", extra))
+        chosen.append(stacking.benign(extra))
     task, detector = worlds.task_of(given.model, word, pictures=given.pictures)
     own, _ = worlds.task_of(given.model, word, pictures=_OWN_PICTURES, seed=1)
     painter = model.open_painter(given, [probe.prompt for probe in task.probes], loaded)
