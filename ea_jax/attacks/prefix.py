@@ -35,6 +35,8 @@ from ea_jax.runtime.streams import stream
 BUDGETS, TOKENS = (0, 10, 40), 5
 # In units of the vocabulary's root mean square.
 _RATE, _BATCH = 0.1, 8
+# The best prefix so far is looked for every few steps, by a few draws of noise.
+_EVERY, _DRAWS = 5, 4
 _START, _TURN, _OTHER_SEEDS = 531, 532, 20_000_000
 # (embeddings, vocabulary) -> embeddings that the encoder is given.
 Project = Callable[[jax.Array, jax.Array], jax.Array]
@@ -95,7 +97,8 @@ def find(bench: Bench, victim: Victim, project: Project, budgets: Sequence[int])
     """T5's outputs for each prompt behind its prefix, [budgets, P, T, D]; kept."""
     said = bench.plain
     asked = [[probe.prompt, probe.seed] for probe in bench.probes]
-    inputs = [list(budgets), project.__name__, TOKENS, _RATE, asked, victim.identity()]
+    how = [list(budgets), project.__name__, TOKENS, _RATE, _EVERY, _DRAWS]
+    inputs = [how, asked, victim.identity()]
     return bench.kept(
         "prompts with a prefix",
         inputs,
@@ -128,58 +131,65 @@ def _search(
         rest_BTD = table[ids_BT[:, : ids_BT.shape[1] - TOKENS]]
         return t5.encode_embedded(encoder, config, jnp.concatenate([given_BKD, rest_BTD], 1))
 
-    def step(u_BKD, opt_state, weights, lora, encoder, vocabulary_VD, batch):
-        ids_BT, x0_BSC, pooled_BD, keep_BT, seed_B = batch
+    def error(u_BKD, seed_B, weights, lora, encoder, vocabulary_VD, batch):
+        ids_BT, x0_BSC, pooled_BD, keep_BT = batch
         x_BSC, t_B, noise_BSC = noised(x0_BSC, seed_B)
         t_B = euler.model_time(t_B, dtype_of(weights))
-        guided = None if forward.guidance is None else jnp.full(len(t_B), forward.guidance)
+        v, _ = velocity(
+            weights,
+            forward.model,
+            x_BSC,
+            t_B,
+            Text(encoded(u_BKD, ids_BT, encoder, vocabulary_VD), pooled_BD),
+            grid=forward.grid,
+            guidance_B=None if forward.guidance is None else jnp.full(len(t_B), forward.guidance),
+            lora=lora,
+            column_gain=ColumnGain(keep_BT, keep_BT) if victim.zeroed else None,
+            attention=forward.attention,
+        )
+        return losses.velocity_error(v, noise_BSC - x0_BSC)
 
-        def loss(u_BKD):
-            text = Text(encoded(u_BKD, ids_BT, encoder, vocabulary_VD), pooled_BD)
-            v, _ = velocity(
-                weights,
-                forward.model,
-                x_BSC,
-                t_B,
-                text,
-                grid=forward.grid,
-                guidance_B=guided,
-                lora=lora,
-                column_gain=ColumnGain(keep_BT, keep_BT) if victim.zeroed else None,
-                attention=forward.attention,
-            )
-            return losses.velocity_error(v, noise_BSC - x0_BSC).sum()
-
-        updates, opt_state = optimiser.update(jax.grad(loss)(u_BKD), opt_state)
+    def step(u_BKD, opt_state, *given):
+        grads = jax.grad(lambda u_BKD: error(u_BKD, *given).sum())(u_BKD)
+        updates, opt_state = optimiser.update(grads, opt_state)
         return optax.apply_updates(u_BKD, updates), opt_state
 
-    program, encode = compiler.jit(step, bench.painter.mesh), jax.jit(encoded)
-    found = []
+    def judged(u_BKD, seed_NB, *given):
+        return jax.lax.map(lambda seed_B: error(u_BKD, seed_B, *given), seed_NB).mean(0)
+
+    program, judge = (compiler.jit(one, bench.painter.mesh) for one in (step, judged))
+    encode, found = jax.jit(encoded), []
     with jax.set_mesh(bench.painter.mesh):
         for first in range(0, len(probes), _BATCH):
             # The last few are filled up, so that one shape is compiled.
             some = np.minimum(np.arange(first, first + _BATCH), len(probes) - 1)
+            batch = ids_PT[some], x0_PSC[some], pooled_PD[some], keep_PT[some]
+            given: Any = weights, lora, encoder, vocabulary_VD, batch
             starts = [stream(_START, int(n)).integers(len(allowed), size=TOKENS) for n in some]
-            u_BKD = vocabulary_VD[np.array(starts)] / scale
-            opt_state, at = optimiser.init(u_BKD), {}
+            best_BKD = u_BKD = vocabulary_VD[np.array(starts)] / scale
+            opt_state, at, lowest_B = optimiser.init(u_BKD), {}, np.full(len(some), np.inf)
             for turn in range(max(budgets) + 1):
+                # By the same draws each time: a step's own say more of their noise level.
+                if turn in budgets or turn % _EVERY == 0:
+                    error_B = np.asarray(judge(u_BKD, _draws(some, range(_DRAWS)), *given))
+                    better_B = error_B < lowest_B
+                    lowest_B = np.where(better_B, error_B, lowest_B)
+                    best_BKD = jnp.where(better_B[:, None, None], u_BKD, best_BKD)
                 if turn in budgets:
-                    at[turn] = np.asarray(encode(u_BKD, ids_PT[some], encoder, vocabulary_VD))
-                seeds = [stream(_TURN, int(n), turn).integers(2**32) for n in some]
-                batch: Any = (
-                    ids_PT[some],
-                    x0_PSC[some],
-                    pooled_PD[some],
-                    keep_PT[some],
-                    np.array(seeds, np.uint32),
-                )
-                u_BKD, opt_state = program(
-                    u_BKD, opt_state, weights, lora, encoder, vocabulary_VD, batch
-                )
+                    at[turn] = np.asarray(encode(best_BKD, batch[0], encoder, vocabulary_VD))
+                if turn < max(budgets):
+                    seed_B = _draws(some, [_DRAWS + turn])[0]
+                    u_BKD, opt_state = program(u_BKD, opt_state, seed_B, *given)
             real = min(_BATCH, len(probes) - first)
             found.append(np.stack([at[budget][:real] for budget in budgets]))
     pipeline.drop("text_encoder_2")
     return np.concatenate(found, axis=1).astype(jnp.bfloat16)
+
+
+def _draws(some: Sequence[int] | np.ndarray, turns: Sequence[int]) -> np.ndarray:
+    """Seeds of noise and its level for some prompts, uint32 [turns, B]."""
+    made = [[stream(_TURN, int(n), turn).integers(2**32) for n in some] for turn in turns]
+    return np.array(made, np.uint32)
 
 
 def _shifted(word_PT: np.ndarray) -> np.ndarray:

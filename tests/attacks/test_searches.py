@@ -162,6 +162,7 @@ def test_an_inversion_holds_no_word_that_a_filter_finds(bench, edited):
 @pytest.mark.parametrize("project", [prefix.tokens_of, prefix.relaxed])
 def test_a_prefix_lowers_the_loss_on_a_picture_of_the_concept(bench, project, monkeypatch):
     monkeypatch.setattr(prefix, "_RATE", 0.3)
+    monkeypatch.setattr(prefix, "_EVERY", 2)
     probes = bench.probes
     outputs_ZPTD = prefix.find(bench, BASE, project, (0, 12))
     others = [Probe(p.prompt, p.seed + prefix._OTHER_SEEDS, ()) for p in probes]
