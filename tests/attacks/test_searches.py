@@ -208,8 +208,9 @@ def test_a_genetic_search_comes_nearer_to_its_target_and_never_says_the_word(ben
     assert search.fitness(np.array([ids_K]), target_PF[:1])[0] == -np.inf
 
 
-def test_relearning_lowers_the_loss_on_the_concepts_pictures(bench, edited):
+def test_relearning_lowers_the_loss_on_the_concepts_pictures(bench, edited, monkeypatch):
     """A LoRA put the model far from its pictures; some steps on them bring it back."""
+    monkeypatch.setattr(relearning, "_RATE", 1e-2)
     first, last = relearning.learned(bench, edited, (0, 12))
     said = bench.say([probe.prompt for probe in bench.own]).texts
     x0_PSC = bench.pictures(bench.own)
