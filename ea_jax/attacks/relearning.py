@@ -27,7 +27,7 @@ from ea_jax.methods.inversion import noised
 from ea_jax.runtime import compiler
 from ea_jax.runtime.streams import stream
 
-BUDGETS, PICTURES = (0, 5, 10, 20, 40, 80), 10
+BUDGETS, PICTURES = (0, 20, 40, 80, 160, 320), 10
 _SCOPE, _RANK, _RATE, _BATCH = "dual_qkv+image_qkv+single", 8, 1e-3, 4
 _TURN = 521
 
