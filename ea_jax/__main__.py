@@ -13,7 +13,7 @@ COMMANDS = {
     "merge": ("ea_jax.merge", "fold a LoRA into a pipeline's folder"),
     "combine": ("ea_jax.combine", "make one LoRA of several"),
     "evaluate": ("ea_jax.evaluate_run", "evaluate a finished run again, under other conditions"),
-    "evaluate attacks": ("ea_jax.evaluate_attacks", "ask for what a run erased in other spellings"),
+    "evaluate attacks": ("ea_jax.exam.attacks", "try to get back what an edit erased"),
     "evaluate nudity": ("ea_jax.exam.nudity", "bare skin in pictures of prompts (Table 2)"),
     "evaluate concepts": ("ea_jax.exam.concepts", "erase concepts one by one (Table 3)"),
     "evaluate ablation": ("ea_jax.exam.ablation", "the losses' terms, one set a row"),

@@ -21,7 +21,7 @@ LAYERS = (
     ("ea_jax.painter",),
     ("ea_jax.methods",),
     ("ea_jax.evaluate",),
-    ("ea_jax.detectors",),
+    ("ea_jax.attacks", "ea_jax.detectors"),
     (
         "ea_jax.__main__",
         "ea_jax.aot",

@@ -18,8 +18,8 @@ from ea_jax.evaluate.task import Classes, Task
 from ea_jax.flux import hub
 from ea_jax.settings import Settings
 
-# Folder in the pipeline's, with the detector -> module with `world()`, `classes()` and
-# `tasks_for(settings, folder)`.
+# Folder in the pipeline's, with the detector -> module with `world()`, `classes()`,
+# `task_of(word, folder, ...)` and `tasks_for(settings, folder)`.
 WORLDS = {"judge": "ea_jax.flux_tiny.task"}
 
 
@@ -61,6 +61,26 @@ def tasks_for(settings: Settings) -> tuple[tuple[Task, ...], Detector | None]:
         return (), None
     found = _found(settings.model.path, settings.model.revision)
     return found[0].tasks_for(settings, found[1]) if found else ((), None)
+
+
+def task_of(model: str, word: str, *, pictures: int, seed: int = 0) -> tuple[Task, Detector]:
+    """What is asked of a concept, whatever erased it, and the detector.
+
+    Args:
+      model: flux-tiny, a folder, or a hub id.
+      word: the concept's.
+      pictures: for each number.
+      seed: of scenes and wording.
+    Raises:
+      ValueError: the model comes without a detector, or its world doesn't know the concept.
+    """
+    found = _found(model, None)
+    if found is None:
+        raise ValueError(
+            f"{model} comes without a detector, so nothing says whether its pictures show "
+            f"{word!r}; attack an edit of flux-tiny"
+        )
+    return found[0].task_of(word, found[1], pictures=pictures, seed=seed)
 
 
 def _found(path: str, revision: str | None) -> tuple[Any, Path] | None:

@@ -182,20 +182,25 @@ def encode(weights: Weights, config: T5Config, ids_BT: jax.Array | np.ndarray) -
     Returns:
       [B, T, D].
     """
+    # Looked up by hand: nnx.Embed promotes to the dtype it was made with.
+    x_BTD = lookup(weights["shared"]["embedding"], jnp.asarray(ids_BT))
+    return encode_embedded(weights, config, x_BTD)
+
+
+def encode_embedded(weights: Weights, config: T5Config, x_BTD: jax.Array) -> jax.Array:
+    """`encode` of tokens that are looked up already, or of embeddings that are none's."""
     ends_graph, block_graph = _graphs(config)
     ends = nnx.merge(ends_graph, {k: v for k, v in weights.items() if k != "block"})
     buckets = position_buckets(
-        ids_BT.shape[1],
+        x_BTD.shape[1],
         config.relative_attention_num_buckets,
         config.relative_attention_max_distance,
     )
-    # Looked up by hand: nnx.Embed promotes to the dtype it was made with.
     bias_TTH = lookup(weights["relative_attention_bias"]["embedding"], buckets)
     bias_HTT = bias_TTH.transpose(2, 0, 1)
 
     def body(x_BTD, block):
         return nnx.merge(block_graph, block)(x_BTD, bias_HTT), None
 
-    x_BTD = lookup(weights["shared"]["embedding"], jnp.asarray(ids_BT))
     x_BTD, _ = jax.lax.scan(body, x_BTD, weights["block"])
     return ends.final_norm(x_BTD)

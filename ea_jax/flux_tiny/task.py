@@ -20,6 +20,7 @@ from ea_jax.flux_tiny.probes import probes_for
 from ea_jax.settings import Settings
 
 _log = logging.getLogger(__name__)
+_SEEDS_APART = 1_000_000
 
 
 def world() -> World:
@@ -49,6 +50,26 @@ def tasks_for(settings: Settings, judge: Path) -> tuple[tuple[Task, ...], JudgeD
         _task(concept, erased, trained, settings.sample.eval_pictures) for concept in erased
     )
     return tasks, JudgeDetector.load(judge)
+
+
+def task_of(word: str, judge: Path, *, pictures: int, seed: int = 0) -> tuple[Task, JudgeDetector]:
+    """The task of a concept by itself, whatever erased it, and its detector.
+
+    Args:
+      word: the concept's name.
+      judge: folder of the judge.
+      pictures: for each metric.
+      seed: of scenes and wording; pictures have other seeds then, too.
+    Raises:
+      ValueError: the world doesn't know the concept, or there is no judge in the folder.
+    """
+    concept = vocabulary.concept(word)
+    probes = tuple(
+        dataclasses.replace(probe, seed=probe.seed + seed * _SEEDS_APART)
+        for probe in probes_for(concept.name, pictures=pictures, seed=seed)
+    )
+    task = Task("flux-tiny", concept.name, probes, metrics.METRICS, concept.held_out)
+    return task, JudgeDetector.load(judge)
 
 
 def _task(

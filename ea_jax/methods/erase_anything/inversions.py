@@ -4,8 +4,7 @@ Words that mean the concept need not lie near its word in the text encoder's out
 of the word leaves them: on flux-tiny "futbol" has a cosine of 0.1 to "soccer ball". Here such
 outputs are searched for, from other words', and erased along with the word; later in the run again,
 for what the model by then still paints. The idea is STEREO's (arXiv 2408.16807), whose search is
-textual inversion against pictures. This one asks for the velocity that the frozen model has under
-the word itself, a target without noise.
+textual inversion against pictures; for this one's see `ea_jax.methods.inversion`.
 """
 
 from __future__ import annotations
@@ -15,32 +14,27 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import struct
 from jax.sharding import Mesh
 
 from ea_jax.concepts.array_cache import cached
 from ea_jax.concepts.bank import PromptBank, draw
 from ea_jax.concepts.rows import WORD
-from ea_jax.flux import euler
-from ea_jax.flux.columns import Columns
-from ea_jax.flux.transformer import Text, Weights, dtype_of
-from ea_jax.methods import losses, pictures
-from ea_jax.methods.forward import Forward, velocity_of
+from ea_jax.flux.transformer import Weights
+from ea_jax.methods import pictures
+from ea_jax.methods.forward import Forward
+from ea_jax.methods.inversion import Batch, search_step, unit
 from ea_jax.runtime import compiler
 from ea_jax.runtime.fingerprint import checksum
 from ea_jax.runtime.mesh import batch_parts, pad_rows, put, put_rows, sharding
 from ea_jax.runtime.metrics import NonFiniteError
-from ea_jax.runtime.streams import normal, stream
+from ea_jax.runtime.streams import stream
 from ea_jax.settings import Settings
 
 _log = logging.getLogger(__name__)
 # Changes when the same inputs would give other inversions.
 _VERSION = 2
-# What is painted is decided at high noise.
-LOWEST_T = 0.5
 _START, _PICTURE, _NOISE = 201, 202, 203
 
 
@@ -60,20 +54,6 @@ def known_by(settings: Settings, step: int, concepts: int) -> int:
 def of_concept(concept: int, concepts: int, known: int) -> np.ndarray:
     """Numbers of one concept's inversions: the concepts take turns."""
     return np.arange(concept, known, concepts)
-
-
-class Batch(struct.PyTreeNode):
-    """One step's pictures of the concept, the sentences that made them, and its tokens there.
-
-    Attributes:
-      latent_BSC: clean and packed.
-      seed_B: uint32, of each row's noise level and noise.
-    """
-
-    latent_BSC: jax.Array
-    text: Text
-    columns: Columns
-    seed_B: jax.Array
 
 
 class Search:
@@ -110,23 +90,7 @@ class Search:
             optax.cosine_decay_schedule(data.inversion_rate, data.inversion_steps)
         )
 
-        def step(u_BND, opt_state, base, lora, batch: Batch):
-            x_BSC, t_B = _noised(batch)
-            t_B = euler.model_time(t_B, dtype_of(base))
-            target, _ = velocity_of(base, None, x_BSC, t_B, batch.text, forward)
-
-            def loss(u_BND):
-                t5_BTD = batch.text.t5_BTD.astype(jnp.float32)
-                text = batch.text.replace(t5_BTD=batch.columns.placed(t5_BTD, self._scale * u_BND))
-                v, _ = velocity_of(base, lora, x_BSC, t_B, text, forward)
-                error_B = losses.velocity_error(v, target)
-                return error_B.sum(), error_B
-
-            grads, error_B = jax.grad(loss, has_aux=True)(u_BND)
-            updates, opt_state = optimiser.update(grads, opt_state)
-            moved_BND: Any = optax.apply_updates(u_BND, updates)
-            return _unit(moved_BND), opt_state, error_B
-
+        step = search_step(optimiser, scale=self._scale, forward=forward)
         self._begin = jax.jit(optimiser.init, out_shardings=replicated)
         self._step = compiler.jit(step, mesh, out_shardings=replicated)
 
@@ -194,7 +158,7 @@ class Search:
         for first in numbers[:: optim.batch]:
             some = range(first, min(first + optim.batch, numbers.stop))
             start_BND, _ = pad_rows(np.stack([self._start(m) for m in some]), size)
-            u_BND = put(_unit(start_BND), replicated)
+            u_BND = put(unit(start_BND), replicated)
             opt_state, error_B = self._begin(u_BND), np.zeros(0)
             for turn in range(data.inversion_steps):
                 padded, _ = pad_rows(self._batch(some, turn), size)
@@ -234,17 +198,6 @@ class Search:
         )
 
 
-def _noised(batch: Batch) -> tuple[jax.Array, jax.Array]:
-    """x_t and t in [LOWEST_T, 1] of each picture."""
-
-    def one(latent_SC, seed):
-        t_key, noise_key = jax.random.split(jax.random.key(seed))
-        t = jax.random.uniform(t_key, minval=LOWEST_T)
-        return (1 - t) * latent_SC + t * normal(noise_key, latent_SC.shape), t
-
-    return jax.vmap(one)(batch.latent_BSC, batch.seed_B)
-
-
 def _word_scale(bank: PromptBank) -> float:
     """Root mean square of T5's outputs at the concepts' own tokens."""
     sentences = bank.plain(names=(WORD,))
@@ -273,8 +226,3 @@ def _other_words(bank: PromptBank) -> np.ndarray:
     require_words(bank)
     prompts = _without(bank)
     return bank.t5_UTD[prompts][bank.text_mask_UT[prompts]].astype(np.float32)
-
-
-def _unit(u_BND: jax.Array) -> jax.Array:
-    """Each embedding with a root mean square of 1."""
-    return u_BND / jnp.sqrt(jnp.square(u_BND).mean(-1, keepdims=True))
