@@ -26,6 +26,8 @@ from ea_jax.painter import Painter, Sampling
 from ea_jax.runtime.fingerprint import fingerprint
 from ea_jax.runtime.mesh import make_mesh
 
+pytestmark = pytest.mark.long
+
 CAT = frozenset({("object", "cat")})
 LENGTH, STEPS, BASE = 32, (0, 25), Victim("base")
 
