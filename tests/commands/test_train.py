@@ -115,7 +115,7 @@ def test_a_run_leaves_all_its_outputs(finished):
 def test_one_program_paints_all_pictures_of_a_run(finished):
     """Those to keep, grids, and attention's, by the frozen model and the edited one."""
     said = (finished[1].parent / "said.txt").read_text()
-    for program in ("_scan", "_decode", "shares", "lower_step", "upper_step"):
+    for program in ("_scan", "_decode", "_shares", "lower_step", "upper_step"):
         assert said.count(f"Finished XLA compilation of jit({program}) in") == 1, program
 
 
