@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from places import FLUX_TOKENIZERS, ROOT
@@ -27,6 +28,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import jax
 import pytest
 
+# Of the 65,530 that Linux allows a process; each compiled program takes a few.
+_MANY_MAPS = 20_000
 # Sharding is tested on devices that are slices of this CPU; programs that tests start see one.
 jax.config.update("jax_num_cpu_devices", 8)
 
@@ -34,6 +37,15 @@ jax.config.update("jax_num_cpu_devices", 8)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long files first: begun last, one would keep a worker busy while the other is done."""
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _a_worker_stays_small() -> Iterator[None]:
+    """Programs of earlier files go before the kernel refuses a process more memory maps."""
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and len(maps.read_bytes().splitlines()) > _MANY_MAPS:
+        jax.clear_caches()
 
 
 @pytest.fixture(scope="session")
