@@ -5,22 +5,19 @@ from __future__ import annotations
 import argparse
 import json
 
-import jax
 import numpy as np
 import pytest
-import toy_weights
+import tiny_runs
 
-from ea_jax import edits, lora
+from ea_jax import edits
 from ea_jax.arguments import Parser
 from ea_jax.concepts import spans
-from ea_jax.edits import Edit
 from ea_jax.evaluate import metrics
 from ea_jax.evaluate.metrics import Rate
 from ea_jax.evaluate.probes import Probe
 from ea_jax.evaluate.task import Task
 from ea_jax.exam import disentangle, multi, order, quality, several
 from ea_jax.exam.model import BASE
-from ea_jax.flux.pipeline import Pipeline
 
 WORDS = ("cat", "kiss")
 
@@ -28,15 +25,8 @@ WORDS = ("cat", "kiss")
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """Two edits of flux-tiny that change little, each said to erase a concept."""
-    template = Pipeline("flux-tiny").template("transformer")
-    fresh = lora.init(jax.random.key(0), template, scope="dual_qk", rank=2)
-    found = []
-    for seed, word in enumerate(WORDS):
-        adapters = toy_weights.random_like(fresh, seed=seed)
-        folder = tmp_path_factory.mktemp("runs") / word
-        edits.save(Edit(adapters, concept=word, strength=0.1), folder)
-        found.append(str(folder))
-    return found
+    folder = tmp_path_factory.mktemp("runs")
+    return [tiny_runs.save(folder / word, word, seed=seed) for seed, word in enumerate(WORDS)]
 
 
 def given(*flags: str) -> argparse.Namespace:
