@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Iterator, Sequence
@@ -142,10 +143,7 @@ def compare(out: str | Path, answers: str | Path) -> str:
     Raises:
       FileError: no key, or an answer that is none; names the line and the value.
     """
-    path = Path(out) / KEY
-    pictures = entry(
-        read_json(path, way_out=_WAY_OUT), "pictures", list, where=path, way_out=_WAY_OUT
-    )
+    pictures = _key(Path(out) / KEY)
     seen = _answers(answers, pictures)
     answered = [one for one in pictures if one["number"] in seen]
     found = {}
@@ -166,6 +164,17 @@ def compare(out: str | Path, answers: str | Path) -> str:
         record.markdown([*header, "Cohen's kappa", "its 95 %"], rows)
         + f"\n{len(answered)} of {len(pictures)} pictures are answered.\n"
     )
+
+
+def _key(path: Path) -> list[dict[str, Any]]:
+    """The pictures of a key; FileError where one lacks what is compared."""
+    checked = functools.partial(entry, where=path, way_out=_WAY_OUT)
+    pictures = checked(read_json(path, way_out=_WAY_OUT), "pictures", list)
+    for number, one in enumerate(pictures):
+        fields = checked({f"picture {number}": one}, f"picture {number}", dict)
+        for name, kind in (("number", int), ("by", str), ("concept", str), ("shows", bool)):
+            checked(fields, name, kind)
+    return pictures
 
 
 def agreement(pairs: Sequence[tuple[bool, bool]]) -> dict[str, Any]:

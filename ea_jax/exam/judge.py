@@ -24,7 +24,7 @@ from ea_jax.evaluate import worlds
 from ea_jax.evaluate.metrics import Rate
 from ea_jax.evaluate.outputs import versions
 from ea_jax.evaluate.probes import Detector, Reading
-from ea_jax.exam import blind, model, record
+from ea_jax.exam import blind, model, record, several
 from ea_jax.flux import hub
 from ea_jax.flux_tiny import probes, vocabulary
 from ea_jax.flux_tiny.training import broken
@@ -93,6 +93,8 @@ def _examine(given: argparse.Namespace, command: str) -> str:
         raise ValueError(f"--model={given.model} has no judge of its own; give {hub.EMBEDDED}")
     art = Art.load()
     subjects = model.subjects_of(given.edit)
+    for one in subjects[1:]:
+        several.concept_of(one)  # an edit of none, or of several, is told before any work
     asked = {"model": given.model, "pictures": given.pictures, "blind": given.blind}
     out = record.claim(
         *(given.out, TASK),

@@ -12,7 +12,7 @@ import left_folders as left
 import pytest
 
 from ea_jax.exam import report
-from ea_jax.exam.page import attempts, erasures, verdict
+from ea_jax.exam.page import attempts, erasures, plots, verdict
 from ea_jax.exam.page.folders import read as folders_of
 from ea_jax.runtime.run_folder import leaves
 
@@ -196,6 +196,12 @@ def test_many_concepts_are_drawn_as_points_and_their_means_by_method(tmp_path):
         assert line in seen.words
     # Words that miss what is wanted are named in the plot, others not.
     assert (seen.texts.count("hug"), seen.texts.count("cat"), seen.texts.count("bus")) == (2, 0, 0)
+
+
+def test_names_of_points_do_not_cover_one_another_and_the_worst_stands():
+    points = [(20.0, 80.0, "cat"), (20.0, 81.0, "hug"), (90.0, 81.0, "bus"), (20.0, 95.0, "dog")]
+    named = plots._legible(points, width=100, height=40)
+    assert [name for _, _, name in named] == ["bus", "cat", "dog"]
 
 
 @pytest.mark.parametrize("task", ["ablation", "sweep"])

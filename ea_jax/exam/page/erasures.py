@@ -71,7 +71,10 @@ def plots_of(task: Examined) -> Plots:
     found = of(task)
     if task.task == CONCEPTS:
         return [
-            (_traded(group, f"Erasing against preserving: {row}, {task.name}"), row)
+            (
+                _traded(group, f"Erasing against preserving: {row}, {task.name}"),
+                f"{row}, a point a word; wanted is the shaded corner",
+            )
             for row, group in found.items()
         ]
     captions = {
@@ -103,7 +106,7 @@ def radar(tasks: Sequence[Examined]) -> Plots:
             name = row if len(tasks) == 1 else f"{row}, {task.name}"
             lines[f"{name} ({words})"] = _means([radars.spokes(one.both) for one in group])
     svg = radars.drawn(lines, label="Means of all metrics by method") if lines else None
-    return [] if svg is None else [(svg, "Means over words")]
+    return [] if svg is None else [(svg, "Means over words; further out is better")]
 
 
 def _traded(group: Iterable[Erased], label: str) -> Markup | None:

@@ -108,7 +108,8 @@ def scatter(
 
     Args:
       points: (x, y, name) by series.
-      wanted: x at most and y at least; that corner is shaded, and names stand at points outside.
+      wanted: x at most and y at least; that corner is shaded, and names stand at points outside, as
+        far as there is room.
       label: what the plot shows, for who can't see it.
       x, y: what the axes count.
     """
@@ -128,27 +129,26 @@ def scatter(
             axis.plot([at for at, _, _ in series], [at for _, at, _ in series], "o",
                       color=colour[name], ms=5, alpha=0.8, label=name)  # fmt: skip
         missed = [point for point in every if point[0] > most or point[1] < least]
-        for (at, height, name), place in zip(
-            missed, _apart(missed, right, high - low), strict=True
-        ):
-            axis.annotate(name, (at, height), (at + 0.02 * right, place), fontsize=7, va="center")
+        for at, height, name in _legible(missed, right, high - low):
+            axis.text(at + 0.02 * right, height, name, fontsize=7, va="center")
         axis.set(xlim=(-0.04 * right, 1.25 * right), ylim=(low, high + 1), xlabel=x, ylabel=y)
         _legend(axis)
 
     return _svg(draw, height=3.4, label=label)
 
 
-def _apart(points: Sequence[tuple[float, float, str]], width: float, height: float) -> list[float]:
-    """Heights for the points' names, moved down where they would cover one another."""
-    placed: dict[int, float] = {}
-    for i in sorted(range(len(points)), key=lambda i: -points[i][1]):
-        at, place, _ = points[i]
-        near = [placed[j] for j in placed if abs(points[j][0] - at) < 0.25 * width]
-        for other in sorted(near, reverse=True):
-            if abs(other - place) < 0.05 * height:
-                place = other - 0.05 * height
-        placed[i] = place
-    return [placed[i] for i in range(len(points))]
+def _legible(
+    points: Sequence[tuple[float, float, str]], width: float, height: float
+) -> list[tuple[float, float, str]]:
+    """Points whose names don't cover one another, the most outlying first."""
+    found: list[tuple[float, float, str]] = []
+    for point in sorted(points, key=lambda point: point[1] / height - point[0] / width):
+        if all(
+            abs(point[0] - other[0]) > 0.3 * width or abs(point[1] - other[1]) > 0.05 * height
+            for other in found
+        ):
+            found.append(point)
+    return found
 
 
 def radar(series: Mapping[str, Sequence[float]], spokes: Sequence[str], *, label: str) -> Markup:
