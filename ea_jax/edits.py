@@ -10,6 +10,7 @@ as it was made; without one, an edit is used at the strength that its maker reco
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -26,7 +27,7 @@ from convert.disk import entry, parse_json
 from convert.files import WeightsError
 from ea_jax import lora as adapters
 from ea_jax.flux.adapters import AdapterError, Module, check_blocks, kernel_shapes, padded, walk
-from ea_jax.runtime.fingerprint import base_hash
+from ea_jax.runtime.fingerprint import base_hash, fingerprint
 
 # The name that diffusers' `load_lora_weights` looks for in a folder.
 LORA_FILE = "pytorch_lora_weights.safetensors"
@@ -128,6 +129,11 @@ class Edit:
         for path, layer in walk(deltas):
             added[path] = added.get(path, 0) + jnp.asarray(layer["kernel"], jnp.float32)
         return added
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Hash of its adapters and deltas as they are in memory."""
+        return fingerprint({"adapters": self.adapters, "deltas": self.deltas})
 
     def digest(self) -> str:
         """Hash of its adapters and deltas as a file holds them, rounded to bfloat16."""

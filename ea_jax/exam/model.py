@@ -21,6 +21,8 @@ from ea_jax import edits, merged
 from ea_jax.arguments import Parser, number, text
 from ea_jax.concepts.encoding import Encoded, encoder_of
 from ea_jax.edits import Edit
+from ea_jax.evaluate import readings
+from ea_jax.evaluate.probes import Detector, Probe, Reading
 from ea_jax.flux import hub
 from ea_jax.flux.attention import resolve_backend
 from ea_jax.flux.latents import PATCH
@@ -162,6 +164,27 @@ def open_painter(
         texts=texts,
         fingerprint=made_of,
     )
+
+
+def read(
+    painter: Painter,
+    probes: Sequence[Probe],
+    detector: Detector,
+    subjects: Sequence[Subject],
+    *,
+    cache: str | Path,
+) -> dict[str, list[Reading]]:
+    """What a detector sees in each probe's picture by each subject; see `readings.read`."""
+    return {
+        one.name: readings.read(
+            *(painter, probes, detector),
+            name=one.name,
+            edit=one.edit,
+            strength=one.strength,
+            cache=cache,
+        )
+        for one in subjects
+    }
 
 
 def _mesh_for(batch: int) -> Mesh:

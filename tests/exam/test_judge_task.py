@@ -29,6 +29,8 @@ def test_a_class_is_read_as_itself_as_another_as_nothing_or_as_no_picture():
     assert found["cat"].elsewhere == Rate(0, 1)
     # Of the four pictures without a dog, one is read as one.
     assert (found["dog"].recall, found["dog"].elsewhere) == (Rate(0, 1), Rate(1, 4))
+    # What is no picture shows nothing, whatever else is read in it.
+    assert found["white"].read_as == {"white": 4, "none": 1}
     assert found["white"].kind == "background"
     said = judge.table(list(found.values()), {"noise": Rate(1, 200)})
     assert "| object | 2 | 1 / 5 (3.62 to 62.45 %) | 1 / 5 (3.62 to 62.45 %) | 1 / 5 " in said
@@ -87,6 +89,13 @@ def test_a_wrong_answer_is_one_line(text, told, tmp_path):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("damage", [{"shows": 1}, {"concept": None}, {"number": "1"}])
+def test_a_damaged_key_is_one_line(damage, tmp_path):
+    (tmp_path / blind.KEY).write_text(json.dumps({"pictures": [{**PICTURES[0], **damage}]}))
+    with pytest.raises(ValueError, match=f"blind-key.json: '{next(iter(damage))}' is .*; give"):
+        blind.compare(tmp_path, tmp_path / "mine.csv")
+
+
 def test_flags_that_need_each_other_are_told_before_anything_is_made(tmp_path):
     for flags in (["--blind=4"], ["--edit=runs/cat"], ["--answers=a", "--edit=b", "--blind=1"]):
         with pytest.raises(SystemExit):
@@ -101,9 +110,9 @@ def test_blind_pictures_are_numbered_and_their_names_are_in_the_key_alone(
         pytest.importorskip(extra, reason="needs the emoji art: pip install 'ea-jax[world]'")
     scenes = [Scene(things=("cat",)), Scene(relation="kiss"), Scene(things=("bus",), style="neon")]
     monkeypatch.setattr(judge, "scenes_of", lambda pictures: scenes)
-    runs = [tiny_runs.save(tmp_path / word, word) for word in ("cat", "kiss")]
+    runs = [tiny_runs.save(tmp_path / word, word, strength=0.1) for word in ("cat", "kiss")]
     out = tmp_path / "out"
-    flags = [f"--out={out}", f"--cache={tmp_path / 'cache'}", "--steps=1", "--blind=5"]
+    flags = [f"--out={out}", f"--cache={tmp_path / 'cache'}", "--steps=1", "--batch=2", "--blind=5"]
     judge.main([*flags, *(f"--edit={run}" for run in runs)])
     results = json.loads((out / "results.json").read_text())
     assert {one["class"] for one in results["classes"]} >= {"cat", "kiss", "bus", "neon"}

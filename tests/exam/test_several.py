@@ -26,7 +26,10 @@ WORDS = ("cat", "kiss")
 def runs(tmp_path_factory):
     """Two edits of flux-tiny that change little, each said to erase a concept."""
     folder = tmp_path_factory.mktemp("runs")
-    return [tiny_runs.save(folder / word, word, seed=seed) for seed, word in enumerate(WORDS)]
+    found = enumerate(WORDS)
+    return [
+        str(tiny_runs.save(folder / word, word, strength=0.1, seed=seed)) for seed, word in found
+    ]
 
 
 def given(*flags: str) -> argparse.Namespace:
@@ -139,7 +142,12 @@ def test_a_task_leaves_its_table_its_pictures_and_how_each_was_made(
 ):
     unrelated = several.unrelated
     monkeypatch.setattr(several, "unrelated", lambda tasks: unrelated(tasks)[:2])
-    flags = [f"--edit={run}" for run in runs] + [f"--out={tmp_path}", "--steps=1", "--pictures=1"]
+    flags = [f"--edit={run}" for run in runs] + [
+        f"--out={tmp_path}",
+        "--steps=1",
+        "--pictures=1",
+        "--batch=2",
+    ]
     flags += [f"--cache={tmp_path / 'cache'}"]
     task.main(flags + (["--counts=2"] if task is multi else []))
     found = json.loads((tmp_path / "results.json").read_text())
