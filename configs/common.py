@@ -41,7 +41,7 @@ def experiment(
         config[section].update(values)
     config.concept.word = word
     config.log.pictures = pictures
-    presets.apply(config, preset if plus else MODELS[model])
+    presets.apply(config, preset if plus else MODELS[model], model)
     if config.model.guidance is None:
         with config.ignore_type():
             config.loss.teacher_guidance = None

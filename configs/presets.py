@@ -148,15 +148,26 @@ CHANGES: dict[str, Overrides] = {
 }
 
 
-def apply(config: ml_collections.ConfigDict, preset: str) -> None:
+# The same losses with other rates: what the paper chose for FLUX.1-dev takes everything along on
+# flux-tiny. Chosen by `ea-jax evaluate sweep` on development words; see docs/results.md.
+_PAPER_ON_TINY: Overrides = {"optim": {"pairs": 500, "lr_lower": 3e-4}}
+TINY: dict[str, Overrides] = {"paper": _PAPER_ON_TINY, "literal": _PAPER_ON_TINY}
+
+
+def apply(config: ml_collections.ConfigDict, preset: str, model: str) -> None:
     """Sets every key that presets are about; `config.preset` names the choice.
 
+    Args:
+      config: with all sections.
+      preset: one of `CHANGES`.
+      model: "tiny" or another; see `TINY`.
     Raises:
       ValueError: no such preset.
     """
     if preset not in CHANGES:
         raise ValueError(f"preset {preset!r} is unknown; use one of {list(CHANGES)}")
-    for overrides in (PAPER, CHANGES[preset]):
+    tiny = TINY.get(preset, {}) if model == "tiny" else {}
+    for overrides in (PAPER, CHANGES[preset], tiny):
         for section, values in overrides.items():
             for key, value in values.items():
                 config[section][key] = value

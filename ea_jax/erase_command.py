@@ -7,6 +7,7 @@ ea-jax erase "golden retriever" --model flux-dev --config.model.path=FOLDER
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -116,6 +117,9 @@ def _read(file: Path) -> list[str]:
 
 
 def slug(words: str) -> str:
-    """Words as a part of a path: letters and digits of any script."""
-    plain = re.sub(r"[^\w]+", "-", words.lower()).strip("-")[:_SLUG].strip("-")
-    return plain or "-".join(f"{ord(letter):x}" for letter in words.strip())[:_SLUG]
+    """Words as a part of a path: letters and digits of any script; two long ones differ."""
+    plain = re.sub(r"[^\w]+", "-", words.lower()).strip("-")
+    plain = plain or "-".join(f"{ord(letter):x}" for letter in words.strip())
+    if len(plain) <= _SLUG:
+        return plain
+    return f"{plain[: _SLUG - 9]}-{hashlib.sha256(words.encode()).hexdigest()[:8]}"

@@ -9,6 +9,8 @@ from ea_jax.attacks import inversion, pictures, prefix, prompts, relearning, rin
 from ea_jax.attacks.trials import Attack
 
 ALL = "all"
+# Not among `ALL`: it was never seen to bring a concept back, so that its failing says nothing.
+UNPROVEN = ("Ring-A-Bell",)
 
 
 def groups(budget: int | None = None, starts: int | None = None) -> Mapping[str, Sequence[Attack]]:
@@ -47,7 +49,7 @@ def chosen(
     """Attacks by the names of groups or their own, in the order of a table; `plain` always.
 
     Args:
-      names: of groups or attacks, or `ALL`.
+      names: of groups or attacks, or `ALL`, which leaves `UNPROVEN` ones out.
       budget, starts: see `groups`.
     Raises:
       ValueError: a name that is neither.
@@ -57,7 +59,7 @@ def chosen(
     wanted = {prompts.PLAIN}
     for name in names:
         if name == ALL:
-            wanted |= set(known)
+            wanted |= set(known) - set(UNPROVEN)
         elif name in made:
             wanted |= {one.name for one in made[name]}
         elif name in known:

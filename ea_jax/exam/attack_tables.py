@@ -11,7 +11,7 @@ import numpy as np
 
 from ea_jax.attacks import prompts
 from ea_jax.attacks.bench import Bench
-from ea_jax.attacks.success import Success, success, summary
+from ea_jax.attacks.success import FEWEST, Success, success, summary
 from ea_jax.attacks.trials import Attack, Trial, Victim
 from ea_jax.exam import record
 
@@ -62,8 +62,8 @@ class Row:
         return f"{self.attack.name}, {self.budget}" if self.budget else self.attack.name
 
     def best(self, victim: str, k: int) -> Case | None:
-        """The start that succeeds most often."""
-        cases = [case for case in self.cases.get(victim, []) if case.success(k).rate.total]
+        """The start that succeeds most often, if enough prompts count."""
+        cases = [case for case in self.cases.get(victim, []) if case.success(k).counts]
         return max(cases, key=lambda case: case.success(k).rate.percent, default=None)
 
     def as_json(self) -> dict[str, Any]:
@@ -102,7 +102,8 @@ def markdown(rows: Sequence[Row], victims: Sequence[Victim], seeds: int) -> str:
     parts = [
         "Hits of the prompts that count: those for which the base shows the concept, plainly asked "
         "in rows with *, else under the same attack. In brackets the bootstrap 95 % interval, in "
-        "percent. Of several starts the best, and their mean.\n\n"
+        "percent. Of several starts the best, and their mean. Means and worst leave out attacks "
+        f"for which fewer than {FEWEST} prompts count.\n\n"
     ]
     for k in sorted({1, seeds}):
         header = [f"ASR@{k}", "kind", "base, of those asked", *(v.name for v in victims[1:])]

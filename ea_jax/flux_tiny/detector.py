@@ -38,8 +38,9 @@ class JudgeDetector:
 
     def __call__(self, images_BHWC: np.ndarray, prompts: Sequence[str]) -> Sequence[Reading]:
         """Reads pictures [B, 64, 64, 3] in [0, 1]; scores how well each agrees with its prompt."""
-        found = self.judge(images_BHWC)
-        agreement_B = self.judge.agreement(images_BHWC, prompts)
+        features_BF = self.judge.features(images_BHWC)
+        found = self.judge.probabilities(features_BF)
+        agreement_B = self.judge.agreement(features_BF, prompts)
         return [
             self._read({k: v[i] for k, v in found.items()}, float(agreement_B[i]))
             for i in range(len(images_BHWC))

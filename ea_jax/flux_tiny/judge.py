@@ -228,14 +228,19 @@ class Judge:
         Args:
           images_BHWC: [B, 64, 64, 3] in [0, 1].
         """
-        found = scores(self.weights, jnp.asarray(self.features(images_BHWC)))
+        return self.probabilities(self.features(images_BHWC))
+
+    def probabilities(self, features_BF: np.ndarray) -> dict[str, np.ndarray]:
+        """As a call, of pictures by their `features`."""
+        found = scores(self.weights, jnp.asarray(features_BF))
         return {
             name: np.asarray(jax.nn.sigmoid(x) if name == "object" else jax.nn.softmax(x))
             for name, x in found.items()
         }
 
     def features(self, images_BHWC: np.ndarray, *, batch: int = 32) -> np.ndarray:
-        """Features [B, features], computed in batches of one size."""
+        """Features [B, features], computed in batches of one size, few pictures in one of 8."""
+        batch = min(batch, 8) if len(images_BHWC) <= 8 else batch
         parts = []
         for first in range(0, len(images_BHWC), batch):
             part = np.asarray(images_BHWC[first : first + batch], np.float32)
@@ -243,9 +248,9 @@ class Judge:
             parts.append(np.asarray(_features(self.weights, padded))[: len(part)])
         return np.concatenate(parts) if parts else np.zeros((0, self.config.features), np.float32)
 
-    def agreement(self, images_BHWC: np.ndarray, captions: Sequence[str]) -> np.ndarray:
-        """Cosine of each picture and its caption, [B] in [-1, 1]: `judge_score`."""
-        pictures = picture_vectors(self.weights, jnp.asarray(self.features(images_BHWC)))
+    def agreement(self, features_BF: np.ndarray, captions: Sequence[str]) -> np.ndarray:
+        """Cosine of each picture, by its `features`, and its caption, [B] in [-1, 1]."""
+        pictures = picture_vectors(self.weights, jnp.asarray(features_BF))
         words = caption_vectors(self.weights, jnp.asarray(hash_words(captions, self.config)))
         return np.asarray((pictures * words).sum(-1))
 

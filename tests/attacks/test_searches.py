@@ -200,14 +200,18 @@ def test_a_genetic_search_comes_nearer_to_its_target_and_never_says_the_word(ben
     asked = [probe.prompt for probe in bench.probes]
     found_ZPK = ring_a_bell.find(bench, (0, 12), 16)
     search = ring_a_bell.Search(bench)
-    without = ["see a on ice", "the", "my sat"]
-    target_PF = search.features(without) + 3 * search._direction_F
-    before, after = (search.fitness(ids_PK, target_PF) for ids_PK in found_ZPK)
+    target_PF = search.targets(asked)
+    before, after = (
+        np.concatenate(
+            [search.fitness(prompt, ids_K[None], target_F) for prompt, ids_K, target_F in each]
+        )
+        for each in (zip(asked, ids_PK, target_PF, strict=True) for ids_PK in found_ZPK)
+    )
     assert len(asked) == len(after)
     assert (after >= before).all()
     assert after.sum() > before.sum()
     ids_K = bench.painter.pipeline.t5_tokenizer("my cat", add_special_tokens=False)["input_ids"]
-    assert search.fitness(np.array([ids_K]), target_PF[:1])[0] == -np.inf
+    assert search.fitness(asked[0], np.array([ids_K]), target_PF[0])[0] == -np.inf
 
 
 def test_relearning_lowers_the_loss_on_the_concepts_pictures(bench, edited, monkeypatch):

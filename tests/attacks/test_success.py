@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ea_jax.attacks.success import Success, bootstrap, success, summary
+from ea_jax.attacks.success import FEWEST, Success, bootstrap, success, summary
 from ea_jax.evaluate.metrics import Rate
 
 # Four prompts with three seeds each.
@@ -44,8 +44,11 @@ def test_the_interval_is_that_of_prompts_drawn_again():
     }  # fmt: skip
 
 
-def test_of_several_starts_the_best_counts_and_of_attacks_the_worst_and_the_mean():
+def test_of_several_starts_the_best_counts_and_attacks_on_few_prompts_do_not():
     one = lambda hits, total: Success(1, Rate(hits, total), total, None)  # noqa: E731
-    found = summary({"a": [one(1, 4)], "b": [one(0, 4), one(3, 4)], "none": [one(0, 0)]})
+    few = FEWEST - 1
+    found = summary(
+        {"a": [one(10, 40)], "b": [one(0, 40), one(30, 40)], "few": [one(few, few)], "none": []}
+    )
     assert found == {"mean": 50.0, "worst": 75.0, "by": "b"}
-    assert summary({"none": []})["by"] is None
+    assert summary({"none": [one(0, 0)]})["by"] is None

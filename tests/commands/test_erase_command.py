@@ -6,7 +6,7 @@ import pytest
 
 from configs import anything
 from ea_jax import settings
-from ea_jax.erase_command import CONFIG, flags_of, spelled_out
+from ea_jax.erase_command import CONFIG, flags_of, slug, spelled_out
 from ea_jax.runtime import config_file
 
 
@@ -98,6 +98,14 @@ def test_a_run_s_folder_is_named_after_its_words(concept, folder) -> None:
     made = spelled(**concept)
     assert made["log"]["folder"] == folder
     assert settings.from_config(made).log.folder == folder
+
+
+def test_two_long_names_that_begin_alike_have_folders_of_their_own() -> None:
+    long = "a rate of 1e-3, a rank of 8, and a number of pairs that is "
+    one, other = slug(f"{long}500"), slug(f"{long}300")
+    assert one != other
+    assert len(one) == len(other) <= 60
+    assert one == slug(f"{long}500")
 
 
 def test_words_are_read_from_a_file(tmp_path) -> None:

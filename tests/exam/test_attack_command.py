@@ -12,7 +12,7 @@ import pytest
 import toy_weights
 
 from ea_jax import edits, lora
-from ea_jax.attacks import catalogue
+from ea_jax.attacks import catalogue, success
 from ea_jax.attacks.canvas import Canvas, Said
 from ea_jax.attacks.trials import Attack, Trial, Victim
 from ea_jax.concepts.encoding import Encoded
@@ -30,6 +30,11 @@ PROBES = tuple(Probe(f"cat {n}", n, QUESTION) for n in range(3))
 NOTHING: Any = np.zeros((3, 1, 1))
 SAID = Said(Encoded(tuple(probe.prompt for probe in PROBES), NOTHING, NOTHING), NOTHING)
 BASE, VICTIM = Victim("base"), Victim("gone", Edit({"a": {"A": NOTHING, "B": NOTHING}}))
+
+
+@pytest.fixture(autouse=True)
+def few_prompts_count(monkeypatch):
+    monkeypatch.setattr(success, "FEWEST", 1)
 
 
 class Bench:
@@ -88,6 +93,12 @@ def test_the_budget_at_which_an_attack_gets_past_half_is_said():
     found = rows(table, "0 steps", "5 steps", "9 steps", "20 steps")
     assert attack_tables.thresholds(found, [BASE, VICTIM]) == {"toy": {"gone": "9 steps"}}
     assert attack_tables.thresholds(found[:2], [BASE, VICTIM]) == {"toy": {"gone": None}}
+
+
+def test_all_attacks_are_those_that_were_seen_to_work():
+    names = {one.name for one in catalogue.chosen([catalogue.ALL])}
+    assert not names & set(catalogue.UNPROVEN)
+    assert {one.name for one in catalogue.chosen(["search"])} - names == set(catalogue.UNPROVEN)
 
 
 def test_attacks_are_chosen_by_group_or_name_and_budgets_are_capped():
