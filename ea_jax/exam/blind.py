@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 
 from convert.disk import FileError, draft, entry, read_json
 from ea_jax.evaluate import metrics, worlds
-from ea_jax.evaluate.metrics import Rate
+from ea_jax.evaluate.metrics import Z95, Rate
 from ea_jax.evaluate.probes import Detector, Probe
 from ea_jax.exam import csv_file, record, several
 from ea_jax.exam.model import BASE, Subject, open_painter
@@ -30,7 +30,6 @@ KEY, ANSWERS, AGREEMENT = "blind-key.json", "blind-answers.csv", "blind-agreemen
 OTHER = ("none", "other")
 _SEED = 507
 _ACROSS, _DOWN = 8, 5  # pictures of a sheet
-_Z95 = 1.959964
 _WAY_OUT = "give the folder that --blind filled, as it was"
 
 
@@ -68,6 +67,8 @@ def paint(
     read: dict[int, Any] = {}
     for subject in subjects:
         mine = [number for number, one in enumerate(asked) if one.subject is subject]
+        if not mine:
+            continue
         texts = [asked[number].probe.prompt for number in mine]
         seeds = [asked[number].probe.seed for number in mine]
         images = painter.paint(texts, seeds, edit=subject.edit, strength=subject.strength)
@@ -197,7 +198,7 @@ def agreement(pairs: Sequence[tuple[bool, bool]]) -> dict[str, Any]:
         chance = one * other + (1 - one) * (1 - other)
         if chance < 1:
             kappa = (agreed - chance) / (1 - chance)
-            half = _Z95 * math.sqrt(agreed * (1 - agreed) / total) / (1 - chance)
+            half = Z95 * math.sqrt(agreed * (1 - agreed) / total) / (1 - chance)
             interval = [round(max(-1.0, kappa - half), 3), round(min(1.0, kappa + half), 3)]
             kappa = round(kappa, 3)
     return {
