@@ -57,8 +57,7 @@ class Edit:
       deltas: {kernel: [(L,) in, out]} at layers' paths.
       base: fingerprint of the weights it was made on; None if unknown, as the rest.
       concept: what it erases.
-      preset: how.
-      method: the method that made it.
+      preset, method: how.
       strength: recommended by its maker.
       parts: what a combined edit was made of; empty for any other.
       more: further strings of its file, kept as they are.
@@ -271,9 +270,8 @@ def _weighted(edits: Sequence[Edit], strengths: Sequence[float] | None, weight: 
             f"the edits were made on different models, {sorted(bases)}; combine edits of one base"
         )
     given = [None] * len(edits) if strengths is None else list(strengths)
-    parts = _equally_deep(
-        [edit.scaled(strength) for edit, strength in zip(edits, given, strict=True)]
-    )
+    used = list(zip(edits, given, strict=True))
+    parts = _equally_deep([edit.scaled(strength) for edit, strength in used])
     low_rank = [adapters.scaled(lora, weight) for lora, _ in parts if lora]
     deltas: dict[Module, Any] = {}
     for _, changes in parts:
@@ -290,7 +288,7 @@ def _weighted(edits: Sequence[Edit], strengths: Sequence[float] | None, weight: 
         strength=1.0,
         parts=tuple(
             origin
-            for edit, strength in zip(edits, given, strict=True)
+            for edit, strength in used
             for origin in edit.origins(weight * edit.used_strength(strength))
         ),
     )
@@ -342,11 +340,8 @@ def _origins(stated: str | None, path: Path) -> tuple[Origin, ...]:
     for part in parse_json(stated, where, kind=list, **options):
         fields = entry({"part": part}, "part", dict, where=where, **options)
         strength = entry(fields, "strength", float, where=where, **options)
-        names = {
-            name: entry(fields, name, str, where=where, **options)
-            for name in _FACTS
-            if fields.get(name) is not None
-        }
+        known = [name for name in _FACTS if fields.get(name) is not None]
+        names = {name: entry(fields, name, str, where=where, **options) for name in known}
         parts.append(Origin(**names, strength=strength))
     return tuple(parts)
 

@@ -5,58 +5,18 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from html.parser import HTMLParser
 from pathlib import Path
 
 import left_folders as left
 import pytest
+from seen_page import Seen, page_of
 
 from ea_jax.exam import report
-from ea_jax.exam.page import attempts, erasures, plots, verdict
+from ea_jax.exam.page import attempts, verdict
 from ea_jax.exam.page.folders import read as folders_of
 from ea_jax.runtime.run_folder import leaves
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
-
-
-class Seen(HTMLParser):
-    """Texts, tags and attributes of a page; elements that are never closed."""
-
-    VOID = ("meta", "link", "img", "path", "use")
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.texts: list[str] = []
-        self.tags: list[str] = []
-        self.attributes: list[tuple[str, str, str]] = []
-        self.open: list[str] = []
-        self.feed(page)
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += [(tag, name, value or "") for name, value in attrs]
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        if tag not in self.VOID:
-            assert self.open.pop() == tag
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += [(tag, name, value or "") for name, value in attrs]
-
-    def handle_data(self, data):
-        self.texts.append(data)
-
-    @property
-    def words(self) -> str:
-        return " ".join(" ".join(self.texts).split())
-
-
-def page_of(*folders: Path, out: Path) -> str:
-    return report.report(folders, out / "report.html").read_text()
 
 
 def test_every_number_of_a_run_and_its_attacks_is_on_the_page(tmp_path):
@@ -174,58 +134,6 @@ def test_a_task_of_any_name_is_shown_by_its_table_its_pictures_and_its_rates(tmp
     assert seen.tags.count("img") == 1
     assert ("svg", "aria-label", "Shares with 95 % intervals: juggle, out") in seen.attributes
     assert "ea-jax juggle" in seen.words
-
-
-def test_many_concepts_are_drawn_as_points_and_their_means_by_method(tmp_path):
-    rows = [
-        left.erased("robust", "cat", "entity", Acc_e=(0, 50)),
-        left.erased("robust", "hug", "relationship", Acc_e=(10, 50), Acc_ir=(44, 55)),
-        # Two seeds of one word count together: 10 of 100.
-        left.erased("paper", "bus", "entity", Acc_e=(10, 50)),
-        left.erased("paper", "bus", "entity", Acc_e=(0, 50)),
-    ]
-    found = [left.task(tmp_path / name, "concepts", rows=rows[i:]) for i, name in enumerate("ab")]
-    seen = Seen(page_of(*found, out=tmp_path))
-    labels = [value for _, name, value in seen.attributes if name == "aria-label"][1:]
-    assert labels == [
-        "Means of all metrics by method",
-        *(f"Erasing against preserving: {method}, {name}" for name in "ab" for method in
-          ("robust", "paper")),
-    ]  # fmt: skip
-    for line in ("robust, a (2 words)", "paper, a (1 word)", "robust, b (1 word)"):
-        assert line in seen.words
-    # Words that miss what is wanted are named in the plot, others not.
-    assert (seen.texts.count("hug"), seen.texts.count("cat"), seen.texts.count("bus")) == (2, 0, 2)
-
-
-def test_names_of_points_do_not_cover_one_another_and_the_worst_stands():
-    points = [(20.0, 80.0, "cat"), (20.0, 81.0, "hug"), (90.0, 81.0, "bus"), (20.0, 95.0, "dog")]
-    named = plots._legible(points, width=100, height=40)
-    assert [name for _, _, name in named] == ["bus", "cat", "dog"]
-
-
-@pytest.mark.parametrize("task", ["ablation", "sweep"])
-def test_rows_of_settings_are_bars_of_all_words_beside_one_base(task, tmp_path):
-    rows = [
-        left.erased(row, word, Acc_e=(hits, 50))
-        for row, hits in (("esd, alone", 4), ("attn+rsc", 0))
-        for word in ("cat", "hug")
-    ]
-    [one] = folders_of([left.task(tmp_path / "out", task, rows=rows)])
-    [(group, _), *_] = [(group, row) for row, group in erasures.of(one).items()]
-    assert [word.both["erased"]["Acc_e"] for word in group] == [left.Rate(4, 50)] * 2
-    gone, kept = erasures.plots_of(one)
-    seen = Seen(gone[0])
-    assert [seen.texts.count(text) for text in ("base", "esd, alone", "Acc_e", "Acc_ir")] == [
-        *(1, 1, 1, 0),
-    ]
-    assert "Acc_ir" in Seen(kept[0]).texts
-
-
-def test_rows_of_another_form_are_one_line(tmp_path):
-    [one] = folders_of([left.task(tmp_path / "out", "sweep", rows=[{"row": "a", "word": 3}])])
-    with pytest.raises(ValueError, match="out, rows, 0: 'word' is a whole number"):
-        erasures.of(one)
 
 
 SEARCHED = {
