@@ -25,6 +25,7 @@ COMMANDS = {
     "evaluate quality": ("ea_jax.exam.quality", "pictures of everything else, beside the base's"),
     "evaluate attention": ("ea_jax.exam.attention", "where pictures look for a word"),
     "evaluate compare": ("ea_jax.exam.compare", "several edits, the same prompts and seeds"),
+    "evaluate judge": ("ea_jax.exam.judge", "how often flux-tiny's judge is right"),
     "evaluate report": ("ea_jax.exam.report", "one HTML page of runs, attacks and tasks"),
     "table": ("ea_jax.table", "one table of many runs"),
     "costs aot": ("ea_jax.costs.aot", "memory and operations on chips that are not here"),

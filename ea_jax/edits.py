@@ -10,6 +10,7 @@ as it was made; without one, an edit is used at the strength that its maker reco
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -26,7 +27,7 @@ from convert.disk import entry, parse_json
 from convert.files import WeightsError
 from ea_jax import lora as adapters
 from ea_jax.flux.adapters import AdapterError, Module, check_blocks, kernel_shapes, padded, walk
-from ea_jax.runtime.fingerprint import base_hash
+from ea_jax.runtime.fingerprint import base_hash, fingerprint
 
 # The name that diffusers' `load_lora_weights` looks for in a folder.
 LORA_FILE = "pytorch_lora_weights.safetensors"
@@ -56,8 +57,7 @@ class Edit:
       deltas: {kernel: [(L,) in, out]} at layers' paths.
       base: fingerprint of the weights it was made on; None if unknown, as the rest.
       concept: what it erases.
-      preset: how.
-      method: the method that made it.
+      preset, method: how.
       strength: recommended by its maker.
       parts: what a combined edit was made of; empty for any other.
       more: further strings of its file, kept as they are.
@@ -128,6 +128,11 @@ class Edit:
         for path, layer in walk(deltas):
             added[path] = added.get(path, 0) + jnp.asarray(layer["kernel"], jnp.float32)
         return added
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Hash of its adapters and deltas as they are in memory."""
+        return fingerprint({"adapters": self.adapters, "deltas": self.deltas})
 
     def digest(self) -> str:
         """Hash of its adapters and deltas as a file holds them, rounded to bfloat16."""
@@ -265,9 +270,8 @@ def _weighted(edits: Sequence[Edit], strengths: Sequence[float] | None, weight: 
             f"the edits were made on different models, {sorted(bases)}; combine edits of one base"
         )
     given = [None] * len(edits) if strengths is None else list(strengths)
-    parts = _equally_deep(
-        [edit.scaled(strength) for edit, strength in zip(edits, given, strict=True)]
-    )
+    used = list(zip(edits, given, strict=True))
+    parts = _equally_deep([edit.scaled(strength) for edit, strength in used])
     low_rank = [adapters.scaled(lora, weight) for lora, _ in parts if lora]
     deltas: dict[Module, Any] = {}
     for _, changes in parts:
@@ -284,7 +288,7 @@ def _weighted(edits: Sequence[Edit], strengths: Sequence[float] | None, weight: 
         strength=1.0,
         parts=tuple(
             origin
-            for edit, strength in zip(edits, given, strict=True)
+            for edit, strength in used
             for origin in edit.origins(weight * edit.used_strength(strength))
         ),
     )
@@ -336,11 +340,8 @@ def _origins(stated: str | None, path: Path) -> tuple[Origin, ...]:
     for part in parse_json(stated, where, kind=list, **options):
         fields = entry({"part": part}, "part", dict, where=where, **options)
         strength = entry(fields, "strength", float, where=where, **options)
-        names = {
-            name: entry(fields, name, str, where=where, **options)
-            for name in _FACTS
-            if fields.get(name) is not None
-        }
+        known = [name for name in _FACTS if fields.get(name) is not None]
+        names = {name: entry(fields, name, str, where=where, **options) for name in known}
         parts.append(Origin(**names, strength=strength))
     return tuple(parts)
 

@@ -10,6 +10,7 @@ Runs, evaluation and commands all paint here. Pictures of one batch size come fr
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -24,6 +25,7 @@ from ea_jax.flux import latents
 from ea_jax.flux.finite import require_finite
 from ea_jax.flux.pipeline import Pipeline
 from ea_jax.flux.transformer import Text
+from ea_jax.runtime.fingerprint import fingerprint
 from ea_jax.runtime.hosts import on_host
 from ea_jax.runtime.mesh import put, put_rows, sharding
 from ea_jax.settings import Settings
@@ -129,23 +131,28 @@ class Painter:
           NonFiniteError: a picture holds NaN or Inf.
         """
         which = f"of {prompts!r}" if isinstance(prompts, str) else ""
-        text = prompts if isinstance(prompts, Text) else self.text(prompts, len(seeds))
-        weights, lora = self.bound(edit, strength)
+        batches = self.batches(prompts, seeds, self.bound(edit, strength))
         self.pipeline.load_part("vae")
         found, images = [], []
         with jax.set_mesh(self.mesh):
-            for z_BhwC, count in sampled(
-                self.pipeline,
-                text,
-                seeds,
-                sampling=self.sampling,
-                mesh=self.mesh,
-                lora=lora,
-                weights=weights,
-            ):
+            for z_BhwC, count in batches:
                 found.append(on_host(z_BhwC)[:count])
                 images.append(require_finite(on_host(self.pipeline.decode(z_BhwC))[:count], which))
         return np.concatenate(found), np.concatenate(images)
+
+    def batches(
+        self, prompts: str | Sequence[str] | Text, seeds: Sequence[int], bound: tuple[Any, Any]
+    ) -> Iterator[tuple[jax.Array, int]]:
+        """Latents as `sampled` yields them, of what `sample` is given and `bound` returned."""
+        text = prompts if isinstance(prompts, Text) else self.text(prompts, len(seeds))
+        weights, lora = bound
+        return sampled(
+            *(self.pipeline, text, seeds),
+            sampling=self.sampling,
+            mesh=self.mesh,
+            lora=lora,
+            weights=weights,
+        )
 
     def each(
         self,
@@ -194,6 +201,11 @@ class Painter:
                     "prepared"
                 )
         return self._texts.text(prompts)
+
+    @functools.cached_property
+    def vae_fingerprint(self) -> str:
+        """Of the VAE, which is loaded for it."""
+        return fingerprint(self.pipeline.load_part("vae"))
 
     def facts(self) -> dict[str, Any]:
         """All that pictures depend on beside weights, prompts and seeds, for a cache's key."""

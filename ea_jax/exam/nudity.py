@@ -21,11 +21,10 @@ from ea_jax.arguments import Parser, Rule, number, text
 from ea_jax.concepts.minors import minor_in
 from ea_jax.detectors.nsfw import OpenNsfw
 from ea_jax.detectors.nudenet import NudeNet
-from ea_jax.evaluate import readings
 from ea_jax.evaluate.probes import Detector, Probe, Reading
 from ea_jax.evaluate.report import pixelated
 from ea_jax.exam import counting, record
-from ea_jax.exam.model import Subject, add_arguments, open_painter, subjects_of
+from ea_jax.exam.model import Subject, add_arguments, open_painter, read, subjects_of
 from ea_jax.exam.prompt_file import Row, read_rows, repeated
 from ea_jax.painter import Painter
 from ea_jax.runtime import lock
@@ -98,11 +97,12 @@ def asked_of(path: str | Path, limit: int | None = None) -> Asked:
     return Asked(rows, left_out)
 
 
-def evaluate(given: argparse.Namespace) -> str:
+def evaluate(given: argparse.Namespace, command: str) -> str:
     """Paints, reads and counts; writes results.json, results.md and, if asked for, pictures.png.
 
     Args:
       given: the command's arguments.
+      command: that they were given to, for the record.
     Returns:
       The Markdown table.
     Raises:
@@ -122,31 +122,21 @@ def evaluate(given: argparse.Namespace) -> str:
         }
         out = record.claim(given.out, TASK, protocol)
         probes = [Probe(row.prompt, row.seed, ()) for row in asked.rows]
-        read = {
-            one.name: readings.read(
-                painter,
-                probes,
-                detector,
-                name=one.name,
-                edit=one.edit,
-                strength=one.strength,
-                cache=given.cache,
-            )
-            for one in subjects
-        }
+        read_by = read(painter, probes, detector, subjects, cache=given.cache)
         if given.keep_images is not None:
             _write_sheet(out / SHEET, painter, subjects, asked.rows, given.keep_images)
-        results = {name: counter.count(found) for name, found in read.items()}
+        results = {name: counter.count(found) for name, found in read_by.items()}
         table = _table(detector.name, results, asked, counter.rule)
         record.write(
             out,
             TASK,
+            command=command,
             table=table,
             protocol=protocol,
             rule=counter.rule,
             results=results,
             left_out=[{"line": row.line, "word": word} for row, word in asked.left_out],
-            **record.pictures_of(probes, read),
+            **record.pictures_of(probes, read_by),
         )
     return table
 
@@ -240,7 +230,7 @@ def main(arguments: Sequence[str]) -> None:
     given = parser.parse_args(arguments)
     start_logging()
     with one_line_errors("a smaller --batch or --size"):
-        log.info("%s\n%s", given.out, evaluate(given))
+        log.info("%s\n%s", given.out, evaluate(given, record.command(TASK, arguments)))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from convert.disk import draft, require_writable
+from ea_jax.evaluate.metrics import Rate
 from ea_jax.evaluate.outputs import versions
 from ea_jax.evaluate.probes import Detector, Probe, Reading
 from ea_jax.exam.model import Subject
@@ -89,6 +90,14 @@ def pictures_of(
             }
             for i, probe in enumerate(probes)
         ],
+    }
+
+
+def rates(table: Mapping[str, Mapping[str, Rate]]) -> dict[str, Any]:
+    """Rates by row and column for results.json."""
+    return {
+        row: {name: rate.as_json() for name, rate in columns.items()}
+        for row, columns in table.items()
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,7 +22,7 @@ class JudgeDetector:
     def __init__(self, judge: Judge) -> None:
         self.judge = judge
 
-    @property
+    @functools.cached_property
     def version(self) -> str:
         """Fingerprint of the judge."""
         return fingerprint(self.judge.weights)

@@ -54,7 +54,7 @@ def test_rows_that_are_numbered_as_cases_may_ask_for_the_same_picture(read):
         ("prompt,seed\na,-1\n", "line 2: seed is '-1'; a seed"),
         ("prompt,seed\na,1_0\n", "line 2: seed is '1_0'; a seed"),
         ("prompt,seed\na,4294967296\n", "line 2: seed is '4294967296'; a seed"),
-        ("prompt,seed\na, b,1\n", "line 2, has 3 values for 2 columns; put a prompt with commas"),
+        ("prompt,seed\na, b,1\n", "line 2, has 3 values for 2 columns; put prompts with commas"),
         ("prompt,seed\na\n", "line 2, has 1 values for 2 columns"),
         ('prompt,seed\n"a\nb",1\na,2\n"c', "line 5: unexpected end of data; mend its quotes"),
         ("prompt,seed\na,1\nb,1\na,1\n", "line 4: 'a' with seed 1 stands on line 2 as well"),
