@@ -1,8 +1,9 @@
-"""Prompts with seeds from a CSV file: I2P, COCO captions, or a user's own.
+"""Prompts with seeds from a file: I2P, COCO captions, or a user's own.
 
 The header names a column `prompt`, and may name one of seeds (`evaluation_seed` as in I2P, or
 `seed`) and one of `case_number`. Without seeds a row's seed is its place in the file, from 0 on.
 Other columns are not read: I2P's `evaluation_guidance` is Stable Diffusion's, FLUX has another.
+A file whose name ends in `.txt` has a prompt a line, and no header.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class Row:
     """A row of a file.
 
     Attributes:
-      line: that it begins on, the header's being 1.
+      line: that it begins on; a header's is 1.
       prompt: as it stands there, spaces and all.
       seed: 0 to 2**32 - 1.
       case: its `case_number`, or "".
@@ -47,6 +48,8 @@ def read_rows(path: str | Path) -> list[Row]:
         prompt, a seed that is none, or the same row twice; names the line and the value.
     """
     path = Path(path)
+    if path.suffix.lower() == ".txt":
+        return _lines(_text(path))
     records = _records(path, _text(path))
     _, header = next(records, (1, []))
     columns = [name.strip() for name in header]
@@ -100,6 +103,12 @@ def _text(path: Path) -> str:
     if not text.strip():
         raise FileError(f"{path} is empty; give a CSV file with a column {PROMPT!r}")
     return text
+
+
+def _lines(text: str) -> list[Row]:
+    """A row for each line that isn't empty."""
+    lines = [(i, line.strip()) for i, line in enumerate(text.splitlines(), 1) if line.strip()]
+    return [Row(line, prompt, seed) for seed, (line, prompt) in enumerate(lines)]
 
 
 def _records(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
