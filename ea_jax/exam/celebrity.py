@@ -125,10 +125,13 @@ def evaluate(given: argparse.Namespace, command: str) -> str:
             "test": tested.as_json(),
         },
         rows=[as_json(*one) for one in zip(found, counted, strict=True)],
-        read={
-            one.name: record.pictures_of([*known], {one.name: [*known.values()]})
-            for one, known in zip([Subject(BASE), *subjects], [base, *answers], strict=True)
-        },
+        **record.pictures_of(
+            every,
+            {
+                one.name: [known.get(probe) for probe in every]
+                for one, known in zip([Subject(BASE), *subjects], [base, *answers], strict=True)
+            },
+        ),
     )
     return shown
 
@@ -173,6 +176,7 @@ def _plan(given: argparse.Namespace) -> Plan:
     probes, judge = probes_of(given.model, asked, given.pictures)
     painted = {}
     if given.classifier is None:
+        portraits.start(given)
         names = list(dict.fromkeys((*people.erased, *people.kept, *asked)))
         painted = portraits.prompts_of(worlds.of_model(given.model), names, given.portraits)
     else:
