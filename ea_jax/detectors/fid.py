@@ -25,6 +25,7 @@ _SUFFIXES = (".png", ".jpg", ".jpeg")
 # Fewer pictures than features leave a covariance singular, and FID far too high.
 FEATURES = 2048
 _NETWORK = "inception-v3-compat"
+_ROWS = 16  # pictures at once
 _log = logging.getLogger(__name__)
 
 
@@ -107,10 +108,13 @@ class Inception:
 
     def features(self, images_BHWC: np.ndarray) -> np.ndarray:
         """Features [B, 2048] float32 of pictures [B, H, W, 3] in [0, 1], rounded to 8 bits."""
-        bytes_BHWC = np.round(255 * np.clip(images_BHWC, 0, 1)).astype(np.uint8)
-        pixels_BCHW = np.ascontiguousarray(bytes_BHWC.transpose(0, 3, 1, 2))
-        (found,) = self._network(self._torch.from_numpy(pixels_BCHW))
-        return found.numpy().astype(np.float32)
+        parts = []
+        for start in range(0, len(images_BHWC), _ROWS):
+            part_BHWC = np.clip(images_BHWC[start : start + _ROWS], 0, 1)
+            pixels_BCHW = np.round(255 * part_BHWC).astype(np.uint8).transpose(0, 3, 1, 2)
+            (found,) = self._network(self._torch.from_numpy(np.ascontiguousarray(pixels_BCHW)))
+            parts.append(found.numpy().astype(np.float32))
+        return np.concatenate(parts)
 
 
 def read(files: Sequence[Path], side: int) -> np.ndarray:
