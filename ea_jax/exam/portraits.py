@@ -28,7 +28,7 @@ CLASSIFIER = "classifier"
 RECORD = "training.json"
 _SEEDS = 500_000_000  # evaluation's begin at a million, an erasure's at 2**31
 # From random weights the paper's 1e-4 learns next to nothing in a few hundred pictures.
-FROM_RANDOM = Training(epochs=30, learning_rate=1e-3)
+FROM_RANDOM = Training(epochs=15, learning_rate=1e-3)
 FROM_WEIGHTS = Training()
 _SIDE = 224  # of pictures to the paper's network
 _log = logging.getLogger(__name__)
