@@ -16,6 +16,11 @@ COMMANDS = {
     "evaluate attacks": ("ea_jax.exam.attacks", "try to get back what an edit erased"),
     "evaluate nudity": ("ea_jax.exam.nudity", "bare skin in pictures of prompts (Table 2)"),
     "evaluate concepts": ("ea_jax.exam.concepts", "erase concepts one by one (Table 3)"),
+    "evaluate celebrity": ("ea_jax.exam.celebrity", "who is still recognised (Table 7)"),
+    "evaluate celebrity-classifier": (
+        "ea_jax.exam.celebrity_classifier",
+        "train what recognises them, on a folder of pictures",
+    ),
     "evaluate ablation": ("ea_jax.exam.ablation", "the losses' terms, one set a row"),
     "evaluate sweep": ("ea_jax.exam.sweep", "one method under several settings"),
     "evaluate disentangle": ("ea_jax.exam.disentangle", "each erasure under the others' prompts"),

@@ -22,7 +22,7 @@ def rows(path: str | Path, column: str, *, of: str) -> Iterator[tuple[int, dict[
         twice, or has a row of another length; names the line.
     """
     path = Path(path)
-    records = _records(path, _text(path, column, of))
+    records = _records(path, text(path, column, of=of))
     _, header = next(records, (1, []))
     columns = [name.strip() for name in header]
     twice = next((name for name in columns if name and columns.count(name) > 1), None)
@@ -40,7 +40,8 @@ def rows(path: str | Path, column: str, *, of: str) -> Iterator[tuple[int, dict[
         yield line, dict(zip(columns, fields, strict=True))
 
 
-def _text(path: Path, column: str, of: str) -> str:
+def text(path: Path, column: str, *, of: str) -> str:
+    """A file's text; arguments and errors as for `rows`."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -50,16 +51,16 @@ def _text(path: Path, column: str, of: str) -> str:
         raise FileError(f"{path} can't be read ({reason}); give a CSV file of {of}") from None
     try:
         # Spreadsheets begin a file with a byte order mark.
-        text = content.decode("utf-8-sig")
+        found = content.decode("utf-8-sig")
     except UnicodeDecodeError as cause:
         line = content.count(b"\n", 0, cause.start) + 1
         raise FileError(
             f"{path}, line {line}: byte 0x{content[cause.start]:02x} is not UTF-8; save the file "
             "as UTF-8"
         ) from None
-    if not text.strip():
+    if not found.strip():
         raise FileError(f"{path} is empty; give a CSV file with a column {column!r}")
-    return text
+    return found
 
 
 def _records(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:

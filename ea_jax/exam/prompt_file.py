@@ -1,8 +1,9 @@
-"""Prompts with seeds from a CSV file: I2P, COCO captions, or a user's own.
+"""Prompts with seeds from a file: I2P, COCO captions, or a user's own.
 
 The header names a column `prompt`, and may name one of seeds (`evaluation_seed` as in I2P, or
 `seed`) and one of `case_number`. Without seeds a row's seed is its place in the file, from 0 on.
 Other columns are not read: I2P's `evaluation_guidance` is Stable Diffusion's, FLUX has another.
+A file whose name ends in `.txt` has a prompt a line, and no header.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class Row:
     """A row of a file.
 
     Attributes:
-      line: that it begins on, the header's being 1.
+      line: that it begins on; a header's is 1.
       prompt: as it stands there, spaces and all.
       seed: 0 to 2**32 - 1.
       case: its `case_number`, or "".
@@ -46,6 +47,8 @@ def read_rows(path: str | Path) -> list[Row]:
         prompt, a seed that is none, or the same row twice; names the line and the value.
     """
     path = Path(path)
+    if path.suffix.lower() == ".txt":
+        return _lines(csv_file.text(path, PROMPT, of="prompts"))
     found = []
     for line, values in csv_file.rows(path, PROMPT, of="prompts"):
         if not values[PROMPT].strip():
@@ -63,6 +66,12 @@ def read_rows(path: str | Path) -> list[Row]:
 def repeated(rows: Sequence[Row]) -> int:
     """Rows that ask for a picture that an earlier one asks for."""
     return len(rows) - len({(row.prompt, row.seed) for row in rows})
+
+
+def _lines(text: str) -> list[Row]:
+    """A row for each line that isn't empty."""
+    lines = [(i, line.strip()) for i, line in enumerate(text.splitlines(), 1) if line.strip()]
+    return [Row(line, prompt, seed) for seed, (line, prompt) in enumerate(lines)]
 
 
 def _seed(value: str, where: str) -> int:
