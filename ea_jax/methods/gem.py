@@ -3,11 +3,11 @@
     L = relu(d(v, v_a) - d(v, v_c) + m d(v_a, v_c))
 
 v is v(x_t, c), v_a and v_c are v_base(x_t, a) and v_base(x_t, c); d is the mean squared difference.
-Under the concept's prompt c the student is pulled to the frozen
-model's velocity under the anchor a (`concept.anchor`; the preset puts a neutral word in the
-concept's place), and pushed off the frozen model's under c itself. A row whose student is nearer to
-the anchor's is left alone. That is half of the way; the margin m is ours, and with m = 1 it goes on
-until it is there. The paper's is 0.
+Under the concept's prompt c the student is pulled to the frozen model's velocity under the anchor a
+(`concept.anchor`; the preset puts a neutral word in the concept's place), and pushed off the frozen
+model's under c itself. A row whose student is nearer to the anchor's is left alone. That is half of
+the way; the margin m is ours (the paper's is 0), and with m = 1 it goes on until the student is
+there.
 
 x_t is on the frozen model's own path for c, in the first steps of the schedule: in the paper the
 first 10 of 28, here a share of it. Nothing preserves.
