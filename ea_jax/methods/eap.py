@@ -104,8 +104,8 @@ def nearest(bank: PromptBank, count: int) -> np.ndarray:
         x_ND = x_ND.astype(np.float32) - mean_D
         return x_ND / np.maximum(np.linalg.norm(x_ND, axis=-1, keepdims=True), 1e-12)
 
-    own = [_own(bank, concept).mean(0, keepdims=True) for concept in range(bank.concepts)]
-    own_CD = directions(np.concatenate(own))
+    own = [bank.outputs("plain", bank.plain(concept=c)).mean(0) for c in range(bank.concepts)]
+    own_CD = directions(np.stack(own))
     prompts = bank.groups["preserve"].prompt_G
     near_GC = np.stack(
         [
@@ -115,14 +115,6 @@ def nearest(bank: PromptBank, count: int) -> np.ndarray:
     )
     by_rank = np.argsort(-near_GC, axis=0, kind="stable").reshape(-1)
     return np.array(list(dict.fromkeys(by_rank.tolist()))[:count])
-
-
-def _own(bank: PromptBank, concept: int) -> np.ndarray:
-    """T5's outputs at a concept's tokens in its plain sentences, [N, D] float32."""
-    sentences = bank.plain(concept=concept)
-    text, columns = bank.text("plain", sentences), bank.columns("plain", sentences)
-    rows, places = np.nonzero(columns.mask_BN)
-    return np.asarray(text.t5_BTD)[rows, columns.idx_BN[rows, places]].astype(np.float32)
 
 
 def _search(section: EapSettings) -> optax.GradientTransformation:

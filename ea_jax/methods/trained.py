@@ -31,7 +31,7 @@ class State(struct.PyTreeNode):
 
     lora: Any
     optimiser: optax.OptState
-    pool_PSC: jax.Array | None
+    pool_PSC: Any
 
 
 def trained(

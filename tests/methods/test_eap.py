@@ -33,7 +33,9 @@ def given() -> tuple[eap.State, eap.Batch]:
         logits_K=logits_K,
         search=optax.adam(SECTION.search_lr).init(logits_K),
     )
-    words_KTD = inputs.array(WORDS, T, SMALL.joint_attention_dim)
+    # Not far from each other: a gradient sees how the loss changes on a short way.
+    first_TD = inputs.array(T, SMALL.joint_attention_dim)
+    words_KTD = first_TD + 0.5 * inputs.array(WORDS, T, SMALL.joint_attention_dim)
     return before, eap.Batch(**toy.places(1, inputs), words_KTD=words_KTD)
 
 
@@ -84,7 +86,7 @@ def test_the_search_raises_the_loss_that_it_ascends(given) -> None:
     ascend = functools.partial(eap.ascended, section=SECTION, forward=toy.FORWARD)
     after = jax.jit(ascend)(before, BASE, batch, here, gumbels(batch, 60))
     expected = [float(jax.nn.softmax(state.logits_K) @ harm_K) for state in (before, after)]
-    assert expected[1] > expected[0] + 0.2 * (harm_K.max() - expected[0])
+    assert expected[1] > expected[0] + 0.1 * (harm_K.max() - expected[0])
     jax.tree.map(np.testing.assert_array_equal, after.lora, before.lora)
 
 
@@ -105,7 +107,8 @@ def test_a_choice_is_hard_and_its_gradient_is_that_of_the_softmax(given) -> None
 
 def test_the_nearest_prompts_are_those_with_the_concepts_own_direction() -> None:
     made = toy.ready("eap").bank
-    own_D, group = eap._own(made, 0).mean(0), made.groups["preserve"].prompt_G
+    own_D = made.outputs("plain", made.plain()).mean(0)
+    group = made.groups["preserve"].prompt_G
     t5_UTD = made.t5_UTD.astype(np.float32)
     away_D = np.ones_like(own_D)
     # One token of each prompt is the concept's, more of it in some than in others; the length of
