@@ -79,6 +79,7 @@ class Needs(NamedTuple):
       contrast: sentences with a synonym and with irrelevant words in the concept's place.
       concept: pictures of the concept's sentences.
       keep: pictures of concept.preserve_prompts.
+      anchor: how many pictures of the anchor prompts.
       columns: the softmax columns of the concept's tokens.
       check: given the encoded prompts before weights are loaded; raises ValueError if they lack
         what the method needs.
@@ -87,5 +88,6 @@ class Needs(NamedTuple):
     contrast: bool = False
     concept: bool = False
     keep: bool = False
+    anchor: int = 0
     columns: bool = False
     check: Callable[[PromptBank], None] = _accepted
