@@ -9,6 +9,8 @@
 |  | form of `embedder` in the end; flux-tiny's default |
 | `esd` | another method: negative guidance alone (Gandikota 2023) |
 | `embedder` | another method: a closed form on the text's first layer |
+| `uce` | another method: UCE (Gandikota 2024), the concept's inputs mapped to a guide's |
+| `zeroed_columns` | no erasure: the word's attention columns zeroed while painting (section 3) |
 
 A preset is chosen with the variant: `--config configs/nudity.py:tiny+paper`. Single values are
 then still open to flags: `--config.loss.rsc=0`.
@@ -45,7 +47,28 @@ PAPER: Overrides = {
         "t_draw": "uniform",
     },
     # Chosen on flux-tiny's development concepts; see docs/results.md.
-    "embedder": {"keep": 0.1, "ridge": 0.1, "slips": 0.0, "rank": 32},
+    "embedder": {
+        "keep": 0.1,
+        "growth": 2.0,
+        "remains": None,
+        "ridge": 0.1,
+        "slips": 0.0,
+        "inversions": 0.0,
+        "vocabulary": "none",
+        "captions": 2,
+        "pooled": False,
+        "rank": 32,
+    },
+    # lambda, erase and preserve of its authors; `rank` 0 is the whole change, as they save it.
+    "uce": {
+        "scope": "embed",
+        "stay": 0.5,
+        "erase": 1.0,
+        "keep": 1.0,
+        "times": 6,
+        "templates": 8,
+        "rank": 0,
+    },
     # From the ranges of its authors; flux-tiny wants more, see below.
     "esd": {"steps": 1000, "lr": 5e-5, "eta": 1.0},
     "optim": {
@@ -145,6 +168,12 @@ CHANGES: dict[str, Overrides] = {
         "method": {"name": "embedder"},
         "concept": {"erase": "word_and_synonyms"},
     },
+    "uce": {
+        "method": {"name": "uce"},
+        # Its guide is what stands in the concept's place.
+        "concept": {"erase": "word_and_synonyms", "anchor": "replaced"},
+    },
+    "zeroed_columns": {"method": {"name": "zeroed_columns"}},
 }
 
 

@@ -3,8 +3,9 @@
     edit = load("runs/soccer")                      # a folder, or the file in it
     weights, lora = bind(edit, weights, 0.8)
 
-An edit holds adapters (low rank), changes of whole kernels, or both. A strength of 1 is the change
-as it was made; without one, an edit is used at the strength that its maker recommends.
+An edit holds adapters (low rank), changes of whole kernels, or both; or it names words that a
+painter hides from the model, and changes nothing in it. A strength of 1 is the change as it was
+made; without one, an edit is used at the strength that its maker recommends.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from convert.disk import entry, parse_json
 from convert.files import WeightsError
 from ea_jax import lora as adapters
 from ea_jax.flux.adapters import AdapterError, Module, check_blocks, kernel_shapes, padded, walk
-from ea_jax.runtime.fingerprint import base_hash
+from ea_jax.runtime.fingerprint import base_hash, fingerprint
 
 # The name that diffusers' `load_lora_weights` looks for in a folder.
 LORA_FILE = "pytorch_lora_weights.safetensors"
@@ -54,6 +55,8 @@ class Edit:
     Attributes:
       adapters: {A: [(L,) in, r], B: [(L,) r, out]} at layers' paths, alpha / r folded into B.
       deltas: {kernel: [(L,) in, out]} at layers' paths.
+      zeroed: words whose attention columns the painter zeroes, or takes times 1 - strength for
+        another strength than 1; no file holds this.
       base: fingerprint of the weights it was made on; None if unknown, as the rest.
       concept: what it erases.
       preset: how.
@@ -65,6 +68,7 @@ class Edit:
 
     adapters: Tree = dataclasses.field(default_factory=dict)
     deltas: Tree = dataclasses.field(default_factory=dict)
+    zeroed: tuple[str, ...] = ()
     base: str | None = None
     concept: str | None = None
     preset: str | None = None
@@ -74,7 +78,7 @@ class Edit:
     more: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not self.adapters and not self.deltas:
+        if not (self.adapters or self.deltas or self.zeroed):
             raise AdapterError("an edit needs adapters or deltas; this one would change nothing")
 
     def origins(self, strength: float | None = None) -> tuple[Origin, ...]:
@@ -92,14 +96,24 @@ class Edit:
         Args:
           strength: None takes the recommended one, or 1.
         Raises:
-          AdapterError: it changes whole kernels, which adapters can't do; use `bind`.
+          AdapterError: it changes whole kernels, which adapters can't do; use `bind`. Or it zeroes
+            columns.
         """
+        self.require_weights()
         if self.deltas:
             raise AdapterError(
                 f"edit {self.concept!r} changes whole kernels; use `bind`, which folds them into "
                 "the model's weights, or `ea-jax merge`"
             )
         return self.scaled(strength)[0]
+
+    def require_weights(self) -> None:
+        """Raises AdapterError where the edit zeroes columns: nothing in a model's weights does."""
+        if self.zeroed:
+            raise AdapterError(
+                f"zeroing the columns of {', '.join(self.zeroed)} changes no weights: there is "
+                "nothing to save, to merge or to combine; paint with a Painter"
+            )
 
     def used_strength(self, strength: float | None = None) -> float:
         """A strength, or for None the recommended one, or 1; ValueError for NaN or Inf."""
@@ -131,7 +145,14 @@ class Edit:
 
     def digest(self) -> str:
         """Hash of its adapters and deltas as a file holds them, rounded to bfloat16."""
+        if self.zeroed:
+            return f"columns of {', '.join(self.zeroed)} zeroed"
         return base_hash({"adapters": self.adapters, "deltas": self.deltas})
+
+    def identity(self) -> list[Any]:
+        """What tells it from another edit, at any strength, of what JSON can hold."""
+        tensors = fingerprint({"adapters": self.adapters, "deltas": self.deltas})
+        return [tensors, *([list(self.zeroed)] if self.zeroed else [])]
 
     def check(self, weights: Tree) -> int:
         """Number of layers that it changes in this model, blocks counted one by one.
@@ -182,14 +203,21 @@ def bind(edit: Edit, weights: Tree, strength: float | None = None) -> tuple[Tree
     return weights, lora or None
 
 
+def zeroed(words: Sequence[str]) -> Edit:
+    """No change of weights: the painter zeroes the words' columns; see `Edit`."""
+    return Edit(zeroed=tuple(words), concept=", ".join(words), method="zeroed_columns")
+
+
 def save(edit: Edit, folder: str | Path) -> Path:
     """Writes an edit in bfloat16, alpha folded in, in diffusers' layout.
 
     Returns:
       The file: `LORA_FILE`, or `DELTA_FILE` for an edit that changes whole kernels.
     Raises:
+      AdapterError: it zeroes columns.
       OSError: it can't be written; a file of that name stays as it was.
     """
+    edit.require_weights()
     facts = {key: getattr(edit, name) for name, key in _FACTS.items()}
     metadata = {"format": "pt", **edit.more}
     metadata |= {key: value for key, value in facts.items() if value is not None}
@@ -257,6 +285,8 @@ _PARTS = "edit_parts"
 def _weighted(edits: Sequence[Edit], strengths: Sequence[float] | None, weight: float) -> Edit:
     if not edits:
         raise ValueError("there is no edit to combine; give at least one")
+    for edit in edits:
+        edit.require_weights()
     if strengths is not None and len(strengths) != len(edits):
         raise ValueError(f"{len(strengths)} strengths for {len(edits)} edits; give one for each")
     bases = {edit.base for edit in edits if edit.base is not None}

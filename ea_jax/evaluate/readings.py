@@ -84,8 +84,7 @@ def conditions(painter: Painter, edit: Edit | None, strength: float | None) -> d
     """All that pictures depend on beside their prompts and seeds, for a cache's key."""
     edited = None
     if edit is not None:
-        tensors = {"adapters": edit.adapters, "deltas": edit.deltas}
-        edited = [fingerprint(tensors), edit.used_strength(strength)]
+        edited = [*edit.identity(), edit.used_strength(strength)]
     return {
         "base": painter.fingerprint,
         "edit": edited,

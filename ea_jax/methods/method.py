@@ -80,6 +80,8 @@ class Needs(NamedTuple):
       concept: pictures of the concept's sentences.
       keep: pictures of concept.preserve_prompts.
       columns: the softmax columns of the concept's tokens.
+      vocabulary: words whose outputs are kept, as `kept_words.sentences` names them, and how many
+        sentences around each.
       check: given the encoded prompts before weights are loaded; raises ValueError if they lack
         what the method needs.
     """
@@ -88,4 +90,5 @@ class Needs(NamedTuple):
     concept: bool = False
     keep: bool = False
     columns: bool = False
+    vocabulary: tuple[str, int] = ("none", 0)
     check: Callable[[PromptBank], None] = _accepted

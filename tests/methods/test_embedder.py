@@ -12,7 +12,7 @@ from toy_t5 import t5_tokenizer
 from configs import soccer
 from ea_jax import settings as sections
 from ea_jax.concepts import bank, rows
-from ea_jax.methods import embedder
+from ea_jax.methods import embedder, text_outputs
 from ea_jax.methods.forward import forward_of
 from ea_jax.methods.ready import Ready, initial_state
 from ea_jax.runtime.mesh import make_mesh
@@ -59,7 +59,7 @@ def test_a_rank_is_the_best_of_its_size_and_its_error_is_stated():
 
 
 def test_erased_are_the_concepts_tokens_and_kept_all_others_of_a_prompt(made):
-    found = embedder.outputs(made, slips=1.0)
+    found = text_outputs.of_t5(made, slips=1.0)
     concept_prompts = {*made.texts("target"), *made.texts("plain")}
     # "soccer ball" is two tokens of each sentence; each of the two sets weighs what it should.
     assert len(found.erased_ND) == 2 * len(concept_prompts)
@@ -100,13 +100,13 @@ def test_the_edit_moves_the_layers_output_at_the_concept_to_that_of_padding(made
     assert (edit.base, edit.concept, edit.preset) == ("hash", "soccer ball", "embedder")
     adapter = edit.adapters["context_embedder"]
     kernel = np.asarray(BASE["context_embedder"]["kernel"], np.float64)
-    rank_of_keys = np.linalg.matrix_rank(embedder.outputs(made, slips=1.0).erased_ND)
+    rank_of_keys = np.linalg.matrix_rank(text_outputs.of_t5(made, slips=1.0).erased_ND)
     assert adapter["A"].shape == (SMALL.joint_attention_dim, adapter["B"].shape[0])
     delta = np.asarray(adapter["A"], np.float64) @ np.asarray(adapter["B"], np.float64)
     assert np.linalg.matrix_rank(delta, tol=1e-5) <= rank_of_keys
     like = embedder.blank(run, BASE)["context_embedder"]
     assert jax.tree.map(np.shape, adapter) == jax.tree.map(np.shape, like)
-    found = embedder.outputs(made, slips=1.0)
+    found = text_outputs.of_t5(made, slips=1.0)
     best, *_ = np.linalg.lstsq(found.erased_ND, found.moves_ND @ kernel)
     np.testing.assert_allclose(
         found.erased_ND @ delta, found.erased_ND @ best, rtol=1e-3, atol=1e-4
