@@ -56,6 +56,7 @@ PAPER: Overrides = {
         "inversions": 0.0,
         "vocabulary": "none",
         "captions": 2,
+        "left_out": 0,
         "pooled": False,
         "rank": 32,
     },

@@ -174,13 +174,12 @@ def kept_sentences(
     world: World, words: choose.Words, needs: Needs
 ) -> tuple[dict[str, tuple[str, ...]], choose.Words]:
     """A vocabulary's sentences without what a run erases or asks for as such, and their record."""
-    source, captions = needs.vocabulary
     said = words.record["words"]
     avoid = [name for one in said for name in (one["word"], *one["synonyms"], *one["near"])]
-    kept = kept_words.sentences(world, source, captions=captions, avoid=avoid)
+    kept = kept_words.sentences(world, needs.vocabulary, avoid=avoid)
     if not kept:
         return kept, words
-    record = {**words.record, "kept_words": {"source": source, "words": list(kept)}}
+    record = {**words.record, "kept_words": list(kept)}
     return kept, dataclasses.replace(words, record=record)
 
 

@@ -3,7 +3,7 @@
 20,000 words in a few sentences each would be tens of gigabytes of outputs at FLUX's width. They are
 encoded a batch at a time, and of each batch only its share of the Gram matrices stays.
 
-    listed = sentences(world, "world", captions=2, avoid=["cat", "kitty"])
+    listed = sentences(world, Vocabulary("world", captions=2), avoid=["cat", "kitty"])
     moments = streamed(listed, **encoder_of(pipeline, ...))
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +34,21 @@ _VERSION = 1
 _ROWS = 1024
 
 
+class Vocabulary(NamedTuple):
+    """Which words are kept.
+
+    Attributes:
+      source: `none`, `world` for all words that the model's world knows, or a file with one a line.
+      captions: sentences around each word, at most.
+      left_out: one word in so many is left out, to see what becomes of a word that nothing keeps; 0
+        leaves out none.
+    """
+
+    source: str = NONE
+    captions: int = 0
+    left_out: int = 0
+
+
 class KeptWords(NamedTuple):
     """Second moments of words that are kept, float64; each word weighs one.
 
@@ -45,8 +61,23 @@ class KeptWords(NamedTuple):
     pooled_DD: np.ndarray
 
 
+def words_of(world: World, chosen: Vocabulary) -> list[str]:
+    """All words of a vocabulary but for those that are left out on purpose; errors as `sentences`.
+
+    Which these are depends on the word alone.
+    """
+    if chosen.source == NONE:
+        return []
+    words = world.lexicon.words() if chosen.source == WORLD else _listed(Path(chosen.source))
+    return [
+        word
+        for word in dict.fromkeys(words)
+        if not chosen.left_out or zlib.crc32(word.casefold().encode()) % chosen.left_out
+    ]
+
+
 def sentences(
-    world: World, source: str, *, captions: int, avoid: Sequence[str]
+    world: World, chosen: Vocabulary, *, avoid: Sequence[str]
 ) -> dict[str, tuple[str, ...]]:
     """Sentences around each word of a vocabulary, by word.
 
@@ -54,23 +85,19 @@ def sentences(
 
     Args:
       world: of the model; it makes the sentences.
-      source: `none`, `world` for all words that the world knows, or a file with one a line.
-      captions: sentences of a word, at most.
+      chosen: which words, and how many sentences.
       avoid: what is erased, its synonyms, and what is asked of it.
     Raises:
       FileError: no such file, or one without words.
     """
-    if source == NONE:
-        return {}
-    words = world.lexicon.words() if source == WORLD else _listed(Path(source))
     barred, found = forms.AnyOf(avoid), {}
-    for word in dict.fromkeys(words):
+    for word in words_of(world, chosen):
         if barred.first(word) or minors.minor_in(word):
             continue
         kind = next(iter(world.lexicon.kinds(word)), "thing")
         made = world.phrases.around(word, kind, avoid=avoid).sentences
         clean = (text for text in made if not (barred.first(text) or minors.minor_in(text)))
-        if chosen := tuple(itertools.islice(clean, captions)):
+        if chosen := tuple(itertools.islice(clean, chosen.captions)):
             found[word] = chosen
     return found
 

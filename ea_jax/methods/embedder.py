@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ea_jax.concepts.kept_words import Vocabulary
 from ea_jax.methods import closed_form, text_outputs
 from ea_jax.methods.closed_form import Outputs, filled, low_rank
 from ea_jax.methods.erase_anything import inversions
@@ -41,7 +42,7 @@ def needs(settings: Settings) -> Needs:
     searches = bool(section.inversions)
     return Needs(
         concept=searches,
-        vocabulary=(section.vocabulary, section.captions),
+        vocabulary=Vocabulary(section.vocabulary, section.captions, section.left_out),
         **({"check": inversions.require_words} if searches else {}),
     )
 

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import jax
 
 from ea_jax.concepts.bank import PromptBank
+from ea_jax.concepts.kept_words import Vocabulary
 from ea_jax.edits import Edit
 from ea_jax.flux.transformer import Weights
 
@@ -80,8 +81,7 @@ class Needs(NamedTuple):
       concept: pictures of the concept's sentences.
       keep: pictures of concept.preserve_prompts.
       columns: the softmax columns of the concept's tokens.
-      vocabulary: words whose outputs are kept, as `kept_words.sentences` names them, and how many
-        sentences around each.
+      vocabulary: words whose outputs are kept.
       check: given the encoded prompts before weights are loaded; raises ValueError if they lack
         what the method needs.
     """
@@ -90,5 +90,5 @@ class Needs(NamedTuple):
     concept: bool = False
     keep: bool = False
     columns: bool = False
-    vocabulary: tuple[str, int] = ("none", 0)
+    vocabulary: Vocabulary = Vocabulary()
     check: Callable[[PromptBank], None] = _accepted

@@ -77,7 +77,7 @@ def either(one: Needs, other: Needs) -> Needs:
         concept=one.concept or other.concept,
         keep=one.keep or other.keep,
         columns=one.columns or other.columns,
-        vocabulary=max(one.vocabulary, other.vocabulary, key=lambda wanted: wanted[1]),
+        vocabulary=max(one.vocabulary, other.vocabulary, key=lambda wanted: wanted.captions),
         check=check,
     )
 

@@ -22,6 +22,8 @@ class EmbedderSettings:
       vocabulary: words that are kept beside the run's prompts: `none`, all of the model's `world`,
         or a file with one a line.
       captions: sentences around each of them.
+      left_out: one of them in so many is not kept, on purpose: Acc_ir of these is the figure, on
+        flux-tiny told apart; 0 keeps all.
       pooled: whether the first layer that reads CLIP's pooled output is changed too.
       rank: of each adapter.
     """
@@ -34,6 +36,7 @@ class EmbedderSettings:
     inversions: float = number(float, low=0)
     vocabulary: str = text()
     captions: int = number(int, low=1, high=100)
+    left_out: int = number(int, low=0, high=1000)
     pooled: bool = flag()
     rank: int = number(int, low=1, high=MANY)
 

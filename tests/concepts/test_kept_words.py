@@ -8,7 +8,10 @@ from toy_t5 import t5_tokenizer
 
 from convert.disk import FileError
 from ea_jax.concepts import kept_words
-from ea_jax.evaluate import worlds
+from ea_jax.concepts.kept_words import Vocabulary
+from ea_jax.evaluate import metrics, worlds
+from ea_jax.evaluate.probes import Probe, Reading
+from ea_jax.evaluate.task import Task
 from ea_jax.flux_tiny import task, vocabulary
 
 LENGTH, T5, CLIP = 6, 5, 4
@@ -85,20 +88,20 @@ def test_moments_are_read_again_for_the_same_sentences_alone(tmp_path):
 def test_a_world_s_words_stand_in_its_own_sentences_without_what_is_erased():
     world = task.world()
     avoid = ["cat", *vocabulary.concept("cat").synonyms]
-    found = kept_words.sentences(world, "world", captions=3, avoid=avoid)
+    found = kept_words.sentences(world, Vocabulary("world", 3), avoid=avoid)
     assert set(found) >= {"dog", "owl", "mosaic", "hug"}
     assert "cat" not in found
     for word, texts in found.items():
         assert 1 <= len(texts) <= 3
         assert all("cat" not in text.split() for text in texts), word
     assert any("owl" in text for text in found["owl"])
-    assert kept_words.sentences(world, "none", captions=3, avoid=avoid) == {}
+    assert kept_words.sentences(world, Vocabulary(), avoid=avoid) == {}
 
 
 def test_words_of_a_file_are_kept_but_for_those_of_minors(tmp_path):
     file = tmp_path / "words.txt"
     file.write_text("# a list\nlamp\n\nschoolgirl\nstreet lamp # two words\ncats\n")
-    found = kept_words.sentences(worlds.open_world(), str(file), captions=2, avoid=["cat"])
+    found = kept_words.sentences(worlds.open_world(), Vocabulary(str(file), 2), avoid=["cat"])
     assert list(found) == ["lamp", "street lamp"]
     assert all(word in text for word, texts in found.items() for text in texts)
 
@@ -113,4 +116,25 @@ def test_a_list_that_cannot_be_used_is_named(tmp_path, content, said):
     if content is not None:
         file.write_text(content)
     with pytest.raises(FileError, match=rf"words\.txt .*{said}.*give embedder\.vocabulary a file"):
-        kept_words.sentences(worlds.open_world(), str(file), captions=2, avoid=[])
+        kept_words.sentences(worlds.open_world(), Vocabulary(str(file), 2), avoid=[])
+
+
+def test_words_are_left_out_by_their_names_alone():
+    every = kept_words.words_of(task.world(), Vocabulary("world", 2))
+    half = kept_words.words_of(task.world(), Vocabulary("world", 2, left_out=2))
+    assert set(half) < set(every)
+    assert 0.35 < len(half) / len(every) < 0.65
+    assert kept_words.words_of(task.world(), Vocabulary("none", 2, 2)) == []
+
+
+def test_accuracy_of_others_is_told_apart_by_what_was_kept():
+    asked = [
+        (metrics.OTHERS.name, frozenset({("object", name)})) for name in ("dog", "owl", "fish")
+    ]
+    probes = tuple(Probe(f"a {n}", n, (question,)) for n, question in enumerate(asked))
+    made = task.in_halves(Task("toy", "cat", probes, metrics.METRICS, ()), ["dog", "fish"])
+    answers = [Reading(frozenset({("object", name)}), True) for name in ("dog", "cat", "cat")]
+    counted = {metric.name: metric.score(made.probes, answers) for metric in made.metrics}
+    assert counted[metrics.OTHERS.name] == metrics.Rate(1, 3)
+    assert counted[metrics.KEPT_OTHERS.name] == metrics.Rate(1, 2)
+    assert counted[metrics.LEFT_OTHERS.name] == metrics.Rate(0, 1)

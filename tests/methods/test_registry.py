@@ -81,7 +81,7 @@ def test_an_edit_with_the_closed_form_needs_what_both_need_and_has_the_shapes_of
     )
     alone, both = registry.chosen(made), registry.chosen(plus)
     assert (alone.needs(made).concept, both.needs(plus).concept) == (False, True)
-    assert both.needs(plus).vocabulary == ("world", 3)
+    assert both.needs(plus).vocabulary == ("world", 3, 0)
     shapes_of = (set(entry.blank(plus, BASE)) for entry in (alone, both))
     assert list(shapes_of) == [{"transformer_blocks"}, {"transformer_blocks", "context_embedder"}]
 
