@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,9 @@ import numpy as np
 from flax import traverse_util
 
 import convert.peft
-from convert.disk import entry, parse_json
 from convert.files import WeightsError
 from ea_jax import lora as adapters
+from ea_jax.edit_origins import FACTS, PARTS, STRENGTH, Origin, number, origins_of
 from ea_jax.flux.adapters import AdapterError, Module, check_blocks, kernel_shapes, padded, walk
 from ea_jax.runtime.fingerprint import base_hash, fingerprint
 
@@ -35,17 +34,6 @@ LORA_FILE = "pytorch_lora_weights.safetensors"
 DELTA_FILE = "weight_deltas.safetensors"
 
 Tree = dict[str, Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class Origin:
-    """What a part of a combined edit erases, how, on which base, at which strength."""
-
-    concept: str | None = None
-    method: str | None = None
-    preset: str | None = None
-    base: str | None = None
-    strength: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,13 +206,13 @@ def save(edit: Edit, folder: str | Path) -> Path:
       OSError: it can't be written; a file of that name stays as it was.
     """
     edit.require_weights()
-    facts = {key: getattr(edit, name) for name, key in _FACTS.items()}
+    facts = {key: getattr(edit, name) for name, key in FACTS.items()}
     metadata = {"format": "pt", **edit.more}
     metadata |= {key: value for key, value in facts.items() if value is not None}
     if edit.parts:
-        metadata[_PARTS] = json.dumps([dataclasses.asdict(part) for part in edit.parts])
+        metadata[PARTS] = json.dumps([dataclasses.asdict(part) for part in edit.parts])
     if edit.strength is not None:
-        metadata[_STRENGTH] = repr(float(edit.strength))
+        metadata[STRENGTH] = repr(float(edit.strength))
     path = Path(folder) / (DELTA_FILE if edit.deltas else LORA_FILE)
     path.parent.mkdir(parents=True, exist_ok=True)
     convert.peft.write(path, edit.adapters, edit.deltas, metadata)
@@ -249,9 +237,9 @@ def load(source: str | Path) -> Edit:
             raise WeightsError(f"{path} holds {has}; give the file itself")
         path = there[0]
     lora, deltas, metadata = convert.peft.read(path)
-    facts = {name: metadata.pop(key, None) for name, key in _FACTS.items()}
-    strength = _number(metadata.pop(_STRENGTH, None), path)
-    parts = _origins(metadata.pop(_PARTS, None), path)
+    facts = {name: metadata.pop(key, None) for name, key in FACTS.items()}
+    strength = number(metadata.pop(STRENGTH, None), path)
+    parts = origins_of(metadata.pop(PARTS, None), path)
     return Edit(lora, deltas, strength=strength, parts=parts, more=metadata, **facts)
 
 
@@ -274,12 +262,6 @@ def averaged(edits: Sequence[Edit], strengths: Sequence[float] | None = None) ->
     Each concept is left with 1 / N of its change: from ten on, little of it remains.
     """
     return _weighted(edits, strengths, 1 / max(len(edits), 1))
-
-
-# Keys of the file's metadata.
-_FACTS = {"base": "base_hash", "concept": "concept", "preset": "preset", "method": "method"}
-_STRENGTH = "recommended_strength"
-_PARTS = "edit_parts"
 
 
 def _weighted(edits: Sequence[Edit], strengths: Sequence[float] | None, weight: float) -> Edit:
@@ -340,39 +322,6 @@ def _equally_deep(parts: Sequence[tuple[Tree, Tree]]) -> list[tuple[Tree, Tree]]
 def _changed(layer: Tree) -> int:
     """Number of blocks that an adapter or a delta changes; A B changes none where one is zero."""
     return int(np.all([np.any(leaf, axis=(-2, -1)) for leaf in layer.values()], axis=0).sum())
-
-
-def _number(stated: str | None, path: Path) -> float | None:
-    if stated is None:
-        return None
-    try:
-        number = float(stated)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise WeightsError(
-            f"{path} states the strength {stated!r}, which is no finite number; export it again"
-        )
-    return number
-
-
-def _origins(stated: str | None, path: Path) -> tuple[Origin, ...]:
-    """The parts of a combined edit, as `save` wrote them."""
-    if stated is None:
-        return ()
-    where = f"{_PARTS} of {path}"
-    options: Any = {"way_out": "combine the edits again", "error": WeightsError}
-    parts = []
-    for part in parse_json(stated, where, kind=list, **options):
-        fields = entry({"part": part}, "part", dict, where=where, **options)
-        strength = entry(fields, "strength", float, where=where, **options)
-        names = {
-            name: entry(fields, name, str, where=where, **options)
-            for name in _FACTS
-            if fields.get(name) is not None
-        }
-        parts.append(Origin(**names, strength=strength))
-    return tuple(parts)
 
 
 def _joined(names: Any) -> str | None:

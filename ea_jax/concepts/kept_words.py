@@ -97,8 +97,8 @@ def sentences(
         kind = next(iter(world.lexicon.kinds(word)), "thing")
         made = world.phrases.around(word, kind, avoid=avoid).sentences
         clean = (text for text in made if not (barred.first(text) or minors.minor_in(text)))
-        if chosen := tuple(itertools.islice(clean, chosen.captions)):
-            found[word] = chosen
+        if texts := tuple(itertools.islice(clean, chosen.captions)):
+            found[word] = texts
     return found
 
 

@@ -334,16 +334,8 @@ def dual_columns(
 ) -> Any:
     """Columns of the dual blocks only: the single blocks are not run. Arguments as `velocity`."""
     inputs = embed(weights, config, x_BSC, t_B, text, grid=grid, guidance_B=guidance_B, lora=lora)
-    return dual_stack(
-        weights,
-        config,
-        inputs,
-        lora=lora,
-        columns=columns,
-        reduce=reduce,
-        attention=attention,
-        remat=remat,
-    )[2]
+    how = {"lora": lora, "attention": attention, "remat": remat}
+    return dual_stack(weights, config, inputs, columns=columns, reduce=reduce, **how)[2]
 
 
 def _merge_ends(weights: Weights, config: TransformerConfig) -> _Ends:

@@ -28,17 +28,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--concepts", type=int, default=100)
     parser.add_argument("--words", type=int, default=20_000)
-    parser.add_argument("--tokens", type=int, default=2, help="of a word, and its end")
-    parser.add_argument("--rows", type=int, default=48, help="outputs of a concept")
+    parser.add_argument("--tokens", type=int, default=1, help="outputs of a word")
+    parser.add_argument("--rows", type=int, default=10, help="outputs of a concept")
     parser.add_argument("--rank", type=int, default=256)
     parser.add_argument("--remains", type=float, help="share that stays, searched for")
     given = parser.parse_args()
     rng = np.random.default_rng(0)
-    # Outputs share most of their directions, as T5's do.
-    common_DD = rng.standard_normal((D, D), np.float32) * np.linspace(2, 0.01, D, dtype=np.float32)
+    # Some directions hold most of what outputs are, as in T5.
+    spread_D = np.geomspace(1, 0.01, D, dtype=np.float32)
 
     def drawn(rows: int) -> np.ndarray:
-        return rng.standard_normal((rows, D), np.float32) @ common_DD.T / np.sqrt(np.float32(D))
+        return rng.standard_normal((rows, D), np.float32) * spread_D
 
     began = _say("start", time.monotonic())
     moments = Moments(D)
