@@ -226,7 +226,7 @@ def _row(
         if recipe.anchor in ("removed", "replaced"):
             anchor = sentences.shuffle_words(anchor, own(1))
 
-    marked = concept.neutral and recipe.anchor == "replaced"
+    neutral = concept.neutral if recipe.anchor == "replaced" else None
 
     def phrases(word: str) -> tuple[str, ...]:
         return tuple(word.split()) if by_word else (word,)
@@ -236,7 +236,7 @@ def _row(
         name=kind,
         sentence=sentence,
         target=Variant(text, phrases(name)),
-        anchor=Variant(anchor, phrases(concept.neutral) if marked else ()),
+        anchor=Variant(anchor, phrases(neutral) if neutral else ()),
         others=tuple(Variant(*pair) for pair in zip(others, map(phrases, words), strict=True)),
         words=words,
     )
