@@ -13,6 +13,8 @@
 | `gem` | another method: pulled to an anchor's field, pushed off the concept's (Grebe 2026) |
 | `eap` | another method: negative guidance, and the most harmed prompt is kept (Bui 2024) |
 | `embedder` | another method: a closed form on the text's first layer |
+| `uce` | another method: UCE (Gandikota 2024), the concept's inputs mapped to a guide's |
+| `zeroed_columns` | no erasure: the word's attention columns zeroed while painting (section 3) |
 
 A preset is chosen with the variant: `--config configs/nudity.py:tiny+paper`. Single values are
 then still open to flags: `--config.loss.rsc=0`.
@@ -49,7 +51,29 @@ PAPER: Overrides = {
         "t_draw": "uniform",
     },
     # Chosen on flux-tiny's development concepts; see docs/results.md.
-    "embedder": {"keep": 0.1, "ridge": 0.1, "slips": 0.0, "rank": 32},
+    "embedder": {
+        "keep": 0.1,
+        "growth": 2.0,
+        "remains": None,
+        "ridge": 0.1,
+        "slips": 0.0,
+        "inversions": 0.0,
+        "vocabulary": "none",
+        "captions": 2,
+        "left_out": 0,
+        "pooled": False,
+        "rank": 32,
+    },
+    # lambda, erase and preserve of its authors; `rank` 0 is the whole change, as they save it.
+    "uce": {
+        "scope": "embed",
+        "stay": 0.5,
+        "erase": 1.0,
+        "keep": 1.0,
+        "times": 6,
+        "templates": 8,
+        "rank": 0,
+    },
     # From the ranges of its authors; flux-tiny wants more, see below.
     "esd": {"steps": 1000, "lr": 5e-5, "eta": 1.0},
     # Their papers' numbers, and of a range its end that learns most.
@@ -176,6 +200,12 @@ CHANGES: dict[str, Overrides] = {
         "method": {"name": "embedder"},
         "concept": {"erase": "word_and_synonyms"},
     },
+    "uce": {
+        "method": {"name": "uce"},
+        # Its guide is what stands in the concept's place.
+        "concept": {"erase": "word_and_synonyms", "anchor": "replaced"},
+    },
+    "zeroed_columns": {"method": {"name": "zeroed_columns"}},
 }
 
 

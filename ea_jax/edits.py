@@ -3,8 +3,9 @@
     edit = load("runs/soccer")                      # a folder, or the file in it
     weights, lora = bind(edit, weights, 0.8)
 
-An edit holds adapters (low rank), changes of whole kernels, or both. A strength of 1 is the change
-as it was made; without one, an edit is used at the strength that its maker recommends.
+An edit holds adapters (low rank), changes of whole kernels, or both; or it names words that a
+painter hides from the model, and changes nothing in it. A strength of 1 is the change as it was
+made; without one, an edit is used at the strength that its maker recommends.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,9 @@ import numpy as np
 from flax import traverse_util
 
 import convert.peft
-from convert.disk import entry, parse_json
 from convert.files import WeightsError
 from ea_jax import lora as adapters
+from ea_jax.edit_origins import FACTS, PARTS, STRENGTH, Origin, number, origins_of
 from ea_jax.flux.adapters import AdapterError, Module, check_blocks, kernel_shapes, padded, walk
 from ea_jax.runtime.fingerprint import base_hash, fingerprint
 
@@ -38,23 +38,14 @@ Tree = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
-class Origin:
-    """What a part of a combined edit erases, how, on which base, at which strength."""
-
-    concept: str | None = None
-    method: str | None = None
-    preset: str | None = None
-    base: str | None = None
-    strength: float | None = None
-
-
-@dataclasses.dataclass(frozen=True)
 class Edit:
     """A change of named layers and its origin.
 
     Attributes:
       adapters: {A: [(L,) in, r], B: [(L,) r, out]} at layers' paths, alpha / r folded into B.
       deltas: {kernel: [(L,) in, out]} at layers' paths.
+      zeroed: words whose attention columns the painter zeroes, or takes times 1 - strength for
+        another strength than 1; no file holds this.
       base: fingerprint of the weights it was made on; None if unknown, as the rest.
       concept: what it erases.
       preset, method: how.
@@ -65,6 +56,7 @@ class Edit:
 
     adapters: Tree = dataclasses.field(default_factory=dict)
     deltas: Tree = dataclasses.field(default_factory=dict)
+    zeroed: tuple[str, ...] = ()
     base: str | None = None
     concept: str | None = None
     preset: str | None = None
@@ -74,7 +66,7 @@ class Edit:
     more: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not self.adapters and not self.deltas:
+        if not (self.adapters or self.deltas or self.zeroed):
             raise AdapterError("an edit needs adapters or deltas; this one would change nothing")
 
     def origins(self, strength: float | None = None) -> tuple[Origin, ...]:
@@ -92,14 +84,24 @@ class Edit:
         Args:
           strength: None takes the recommended one, or 1.
         Raises:
-          AdapterError: it changes whole kernels, which adapters can't do; use `bind`.
+          AdapterError: it changes whole kernels, which adapters can't do; use `bind`. Or it zeroes
+            columns.
         """
+        self.require_weights()
         if self.deltas:
             raise AdapterError(
                 f"edit {self.concept!r} changes whole kernels; use `bind`, which folds them into "
                 "the model's weights, or `ea-jax merge`"
             )
         return self.scaled(strength)[0]
+
+    def require_weights(self) -> None:
+        """Raises AdapterError where the edit zeroes columns: nothing in a model's weights does."""
+        if self.zeroed:
+            raise AdapterError(
+                f"zeroing the columns of {', '.join(self.zeroed)} changes no weights: there is "
+                "nothing to save, to merge or to combine; paint with a Painter"
+            )
 
     def used_strength(self, strength: float | None = None) -> float:
         """A strength, or for None the recommended one, or 1; ValueError for NaN or Inf."""
@@ -136,7 +138,13 @@ class Edit:
 
     def digest(self) -> str:
         """Hash of its adapters and deltas as a file holds them, rounded to bfloat16."""
+        if self.zeroed:
+            return f"columns of {', '.join(self.zeroed)} zeroed"
         return base_hash({"adapters": self.adapters, "deltas": self.deltas})
+
+    def identity(self) -> list[Any]:
+        """What tells it from another edit, at any strength, of what JSON can hold."""
+        return [self.fingerprint, *([list(self.zeroed)] if self.zeroed else [])]
 
     def check(self, weights: Tree) -> int:
         """Number of layers that it changes in this model, blocks counted one by one.
@@ -187,21 +195,28 @@ def bind(edit: Edit, weights: Tree, strength: float | None = None) -> tuple[Tree
     return weights, lora or None
 
 
+def zeroed(words: Sequence[str]) -> Edit:
+    """No change of weights: the painter zeroes the words' columns; see `Edit`."""
+    return Edit(zeroed=tuple(words), concept=", ".join(words), method="zeroed_columns")
+
+
 def save(edit: Edit, folder: str | Path) -> Path:
     """Writes an edit in bfloat16, alpha folded in, in diffusers' layout.
 
     Returns:
       The file: `LORA_FILE`, or `DELTA_FILE` for an edit that changes whole kernels.
     Raises:
+      AdapterError: it zeroes columns.
       OSError: it can't be written; a file of that name stays as it was.
     """
-    facts = {key: getattr(edit, name) for name, key in _FACTS.items()}
+    edit.require_weights()
+    facts = {key: getattr(edit, name) for name, key in FACTS.items()}
     metadata = {"format": "pt", **edit.more}
     metadata |= {key: value for key, value in facts.items() if value is not None}
     if edit.parts:
-        metadata[_PARTS] = json.dumps([dataclasses.asdict(part) for part in edit.parts])
+        metadata[PARTS] = json.dumps([dataclasses.asdict(part) for part in edit.parts])
     if edit.strength is not None:
-        metadata[_STRENGTH] = repr(float(edit.strength))
+        metadata[STRENGTH] = repr(float(edit.strength))
     path = Path(folder) / (DELTA_FILE if edit.deltas else LORA_FILE)
     path.parent.mkdir(parents=True, exist_ok=True)
     convert.peft.write(path, edit.adapters, edit.deltas, metadata)
@@ -226,9 +241,9 @@ def load(source: str | Path) -> Edit:
             raise WeightsError(f"{path} holds {has}; give the file itself")
         path = there[0]
     lora, deltas, metadata = convert.peft.read(path)
-    facts = {name: metadata.pop(key, None) for name, key in _FACTS.items()}
-    strength = _number(metadata.pop(_STRENGTH, None), path)
-    parts = _origins(metadata.pop(_PARTS, None), path)
+    facts = {name: metadata.pop(key, None) for name, key in FACTS.items()}
+    strength = number(metadata.pop(STRENGTH, None), path)
+    parts = origins_of(metadata.pop(PARTS, None), path)
     return Edit(lora, deltas, strength=strength, parts=parts, more=metadata, **facts)
 
 
@@ -253,15 +268,11 @@ def averaged(edits: Sequence[Edit], strengths: Sequence[float] | None = None) ->
     return _weighted(edits, strengths, 1 / max(len(edits), 1))
 
 
-# Keys of the file's metadata.
-_FACTS = {"base": "base_hash", "concept": "concept", "preset": "preset", "method": "method"}
-_STRENGTH = "recommended_strength"
-_PARTS = "edit_parts"
-
-
 def _weighted(edits: Sequence[Edit], strengths: Sequence[float] | None, weight: float) -> Edit:
     if not edits:
         raise ValueError("there is no edit to combine; give at least one")
+    for edit in edits:
+        edit.require_weights()
     if strengths is not None and len(strengths) != len(edits):
         raise ValueError(f"{len(strengths)} strengths for {len(edits)} edits; give one for each")
     bases = {edit.base for edit in edits if edit.base is not None}
@@ -314,36 +325,6 @@ def _equally_deep(parts: Sequence[tuple[Tree, Tree]]) -> list[tuple[Tree, Tree]]
 def _changed(layer: Tree) -> int:
     """Number of blocks that an adapter or a delta changes; A B changes none where one is zero."""
     return int(np.all([np.any(leaf, axis=(-2, -1)) for leaf in layer.values()], axis=0).sum())
-
-
-def _number(stated: str | None, path: Path) -> float | None:
-    if stated is None:
-        return None
-    try:
-        number = float(stated)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise WeightsError(
-            f"{path} states the strength {stated!r}, which is no finite number; export it again"
-        )
-    return number
-
-
-def _origins(stated: str | None, path: Path) -> tuple[Origin, ...]:
-    """The parts of a combined edit, as `save` wrote them."""
-    if stated is None:
-        return ()
-    where = f"{_PARTS} of {path}"
-    options: Any = {"way_out": "combine the edits again", "error": WeightsError}
-    parts = []
-    for part in parse_json(stated, where, kind=list, **options):
-        fields = entry({"part": part}, "part", dict, where=where, **options)
-        strength = entry(fields, "strength", float, where=where, **options)
-        known = [name for name in _FACTS if fields.get(name) is not None]
-        names = {name: entry(fields, name, str, where=where, **options) for name in known}
-        parts.append(Origin(**names, strength=strength))
-    return tuple(parts)
 
 
 def _joined(names: Any) -> str | None:

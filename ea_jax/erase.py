@@ -5,6 +5,7 @@ Started again with the same config, a run goes on where it was cut off.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from absl import app, flags
 from jax.sharding import Mesh
 
 from ea_jax import edits
-from ea_jax.concepts import choose, held_out, minors
+from ea_jax.concepts import choose, held_out, kept_words, minors
 from ea_jax.concepts.forms import AnyOf
 from ea_jax.concepts.lexicon import World
 from ea_jax.erase_command import flags_of, spelled_out
@@ -25,7 +26,7 @@ from ea_jax.evaluate import outputs, worlds
 from ea_jax.evaluate.probes import check_held_out
 from ea_jax.evaluate.task import Task
 from ea_jax.methods import pictures, prepare, registry
-from ea_jax.methods.method import Method
+from ea_jax.methods.method import Method, Needs
 from ea_jax.methods.ready import Ready, initial_state, state_shapes
 from ea_jax.painter import Painter
 from ea_jax.runtime import compiler, config_file, hosts, lock, memory, run_folder
@@ -46,6 +47,7 @@ WORDS = "words.json"
 _FILES = (
     WORDS,
     edits.LORA_FILE,
+    edits.DELTA_FILE,
     "metrics.jsonl",
     "grid.png",
     "attention.png",
@@ -87,9 +89,11 @@ def _erase(settings: Settings, config: dict[str, Any], folder: Path) -> int:
         if stopped:
             return stopped
         trained = time.monotonic()
-        edits.save(edit, folder)
-        # What is shown and measured is the file, rounded as it is.
-        edit = edits.load(folder)
+        saved = "no file: a setting of the painter"
+        if edit.adapters or edit.deltas:
+            saved = edits.save(edit, folder)
+            # What is shown and measured is the file, rounded as it is.
+            edit = edits.load(folder)
         outputs.write_grid(folder / "grid.png", painter, settings, words.shown, edit)
         outputs.write_attention(folder / "attention.png", painter, settings, ready.bank, edit)
         table = outputs.write_results(
@@ -102,7 +106,7 @@ def _erase(settings: Settings, config: dict[str, Any], folder: Path) -> int:
             latent_sets=ready.pictures,
             seconds=seconds,
         )
-    log.info("%s\n%s", folder / edits.LORA_FILE, table)
+    log.info("%s\n%s", saved, table)
     return 0
 
 
@@ -139,10 +143,14 @@ def prepared(
         )
     choose.report(words)
     prompts = prepare.prompts(settings, words, pipeline.t5_tokenizer)
-    check_held_out(probes, prompts.texts)
+    kept, words = kept_sentences(world, words, needs)
+    texts = (*prompts.texts, *(text for made in kept.values() for text in made))
+    check_held_out(probes, texts)
+    # What is kept for being in a vocabulary may be asked for, in other sentences.
     held_out.assert_absent(tested, prompts.texts)
-    minors.require_adults((*prompts.texts, *words.shown))
+    minors.require_adults((*texts, *words.shown))
     bank = prepare.bank(settings, pipeline, prompts, needs)
+    vocabulary = prepare.vocabulary(settings, pipeline, kept)
     painted = [*words.shown, *(probe.prompt for probe in probes)]
     model = prepare.load(settings, mesh, pipeline, painted=painted, laps=laps)
     with jax.set_mesh(mesh):
@@ -157,9 +165,22 @@ def prepared(
     template = pipeline.template("transformer")
     ready = Ready(
         *(settings, mesh, model.forward, template, bank, latent_sets),
-        *(model.fingerprint, model.base_hash),
+        *(model.fingerprint, model.base_hash, vocabulary),
     )
     return model, ready, words
+
+
+def kept_sentences(
+    world: World, words: choose.Words, needs: Needs
+) -> tuple[dict[str, tuple[str, ...]], choose.Words]:
+    """A vocabulary's sentences without what a run erases or asks for as such, and their record."""
+    said = words.record["words"]
+    avoid = [name for one in said for name in (one["word"], *one["synonyms"], *one["near"])]
+    kept = kept_words.sentences(world, needs.vocabulary, avoid=avoid)
+    if not kept:
+        return kept, words
+    record = {**words.record, "kept_words": list(kept)}
+    return kept, dataclasses.replace(words, record=record)
 
 
 def _learn(

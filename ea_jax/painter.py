@@ -4,7 +4,8 @@
     before = painter.paint("a photo of a cat", seeds=[0, 1])
     after = painter.paint("a photo of a cat", seeds=[0, 1], edit=edit, strength=0.5)
 
-Runs, evaluation and commands all paint here. Pictures of one batch size come from one program.
+Runs, evaluation and commands all paint here. Pictures of one batch size come from one program. An
+edit that zeroes columns is a filter of words: `hidden` keeps them from what any query sees.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ea_jax import edits
+from ea_jax.concepts import spans
 from ea_jax.concepts.encoding import Encoded
 from ea_jax.edits import Edit
 from ea_jax.flux import latents
+from ea_jax.flux.columns import ColumnGain
 from ea_jax.flux.finite import require_finite
 from ea_jax.flux.pipeline import Pipeline
 from ea_jax.flux.transformer import Text
@@ -117,6 +120,7 @@ class Painter:
         *,
         edit: Edit | None = None,
         strength: float | None = None,
+        word_PT: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Latents [P, h, w, C] and their pictures [P, H, W, 3], in host memory.
 
@@ -125,13 +129,15 @@ class Painter:
           seeds: one for each picture.
           edit: None is the frozen model.
           strength: of the edit; None takes its recommended one, or 1.
+          word_PT: where the words stand whose columns the edit zeroes; None finds them, but not in
+            prompts that are encoded.
         Raises:
           ValueError: a prompt that can't be encoded any more, another number of prompts than of
-            seeds, or an edit that doesn't fit the model.
+            seeds, an edit that doesn't fit the model, or one that zeroes columns it can't find.
           NonFiniteError: a picture holds NaN or Inf.
         """
         which = f"of {prompts!r}" if isinstance(prompts, str) else ""
-        batches = self.batches(prompts, seeds, self.bound(edit, strength))
+        batches = self.batches(prompts, seeds, edit=edit, strength=strength, word_PT=word_PT)
         self.pipeline.load_part("vae")
         found, images = [], []
         with jax.set_mesh(self.mesh):
@@ -141,17 +147,24 @@ class Painter:
         return np.concatenate(found), np.concatenate(images)
 
     def batches(
-        self, prompts: str | Sequence[str] | Text, seeds: Sequence[int], bound: tuple[Any, Any]
+        self,
+        prompts: str | Sequence[str] | Text,
+        seeds: Sequence[int],
+        *,
+        edit: Edit | None,
+        strength: float | None,
+        word_PT: np.ndarray | None,
     ) -> Iterator[tuple[jax.Array, int]]:
-        """Latents as `sampled` yields them, of what `sample` is given and `bound` returned."""
+        """Latents as `sampled` yields them, of what `sample` is given."""
         text = prompts if isinstance(prompts, Text) else self.text(prompts, len(seeds))
-        weights, lora = bound
+        weights, lora = self.bound(edit, strength)
         return sampled(
             *(self.pipeline, text, seeds),
             sampling=self.sampling,
             mesh=self.mesh,
             lora=lora,
             weights=weights,
+            column_gain=self._gain(edit, strength, prompts, text, word_PT),
         )
 
     def each(
@@ -207,6 +220,29 @@ class Painter:
         """Of the VAE, which is loaded for it."""
         return fingerprint(self.pipeline.load_part("vae"))
 
+    def _gain(
+        self,
+        edit: Edit | None,
+        strength: float | None,
+        prompts: str | Sequence[str] | Text,
+        text: Text,
+        word_PT: np.ndarray | None,
+    ) -> ColumnGain | None:
+        """Factors on the columns of each picture, where the edit zeroes any."""
+        if edit is None or not edit.zeroed or not (used := edit.used_strength(strength)):
+            return None
+        count, length = text.t5_BTD.shape[:2]
+        if word_PT is None:
+            if isinstance(prompts, Text):
+                raise ValueError(
+                    f"no word {', '.join(edit.zeroed)} can be found in prompts that are encoded; "
+                    "paint them by their texts"
+                )
+            texts = [prompts] * count if isinstance(prompts, str) else prompts
+            tokenizer = self.pipeline.t5_tokenizer
+            word_PT = spans.standing(tokenizer, texts, edit.zeroed, max_length=length)
+        return hidden(word_PT, used)
+
     def facts(self) -> dict[str, Any]:
         """All that pictures depend on beside weights, prompts and seeds, for a cache's key."""
         pipeline, how = self.pipeline, self.sampling
@@ -235,6 +271,17 @@ class Painter:
         return self._bound[2]
 
 
+def hidden(word_BT: np.ndarray, strength: float = 1.0) -> ColumnGain:
+    """Columns of some tokens zeroed in every block: no query sees them.
+
+    Args:
+      word_BT: True at the tokens.
+      strength: 1 zeroes their columns, 0 leaves them alone.
+    """
+    keep_BT: Any = 1.0 - np.float32(strength) * word_BT.astype(np.float32)
+    return ColumnGain(dual_BT=keep_BT, single_BT=keep_BT)
+
+
 def sampled(
     pipeline: Pipeline,
     text: Text,
@@ -244,6 +291,7 @@ def sampled(
     mesh: Mesh,
     lora: Any,
     weights: Any = None,
+    column_gain: ColumnGain | None = None,
 ) -> Iterator[tuple[jax.Array, int]]:
     """Latents of pictures, a batch at a time: every picture of a run comes from one program.
 
@@ -255,6 +303,7 @@ def sampled(
       mesh: that the weights lie on; a batch is split over it.
       lora: adapters; those of `lora.init` are the frozen model, bit for bit.
       weights: in place of the pipeline's.
+      column_gain: factors on text columns, a row for each picture.
     Yields:
       ([B, h, w, C], n): the first n are new, the rest only fill up the last batch.
     Raises:
@@ -269,13 +318,9 @@ def sampled(
     shape = pipeline.latent_shape(side, side)
     for start in range(0, len(seeds), sampling.batch):
         rows = np.minimum(np.arange(start, start + sampling.batch), len(seeds) - 1)
-        placed, noise_BhwC = put_rows(
-            mesh,
-            (
-                jax.tree.map(lambda x, rows=rows: x[rows], text),
-                latents.noise([seeds[row] for row in rows], shape),
-            ),
-        )
+        own = jax.tree.map(lambda x, rows=rows: x[rows], (text, column_gain))
+        noise_BhwC = latents.noise([seeds[row] for row in rows], shape)
+        (placed, gain), noise_BhwC = put_rows(mesh, (own, noise_BhwC))
         z_BhwC = pipeline.sample(
             placed,
             noise_BhwC=noise_BhwC,
@@ -283,6 +328,7 @@ def sampled(
             guidance=sampling.guidance,
             lora=lora,
             weights=weights,
+            column_gain=gain,
             attention=sampling.attention,
         )
         yield z_BhwC, min(sampling.batch, len(seeds) - start)

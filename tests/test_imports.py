@@ -16,7 +16,7 @@ from places import ROOT
 LAYERS = (
     ("ea_jax.runtime", "ea_jax.settings", "convert"),
     ("ea_jax.flux",),
-    ("ea_jax.lora", "ea_jax.edits", "ea_jax.merged"),
+    ("ea_jax.lora", "ea_jax.edits", "ea_jax.edit_origins", "ea_jax.merged"),
     ("ea_jax.concepts",),
     ("ea_jax.painter",),
     ("ea_jax.methods",),

@@ -25,7 +25,6 @@ from ea_jax.evaluate import metrics, readings
 from ea_jax.evaluate.probes import Detector, Probe, Reading
 from ea_jax.evaluate.task import Task
 from ea_jax.flux import latents
-from ea_jax.flux.tokens import tokenize
 from ea_jax.methods.forward import Forward
 from ea_jax.painter import Painter
 from ea_jax.runtime.fingerprint import checksum
@@ -98,14 +97,12 @@ class Bench:
 
     def where(self, prompts: Sequence[str], text_length: int | None = None) -> np.ndarray:
         """Where the word stands in T5's tokens of prompts, bool [U, T]."""
-        tokenizer = self.painter.pipeline.t5_tokenizer
-        tokens = tokenize(tokenizer, list(prompts), text_length or self.text_length)
-        found_UT = np.zeros(tokens.ids_BT.shape, bool)
-        for row, prompt in enumerate(prompts):
-            for start, end in spans.occurrences(prompt, self.word):
-                for place, (a, b) in enumerate(tokens.offsets[row]):
-                    found_UT[row, place] |= a < end and b > start
-        return found_UT
+        return spans.standing(
+            self.painter.pipeline.t5_tokenizer,
+            prompts,
+            [self.word],
+            max_length=text_length or self.text_length,
+        )
 
     def seeded(self, probes: Sequence[Probe]) -> list[list[Probe]]:
         """Each prompt with all its seeds; the first is its own."""

@@ -17,9 +17,8 @@ import numpy as np
 from ea_jax.concepts.encoding import Encoded
 from ea_jax.edits import Edit
 from ea_jax.flux import latents, sampler
-from ea_jax.flux.columns import ColumnGain
 from ea_jax.flux.transformer import Text
-from ea_jax.painter import Painter, Sampling
+from ea_jax.painter import Painter, Sampling, hidden
 from ea_jax.runtime.fingerprint import checksum
 from ea_jax.runtime.hosts import on_host
 from ea_jax.runtime.mesh import put_rows
@@ -105,17 +104,27 @@ class Canvas(Painter):
         return self._painter.vae_fingerprint
 
     def batches(
-        self, prompts: str | Sequence[str] | Text, seeds: Sequence[int], bound: tuple[Any, Any]
+        self,
+        prompts: str | Sequence[str] | Text,
+        seeds: Sequence[int],
+        *,
+        edit: Edit | None,
+        strength: float | None,
+        word_PT: np.ndarray | None,
     ) -> Iterator[tuple[jax.Array, int]]:
         """As `Painter.batches`, of prompts by their texts.
 
         Raises:
-          ValueError: as there, or a prompt that is already encoded.
+          ValueError: as there, a prompt that is already encoded, or an edit that zeroes columns.
         """
+        del word_PT  # of edits that zero columns
+        if edit is not None:
+            edit.require_weights()
         if isinstance(prompts, Text):
             raise ValueError("a canvas paints prompts by their texts; give the texts")
         names = [prompts] * len(seeds) if isinstance(prompts, str) else list(prompts)
-        return self._walked(list(zip(names, seeds, strict=True)), bound)
+        asked = list(zip(names, seeds, strict=True))
+        return self._walked(asked, self.bound(edit, strength))
 
     def inverted(
         self,
@@ -181,8 +190,7 @@ class Canvas(Painter):
         text, gain = self.text([prompt for prompt, _ in asked]), None
         if self._zeroed:
             numbers = [self._said.texts.prompts.index(prompt) for prompt, _ in asked]
-            keep_BT: Any = 1.0 - self._said.word_UT[numbers].astype(np.float32)
-            gain = ColumnGain(dual_BT=keep_BT, single_BT=keep_BT)
+            gain = hidden(self._said.word_UT[numbers])
         text, x_BSC, gain = put_rows(self.mesh, (text, x_BSC, gain))
         distilled = pipeline.transformer_config.guidance_embeds
         weights, lora = bound

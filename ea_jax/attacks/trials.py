@@ -10,7 +10,6 @@ from ea_jax.attacks.canvas import Said, Start
 from ea_jax.edits import Edit, summed
 from ea_jax.evaluate.probes import Probe
 from ea_jax.painter import Sampling
-from ea_jax.runtime.fingerprint import fingerprint
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,8 +33,7 @@ class Victim:
         """What tells its weights and filter from another's, of what JSON can hold."""
         if self.edit is None:
             return [None, None, self.zeroed]
-        tensors = {"adapters": self.edit.adapters, "deltas": self.edit.deltas}
-        return [fingerprint(tensors), self.edit.used_strength(self.strength), self.zeroed]
+        return [*self.edit.identity(), self.edit.used_strength(self.strength), self.zeroed]
 
     def with_another(self, extra: Edit | None) -> tuple[Edit | None, float | None]:
         """Its edit and strength, with another edit added at that one's own strength."""

@@ -104,6 +104,11 @@ class PromptBank:
         """How many there are."""
         return int(self.concept_G.max()) + 1
 
+    @property
+    def without(self) -> np.ndarray:
+        """Numbers of the prompts without any concept: anchors, and prompts to preserve."""
+        return np.union1d(self.groups["anchor"].prompt_G, self.groups["preserve"].prompt_G)
+
     def plain(self, *, concept: int | None = None, names: Sequence[str] = _ERASED) -> np.ndarray:
         """Numbers of the unshuffled sentences with names of these kinds, or of one concept's."""
         named = np.isin(self.plain_name_G, list(names))

@@ -75,6 +75,9 @@ class Package:
         both = (_find(word), _common().get(_plain(word)))
         return tuple(dict.fromkeys(kind for found in both if found for kind in found.kinds))
 
+    def words(self) -> Sequence[str]:
+        return tuple(entry.word for listed in (_names(), _common()) for entry in listed.values())
+
     def synonyms(self, word: str) -> Sequence[str]:
         """The first alone: a second is for the grid, and to look at what was not trained."""
         found = _find(word)

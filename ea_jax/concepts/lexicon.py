@@ -31,6 +31,10 @@ class Lexicon(Protocol):
         """Kinds of `settings.concept.KINDS`, the most common one first; none if unknown."""
         ...
 
+    def words(self) -> Sequence[str]:
+        """All words that it knows by themselves, without their synonyms."""
+        ...
+
     def synonyms(self, word: str) -> Sequence[str]:
         """Words for the same, that training may use."""
         ...

@@ -87,7 +87,7 @@ class Recipe:
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """A text, and the phrases in it whose tokens count; none for an anchor."""
+    """A text, and the phrases in it whose tokens count; for an anchor what replaces the word."""
 
     text: str
     phrases: tuple[str, ...] = ()
@@ -226,6 +226,8 @@ def _row(
         if recipe.anchor in ("removed", "replaced"):
             anchor = sentences.shuffle_words(anchor, own(1))
 
+    neutral = concept.neutral if recipe.anchor == "replaced" else None
+
     def phrases(word: str) -> tuple[str, ...]:
         return tuple(word.split()) if by_word else (word,)
 
@@ -234,7 +236,7 @@ def _row(
         name=kind,
         sentence=sentence,
         target=Variant(text, phrases(name)),
-        anchor=Variant(anchor),
+        anchor=Variant(anchor, phrases(neutral) if neutral else ()),
         others=tuple(Variant(*pair) for pair in zip(others, map(phrases, words), strict=True)),
         words=words,
     )

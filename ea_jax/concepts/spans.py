@@ -134,6 +134,26 @@ def locate(
     return idx_BN[0], mask_BN[0]
 
 
+def standing(
+    tokenizer: Any, prompts: Sequence[str], phrases: Sequence[str], *, max_length: int
+) -> np.ndarray:
+    """Where phrases stand in prompts that need not hold them, bool [B, T].
+
+    Args:
+      tokenizer: T5's fast tokenizer.
+      prompts: texts; what is cut off of them stands nowhere.
+      phrases: words, found as `occurrences` finds them.
+      max_length: T.
+    """
+    tokens = tokenize(tokenizer, list(prompts), max_length)
+    found_BT = np.zeros(tokens.ids_BT.shape, bool)
+    for row, prompt in enumerate(prompts):
+        for start, end in (span for phrase in phrases for span in occurrences(prompt, phrase)):
+            for place, (a, b) in enumerate(tokens.offsets[row]):
+                found_BT[row, place] |= a < end and b > start
+    return found_BT
+
+
 def require_known(tokenizer: Any, phrase: str) -> None:
     """A phrase has tokens of its own; a part of it that has none is logged.
 

@@ -16,12 +16,10 @@ import numpy as np
 from ea_jax.concepts import spans
 from ea_jax.edits import Edit
 from ea_jax.flux import latents
-from ea_jax.flux.columns import ColumnGain, Columns
-from ea_jax.flux.finite import require_finite
+from ea_jax.flux.columns import Columns
 from ea_jax.flux.transformer import Text, dual_columns
 from ea_jax.painter import Painter
 from ea_jax.runtime.hosts import on_host
-from ea_jax.runtime.mesh import put_rows
 
 MAP_T = 0.7  # noise level at which attention is shown: the layout is being decided
 _WIDTH = 32  # tokens of a word, at most
@@ -60,7 +58,9 @@ def looked(
       attention that each place pays to the tokens, [L, rows, columns] in [0, 1].
     """
     sampling = painter.sampling
-    z_BhwC, images = painter.sample(text, [seed], edit=edit, strength=strength)
+    word_PT = np.zeros(text.t5_BTD.shape[:2], bool)
+    word_PT[0, np.asarray(columns.idx_BN[0])[np.asarray(columns.mask_BN[0])]] = True
+    z_BhwC, images = painter.sample(text, [seed], edit=edit, strength=strength, word_PT=word_PT)
     _, h, w, channels = z_BhwC.shape
     grid = latents.grid((h, w))
     noise_BhwC = latents.noise([seed], (h, w, channels))
@@ -75,31 +75,9 @@ def looked(
     )
     # Queries are the text's, then the image's.
     maps_LQ = on_host(share_LBQ)[:, 0, -grid[0] * grid[1] :]
+    if edit is not None and edit.zeroed:
+        maps_LQ = (1 - edit.used_strength(strength)) * maps_LQ
     return images[0], maps_LQ.reshape(-1, *grid)
-
-
-def zeroed(painter: Painter, text: Text, columns: Columns, seed: int) -> np.ndarray:
-    """The frozen model's picture [H, W, 3] where no place sees some tokens, in any block.
-
-    Arguments as for `looked`. This is the filter that the paper shows to fail (Fig. 2 and 3).
-    """
-    pipeline, sampling = painter.pipeline, painter.sampling
-    gain_BT = np.ones(text.t5_BTD.shape[:2], np.float32)
-    gain_BT[0, np.asarray(columns.idx_BN[0])[np.asarray(columns.mask_BN[0])]] = 0
-    side = sampling.side(pipeline)
-    placed, noise_BhwC, gain_BT = put_rows(
-        painter.mesh, (text, latents.noise([seed], pipeline.latent_shape(side, side)), gain_BT)
-    )
-    z_BhwC = pipeline.sample(
-        placed,
-        noise_BhwC=noise_BhwC,
-        steps=sampling.steps,
-        guidance=sampling.guidance,
-        lora=painter.no_edit,
-        column_gain=ColumnGain(dual_BT=gain_BT, single_BT=gain_BT),
-        attention=sampling.attention,
-    )
-    return require_finite(on_host(pipeline.decode(z_BhwC)))[0]
 
 
 @functools.partial(jax.jit, static_argnames=("config", "grid", "guidance", "attention"))

@@ -111,5 +111,9 @@ NEAREST = asked("Acc_near", "high", "so are the nearest ones (kept by name)")
 REST = asked("Acc_rest", "high", "what else the concept's prompts ask for is there")
 VALID = Metric("valid", "high", "a clean picture: not blank, noise or broken", _count_valid)
 
+# The two halves of Acc_ir where a method keeps a vocabulary: the second is the figure.
+KEPT_OTHERS = asked("Acc_ir kept", "high", "of these, words whose outputs were kept by name")
+LEFT_OTHERS = asked("Acc_ir left", "high", "of these, words that nothing kept")
+
 # In the order of a report.
 METRICS = (CONCEPT, SYNONYMS, OTHERS, NEAREST, REST, VALID)

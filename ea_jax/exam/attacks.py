@@ -125,6 +125,8 @@ def victims_of(subjects: Sequence[Subject]) -> list[Victim]:
     edited = [Victim(one.name, one.edit, one.strength) for one in subjects if one.edit is not None]
     if not edited:
         raise ValueError("there is nothing to attack; give --edit RUN")
+    if hiding := next((one.name for one in edited if one.edit and one.edit.zeroed), None):
+        raise ValueError(f"zeroed columns are attacked anyway; leave --edit {hiding} out")
     if ZEROED in (one.name for one in edited):
         raise ValueError(f"no edit may be named {ZEROED!r}; write --edit NAME=PATH")
     return [Victim(model.BASE), Victim(ZEROED, zeroed=True), *edited]

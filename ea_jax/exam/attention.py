@@ -17,10 +17,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from ea_jax import edits
 from ea_jax.arguments import Parser, number, readable, text
 from ea_jax.concepts import spans
 from ea_jax.evaluate import report
-from ea_jax.evaluate.attending import MAP_T, columns_of, looked, zeroed
+from ea_jax.evaluate.attending import MAP_T, columns_of, looked
 from ea_jax.exam import model, record
 from ea_jax.exam.compare import add_pictures, how_shown
 from ea_jax.exam.model import BASE, Subject
@@ -99,7 +100,7 @@ def _of_prompt(
                 *(painter, encoded, columns, seed), edit=one.edit, strength=one.strength
             )
             maps[one.name] = groups_of(maps_LHW)
-        pictures[f"{BASE}, {ZEROED}"] = zeroed(painter, encoded, columns, seed)
+        [pictures[f"{BASE}, {ZEROED}"]] = painter.paint(prompt, [seed], edit=edits.zeroed([word]))
     return pictures, maps
 
 

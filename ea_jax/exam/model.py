@@ -33,7 +33,7 @@ from ea_jax.runtime import compiler
 from ea_jax.runtime.fingerprint import base_hash, fingerprint
 from ea_jax.runtime.mesh import make_mesh, platform
 
-BASE = "base"
+BASE, ZEROED = "base", "zeroed"
 CACHE = ".cache/banks"
 _STEPS, _SIDE = 1000, 2**14
 
@@ -64,7 +64,8 @@ def add_arguments(parser: Parser, *, edits: bool = True) -> None:
             rule=text,
             often=True,
             default=[],
-            help="a run's folder or a file, [NAME=]PATH[@STRENGTH]; may be given several times",
+            help="a run's folder, a file, or zeroed:WORD (its attention columns, zeroed); "
+            "[NAME=]PATH[@STRENGTH]; may be given several times",
         )
     parser.add("--out", rule=text, required=True, help="folder for the results")
     parser.add("--steps", rule=number(int, low=1, high=_STEPS), help="Euler steps; 28 for dev")
@@ -83,6 +84,8 @@ def add_arguments(parser: Parser, *, edits: bool = True) -> None:
 def subjects_of(given: Sequence[str]) -> list[Subject]:
     """The base and each edit that is given as [NAME=]PATH[@STRENGTH]; `none` is the base itself.
 
+    In the place of a path, `zeroed:WORD` is the word's columns zeroed; see `edit_of`.
+
     Raises:
       ValueError: a strength that is no number, two subjects of one name, or no edit there.
     """
@@ -91,13 +94,21 @@ def subjects_of(given: Sequence[str]) -> list[Subject]:
         if text_ == "none":
             continue
         name, source, strength = _split(text_)
-        edit = edits.load(source)
+        edit = edit_of(source)
         edit.used_strength(strength)
         found.append(Subject(name, edit, strength, source))
     names = [subject.name for subject in found]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise ValueError(f"two edits are named {twice!r}; write --edit NAME=PATH for one of them")
     return found
+
+
+def edit_of(source: str) -> Edit:
+    """An edit by its folder or file, or `zeroed:WORD`: the word's columns zeroed while painting."""
+    kind, colon, word = source.partition(":")
+    if colon and kind == ZEROED and word.strip() and not Path(source).exists():
+        return edits.zeroed([word.strip()])
+    return edits.load(source)
 
 
 def open_painter(

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from ea_jax import edits
 from ea_jax.arguments import Parser, number, text
 from ea_jax.edits import Edit
 from ea_jax.erase_command import words_in
@@ -69,7 +68,7 @@ def erasures(given: argparse.Namespace, *, at_least: int) -> Erasures:
         sources = {word: str(one.source) for word, one in zip(words, subjects, strict=True)}
     if len(words) < at_least:
         raise ValueError(f"{len(words)} erasures are given; this task needs {at_least} or more")
-    loaded = {word: edits.load(source) for word, source in sources.items()}
+    loaded = {word: model.edit_of(source) for word, source in sources.items()}
     return Erasures(loaded, sources, *tasks_of(given, words))
 
 

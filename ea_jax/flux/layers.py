@@ -220,6 +220,13 @@ class DualBlock(nnx.Module):
         self.ff = FeedForward(width, rngs=rngs)
         self.ff_context = FeedForward(width, rngs=rngs)
 
+    def text_input(
+        self, text_BTD: jax.Array, temb_BD: jax.Array, lora: Adapters | None
+    ) -> jax.Array:
+        """What the text's projections to queries, keys and values are given, [B, T, D]."""
+        shift, scale, *_ = self.norm1_context(temb_BD, part(lora, "norm1_context"))
+        return modulate(text_BTD, shift, scale)
+
     def __call__(
         self,
         image_BSD: jax.Array,

@@ -26,6 +26,7 @@ from ea_jax.runtime.mesh import constrain
 
 Weights = dict[str, Any]
 Reduce = Callable[[jax.Array, Columns], Any]
+Tap = Callable[[jax.Array], Any]
 
 
 class Text(struct.PyTreeNode):
@@ -172,6 +173,7 @@ def dual_stack(
     lora: layers.Adapters | None = None,
     columns: Columns | None = None,
     reduce: Reduce | None = None,
+    tap: Tap | None = None,
     gain_BT: jax.Array | None = None,
     attention: str = "chunked",
     remat: str = "none",
@@ -179,13 +181,18 @@ def dual_stack(
     """Runs the dual-stream blocks.
 
     Returns:
-      The image stream [B, S, D], the text stream [B, T, D], and `reduce`'s results stacked over
-      blocks (None without `columns`).
+      The image stream [B, S, D], the text stream [B, T, D], and the results of `reduce` or `tap`
+      stacked over blocks (None without `columns` and without `tap`).
+    Raises:
+      ValueError: both `columns` and a `tap`.
     """
     name = "transformer_blocks"
+    if columns is not None and tap is not None:
+        raise ValueError("a pass hands out columns or what a tap makes of inputs; ask for one")
 
     def body(streams, weights, lora):
         block = _block(config, name, weights)
+        handed = None if tap is None else tap(block.text_input(streams[1], inputs.temb_BD, lora))
         image, text, cols = block(
             *streams,
             inputs.temb_BD,
@@ -197,7 +204,7 @@ def dual_stack(
         )
         image, text = _rows(image), _rows(text)
         if columns is None:
-            return (image, text), None
+            return (image, text), handed
         return (image, text), cols if reduce is None else reduce(cols, columns)
 
     streams = inputs.image_BSD, inputs.text_BTD
@@ -266,6 +273,7 @@ def velocity(
     lora: layers.Adapters | None = None,
     columns: Columns | None = None,
     reduce: Reduce | None = None,
+    tap: Tap | None = None,
     column_gain: ColumnGain | None = None,
     attention: str = "chunked",
     remat: str = "none",
@@ -284,24 +292,26 @@ def velocity(
       columns: concept positions whose attention columns are wanted from the dual blocks.
       reduce: applied to a block's columns [B, H, T + S, N] and `columns` inside the scan, so
         that only its result is kept; None keeps the columns.
+      tap: in their place, applied inside the scan to what each dual block's text projections are
+        given, [B, T, D].
       column_gain: factors on text columns, one for dual and one for single blocks.
       attention: name of the attention backend.
       remat: what a backward pass recomputes: `none`, `block` (all of it) or `dots` (all but
         matrix products).
     Returns:
-      [B, S, C] velocity, and `reduce`'s results with a leading layer axis (None without columns).
+      [B, S, C] velocity, and the results of `reduce` or `tap` with a leading layer axis (None
+      without columns and without a tap).
     Raises:
       ValueError: unknown backend or remat policy, guidance that doesn't fit the model, a grid
-        that doesn't fit x.
+        that doesn't fit x, or both columns and a tap.
       AdapterError: an adapter without its layer.
     """
     check_backend(attention)
     gain = column_gain or ColumnGain()
     inputs = embed(weights, config, x_BSC, t_B, text, grid=grid, guidance_B=guidance_B, lora=lora)
     how = {"lora": lora, "attention": attention, "remat": remat}
-    image, txt, reduced = dual_stack(
-        weights, config, inputs, columns=columns, reduce=reduce, gain_BT=gain.dual_BT, **how
-    )
+    asked = {"columns": columns, "reduce": reduce, "tap": tap}
+    image, txt, reduced = dual_stack(weights, config, inputs, gain_BT=gain.dual_BT, **asked, **how)
     joint = _rows(jnp.concatenate([txt, image], axis=1))
     image = single_stack(weights, config, inputs, joint, gain_BT=gain.single_BT, **how)
     return head(weights, config, image, inputs.temb_BD, lora=lora), reduced
@@ -324,16 +334,8 @@ def dual_columns(
 ) -> Any:
     """Columns of the dual blocks only: the single blocks are not run. Arguments as `velocity`."""
     inputs = embed(weights, config, x_BSC, t_B, text, grid=grid, guidance_B=guidance_B, lora=lora)
-    return dual_stack(
-        weights,
-        config,
-        inputs,
-        lora=lora,
-        columns=columns,
-        reduce=reduce,
-        attention=attention,
-        remat=remat,
-    )[2]
+    how = {"lora": lora, "attention": attention, "remat": remat}
+    return dual_stack(weights, config, inputs, columns=columns, reduce=reduce, **how)[2]
 
 
 def _merge_ends(weights: Weights, config: TransformerConfig) -> _Ends:

@@ -61,6 +61,9 @@ class Vocabulary:
         found = find(word)
         return (KINDS[found.kind],) if found else ()
 
+    def words(self) -> Sequence[str]:
+        return tuple(vocabulary.CONCEPTS)
+
     def synonyms(self, word: str) -> Sequence[str]:
         """The one that training may use; the others are held out."""
         found = find(word)

@@ -7,10 +7,11 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from ea_jax.concepts import choose, rows
+from ea_jax.concepts import choose, kept_words, rows
 from ea_jax.concepts.forms import AnyOf
 from ea_jax.concepts.lexicon import World
 from ea_jax.evaluate import metrics
+from ea_jax.evaluate.probes import Answers
 from ea_jax.evaluate.task import Classes, People, Task
 from ea_jax.flux_tiny import phrases, vocabulary
 from ea_jax.flux_tiny.detector import JudgeDetector
@@ -57,10 +58,38 @@ def tasks_for(settings: Settings, judge: Path) -> tuple[tuple[Task, ...], JudgeD
     erased = [vocabulary.concept(one.word) for one in known.concepts]
     texts = _texts(known)
     trained = [name for name in vocabulary.CONCEPTS if _in_any(name, texts)]
-    tasks = tuple(
-        _task(concept, erased, trained, settings.sample.eval_pictures) for concept in erased
-    )
-    return tasks, JudgeDetector.load(judge)
+    tasks = [_task(concept, erased, trained, settings.sample.eval_pictures) for concept in erased]
+    if "embedder" in (settings.method.name, settings.method.plus):
+        section = settings.embedder
+        wanted = kept_words.Vocabulary(section.vocabulary, section.captions, section.left_out)
+        if kept := kept_words.words_of(world(), wanted):
+            tasks = [in_halves(task, kept) for task in tasks]
+    return tuple(tasks), JudgeDetector.load(judge)
+
+
+def in_halves(task: Task, kept: Sequence[str]) -> Task:
+    """The task with Acc_ir also of words that are kept by name, and of those that aren't."""
+
+    def half(answers: Answers) -> str:
+        named = {label for _, label in answers}
+        return (metrics.KEPT_OTHERS if named <= {*kept} else metrics.LEFT_OTHERS).name
+
+    probes = [
+        dataclasses.replace(
+            probe,
+            questions=(
+                *probe.questions,
+                *(
+                    (half(answers), answers)
+                    for metric, answers in probe.questions
+                    if metric == metrics.OTHERS.name
+                ),
+            ),
+        )
+        for probe in task.probes
+    ]
+    both = metrics.KEPT_OTHERS, metrics.LEFT_OTHERS
+    return dataclasses.replace(task, probes=tuple(probes), metrics=(*task.metrics, *both))
 
 
 def task_of(word: str, judge: Path, *, pictures: int, seed: int = 0) -> tuple[Task, JudgeDetector]:

@@ -67,14 +67,15 @@ def velocity_of(
     guidance: float | None = None,
     columns: Any = None,
     reduce: Any = None,
+    tap: Any = None,
 ) -> tuple[jax.Array, Any]:
-    """The velocity under a run's settings, and what `reduce` makes of the columns.
+    """The velocity under a run's settings, and what `reduce` makes of the columns, or `tap`.
 
     Args:
       lora: adapters, not yet scaled; None is the frozen model.
       guidance: the run's own unless given.
       t_B: noise levels as the model is told them, see `ea_jax.flux.euler`.
-      base, x_BSC, text, columns, reduce: as for `ea_jax.flux.transformer.velocity`.
+      base, x_BSC, text, columns, reduce, tap: as for `ea_jax.flux.transformer.velocity`.
       s: the run's.
     """
     guidance = s.guidance if guidance is None else guidance
@@ -89,6 +90,7 @@ def velocity_of(
         lora=None if lora is None else scaled(lora, s.lora_scale),
         columns=columns,
         reduce=reduce,
+        tap=tap,
         attention=s.attention,
         remat=s.remat,
     )

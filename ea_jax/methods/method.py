@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import jax
 
 from ea_jax.concepts.bank import PromptBank
+from ea_jax.concepts.kept_words import Vocabulary
 from ea_jax.edits import Edit
 from ea_jax.flux.transformer import Weights
 
@@ -81,6 +82,7 @@ class Needs(NamedTuple):
       keep: pictures of concept.preserve_prompts.
       anchor: how many pictures of the anchor prompts.
       columns: the softmax columns of the concept's tokens.
+      vocabulary: words whose outputs are kept.
       check: given the encoded prompts before weights are loaded; raises ValueError if they lack
         what the method needs.
     """
@@ -90,4 +92,5 @@ class Needs(NamedTuple):
     keep: bool = False
     anchor: int = 0
     columns: bool = False
+    vocabulary: Vocabulary = Vocabulary()
     check: Callable[[PromptBank], None] = _accepted

@@ -9,24 +9,22 @@ from __future__ import annotations
 import dataclasses
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
-from ea_jax import lora
 from ea_jax.concepts import bank as banks
-from ea_jax.concepts import choose, rows, slips, spans
+from ea_jax.concepts import choose, kept_words, rows, slips, spans
 from ea_jax.concepts import prompts as texts
 from ea_jax.concepts.encoding import ENCODERS, Encoded, encoder_of
 from ea_jax.flux.pipeline import Pipeline
 from ea_jax.flux.sharded import unrolled_on
-from ea_jax.methods import embedder
+from ea_jax.methods import registry
 from ea_jax.methods.fit import opened, resolved
 from ea_jax.methods.forward import Forward, forward_of
 from ea_jax.methods.method import Needs
-from ea_jax.methods.ready import fresh_lora, run_key
 from ea_jax.runtime.fingerprint import base_hash, fingerprint
 from ea_jax.runtime.hosts import require_same
 from ea_jax.runtime.memory import peak_host_bytes
@@ -69,22 +67,16 @@ class Loaded:
         return self.pipeline.weights["transformer"]
 
     def no_edit(self) -> Any:
-        """Adapters that change nothing: the frozen model, in the program of an edited one."""
-        settings, template = self.settings, self.pipeline.template("transformer")
+        """Adapters that change nothing: the frozen model, in the program of an edited one.
 
-        def made() -> Any:
-            trained, solved = {}, {}
-            if settings.method.name != "embedder":
-                trained = fresh_lora(run_key(settings), settings, template)
-            if "embedder" in (settings.method.name, settings.method.plus):
-                solved = embedder.blank(settings, template)
-            return lora.concatenate([trained, solved])
-
+        None where the run's edit has no adapters.
+        """
+        blank = registry.chosen(self.settings).blank
         program = jax.jit(
-            made,
+            lambda: blank(self.settings, self.pipeline.template("transformer")),
             out_shardings=sharding(self.mesh, ()),
         )
-        return program()
+        return program() or None
 
     def replicated(self, tree: Any) -> Any:
         """A tree replicated on every device, as the state is: it then runs in the same programs."""
@@ -192,6 +184,13 @@ def bank(
     )
     needs.check(made)
     return made
+
+
+def vocabulary(
+    settings: Settings, pipeline: Pipeline, listed: Mapping[str, Sequence[str]]
+) -> kept_words.KeptWords | None:
+    """Moments of words that are kept, by their sentences; None without any."""
+    return kept_words.streamed(listed, **_encoding(settings, pipeline)) if listed else None
 
 
 def load(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from ea_jax import lora
 from ea_jax.concepts.bank import PromptBank
+from ea_jax.concepts.kept_words import KeptWords
 from ea_jax.edits import Edit
 from ea_jax.methods.forward import Forward
 from ea_jax.methods.method import Method
@@ -35,6 +36,7 @@ class Ready:
         `anchor`, of its rows' anchors; as far as the method needs them.
       fingerprint: of the transformer as it is loaded.
       base_hash: of the transformer in whatever precision; an edit carries it.
+      vocabulary: moments of words that are kept; None where the method needs none.
     """
 
     settings: Settings
@@ -45,11 +47,14 @@ class Ready:
     pictures: Mapping[str, LatentSet]
     fingerprint: str
     base_hash: str
+    vocabulary: KeptWords | None = None
 
-    def edit(self, adapters: Any) -> Edit:
-        """An edit of this run: adapters with alpha / rank folded in, and how they were made."""
+    def edit(self, adapters: Any = None, *, deltas: Any = None, zeroed: Sequence[str] = ()) -> Edit:
+        """An edit of this run, and how it was made; see `Edit`."""
         return Edit(
-            adapters=adapters,
+            adapters=adapters or {},
+            deltas=deltas or {},
+            zeroed=tuple(zeroed),
             base=self.base_hash,
             concept=self.settings.concept.label,
             preset=self.settings.preset,
@@ -62,6 +67,11 @@ def fresh_lora(key: jax.Array, settings: Settings, template: Any) -> Any:
     """A run's adapters before its first step: they change nothing."""
     own = jax.random.fold_in(key, _LORA_KEY)
     return lora.init(own, template, scope=settings.lora.scope, rank=settings.lora.rank)
+
+
+def blank_lora(settings: Settings, template: Any) -> Any:
+    """Adapters of the run's LoRA that change nothing."""
+    return fresh_lora(run_key(settings), settings, template)
 
 
 def run_key(settings: Settings) -> jax.Array:

@@ -8,19 +8,27 @@ from typing import Any, NamedTuple
 
 from ea_jax import lora
 from ea_jax.edits import Edit
-from ea_jax.methods import ca, eap, embedder, esd, gem
+from ea_jax.methods import ca, eap, embedder, esd, gem, uce, zeroed_columns
 from ea_jax.methods.erase_anything import method as erase_anything
 from ea_jax.methods.method import Method, Needs
-from ea_jax.methods.ready import Ready
+from ea_jax.methods.ready import Ready, blank_lora
 from ea_jax.settings import Settings, SettingsError
 from ea_jax.settings.fields import did_you_mean, shown
 
 
 class Entry(NamedTuple):
-    """What a run asks of a method: what to prepare, then the method made of it."""
+    """What a run asks of a method.
+
+    Attributes:
+      needs: what to prepare.
+      make: the method made of that.
+      blank: (settings, the transformer's shapes) -> adapters of its edit's shapes that change
+        nothing; none where its edit has no adapters.
+    """
 
     needs: Callable[[Settings], Needs]
     make: Callable[[Ready], Method]
+    blank: Callable[[Settings, Any], Any] = blank_lora
 
 
 METHODS = {
@@ -30,7 +38,9 @@ METHODS = {
     "ca_noise": Entry(ca.needs, ca.make_noise),
     "gem": Entry(gem.needs, gem.make),
     "eap": Entry(eap.needs, eap.make),
-    "embedder": Entry(embedder.needs, embedder.make),
+    "embedder": Entry(embedder.needs, embedder.make, embedder.blank),
+    "uce": Entry(uce.needs, uce.make, uce.blank),
+    "zeroed_columns": Entry(zeroed_columns.needs, zeroed_columns.make, zeroed_columns.blank),
 }
 
 
@@ -50,7 +60,30 @@ def chosen(settings: Settings) -> Entry:
     # Nothing is added to itself.
     if settings.method.plus in ("nothing", name):
         return entry
-    return Entry(entry.needs, lambda ready: with_embedder(entry.make(ready), ready))
+    return Entry(
+        lambda settings: either(entry.needs(settings), embedder.needs(settings)),
+        lambda ready: with_embedder(entry.make(ready), ready),
+        lambda settings, template: lora.concatenate(
+            [entry.blank(settings, template), embedder.blank(settings, template)]
+        ),
+    )
+
+
+def either(one: Needs, other: Needs) -> Needs:
+    """What one of two methods needs, or the other."""
+
+    def check(bank: Any) -> None:
+        one.check(bank)
+        other.check(bank)
+
+    return Needs(
+        contrast=one.contrast or other.contrast,
+        concept=one.concept or other.concept,
+        keep=one.keep or other.keep,
+        columns=one.columns or other.columns,
+        vocabulary=max(one.vocabulary, other.vocabulary, key=lambda wanted: wanted.captions),
+        check=check,
+    )
 
 
 def with_embedder(method: Method, ready: Ready) -> Method:

@@ -17,6 +17,7 @@ from ea_jax.settings.method import MethodSettings
 from ea_jax.settings.model import ModelSettings
 from ea_jax.settings.optim import OptimSettings
 from ea_jax.settings.sample import SampleSettings
+from ea_jax.settings.uce import UceSettings
 
 __all__ = [
     "SECTIONS",
@@ -37,5 +38,6 @@ __all__ = [
     "SampleSettings",
     "Settings",
     "SettingsError",
+    "UceSettings",
     "from_config",
 ]

@@ -27,6 +27,7 @@ from ea_jax.settings.method import MethodSettings
 from ea_jax.settings.model import ModelSettings
 from ea_jax.settings.optim import OptimSettings
 from ea_jax.settings.sample import SampleSettings
+from ea_jax.settings.uce import UceSettings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Settings:
     ca: CaSettings
     gem: GemSettings
     eap: EapSettings
+    uce: UceSettings
     optim: OptimSettings
     data: DataSettings
     sample: SampleSettings
@@ -61,6 +63,11 @@ class Settings:
             raise SettingsError(
                 "model.guidance and loss.teacher_guidance have to be both numbers, or both None "
                 "for a model without guidance"
+            )
+        if self.embedder.inversions and not self.data.inversions:
+            raise SettingsError(
+                f"embedder.inversions = {self.embedder.inversions:g} weighs nothing, since "
+                "data.inversions is 0; set that to how many are searched for each concept"
             )
         erased_too = self.concept.erase == "word_and_synonyms"
         for source, is_read in (("synonym_source", erased_too), ("irrelevant_source", False)):
@@ -88,6 +95,7 @@ SECTIONS: Mapping[str, type] = {
     "ca": CaSettings,
     "gem": GemSettings,
     "eap": EapSettings,
+    "uce": UceSettings,
     "optim": OptimSettings,
     "data": DataSettings,
     "sample": SampleSettings,

@@ -88,3 +88,13 @@ def test_pixelated_pictures_have_flat_squares(asked, tmp_path, monkeypatch):
 def test_a_word_for_a_minor_beside_one_for_nudity_is_refused(asked):
     with pytest.raises(SystemExit, match="a word for a minor"):
         compare.main([*asked, "--prompt=a nude woman", "--prompt=a schoolgirl"])
+
+
+def test_a_word_s_columns_zeroed_stand_beside_edits(asked, tmp_path):
+    compare.main([*asked, "--edit=zeroed:cat", "--prompt=a cat", "--prompt=a dog"])
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    found = results["difference"]["zeroed:cat"]
+    assert found["a cat"] > 0
+    assert found["a dog"] == 0
+    said = results["protocol"]["edits"]["zeroed:cat"]
+    assert (said["method"], said["digest"]) == ("zeroed_columns", "columns of cat zeroed")

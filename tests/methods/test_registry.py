@@ -71,3 +71,29 @@ def test_an_edit_can_be_a_trained_one_plus_the_closed_form():
 def test_an_unknown_method_is_named_with_those_there_are():
     with pytest.raises(settings.SettingsError, match=r"'embeder' is unknown; .*did you mean 'emb"):
         registry.chosen(of_method("embeder"))
+
+
+def test_an_edit_with_the_closed_form_needs_what_both_need_and_has_the_shapes_of_both():
+    made = of_method("esd")
+    given = dataclasses.replace(made.embedder, inversions=1.0, vocabulary="world", captions=3)
+    plus = dataclasses.replace(
+        made, embedder=given, method=settings.MethodSettings("esd", "embedder")
+    )
+    alone, both = registry.chosen(made), registry.chosen(plus)
+    assert (alone.needs(made).concept, both.needs(plus).concept) == (False, True)
+    assert both.needs(plus).vocabulary == ("world", 3, 0)
+    shapes_of = (set(entry.blank(plus, BASE)) for entry in (alone, both))
+    assert list(shapes_of) == [{"transformer_blocks"}, {"transformer_blocks", "context_embedder"}]
+
+
+def test_zeroed_columns_are_an_edit_without_weights():
+    made = of_method("zeroed_columns")
+    entry = registry.chosen(made)
+    ready = Ready(
+        *(made, make_mesh({}, jax.devices()[:1]), forward_of(made, SMALL, (2, 3), (1.0, 0.0))),
+        *(BASE, None, {}, "base", "hash"),
+    )
+    edit = entry.make(ready).edit({}, BASE)
+    assert (edit.zeroed, edit.adapters, edit.deltas) == (("soccer ball",), {}, {})
+    assert (edit.concept, edit.method, edit.base) == ("soccer ball", "zeroed_columns", "hash")
+    assert entry.blank(made, BASE) == {}

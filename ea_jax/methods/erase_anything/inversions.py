@@ -206,20 +206,15 @@ def _word_scale(bank: PromptBank) -> float:
 
 def require_words(bank: PromptBank) -> None:
     """Raises ValueError if no prompt without the concept has a word to start from."""
-    if not bank.text_mask_UT[_without(bank)].any():
+    if not bank.text_mask_UT[bank.without].any():
         raise ValueError(
             "the search for inversions starts from other words, and no prompt without the concept "
             "has any; give concept.preserve_prompts, or set data.inversions=0"
         )
 
 
-def _without(bank: PromptBank) -> np.ndarray:
-    """Numbers of the prompts without the concept."""
-    return np.union1d(bank.groups["preserve"].prompt_G, bank.groups["anchor"].prompt_G)
-
-
 def _other_words(bank: PromptBank) -> np.ndarray:
     """T5's outputs at the words of prompts without the concept, [words, D] float32."""
     require_words(bank)
-    prompts = _without(bank)
+    prompts = bank.without
     return bank.t5_UTD[prompts][bank.text_mask_UT[prompts]].astype(np.float32)

@@ -1,0 +1,43 @@
+"""Zeroed columns: section 3 of EraseAnything (ICML 2025), the filter that it shows to fail.
+
+While a picture is painted, no query sees the tokens at which a prompt has the concept's word,
+exactly as it is spelled: their columns of softmax(Q K') are 0 in every block, and the rest stays as
+it is. Nothing is learned and no weight changes, so there is no file: it is a setting of the
+painter.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+
+from ea_jax.methods.method import Method, Needs
+from ea_jax.methods.ready import Ready
+from ea_jax.settings import Settings
+
+
+def needs(settings: Settings) -> Needs:
+    """Nothing but the word."""
+    del settings
+    return Needs()
+
+
+def make(ready: Ready) -> Method:
+    """The method of a run: its edit names the words."""
+
+    def init(key: jax.Array) -> dict[str, Any]:
+        del key
+        return {}
+
+    def edit(state: Any, weights: Any) -> Any:
+        del state, weights
+        return ready.edit(zeroed=ready.settings.concept.named)
+
+    return Method(0, init, edit)
+
+
+def blank(settings: Settings, template: Any) -> Any:
+    """No adapters."""
+    del settings, template
+    return {}
