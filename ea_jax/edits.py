@@ -241,7 +241,7 @@ def load(source: str | Path) -> Edit:
             raise WeightsError(f"{path} holds {has}; give the file itself")
         path = there[0]
     lora, deltas, metadata = convert.peft.read(path)
-    facts = {name: metadata.pop(key, None) for name, key in FACTS.items()}
+    facts: Any = {name: metadata.pop(key, None) for name, key in FACTS.items()}
     strength = number(metadata.pop(STRENGTH, None), path)
     parts = origins_of(metadata.pop(PARTS, None), path)
     return Edit(lora, deltas, strength=strength, parts=parts, more=metadata, **facts)

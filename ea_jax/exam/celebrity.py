@@ -101,7 +101,8 @@ def evaluate(given: argparse.Namespace, command: str) -> str:
     if given.classifier is None:
         portraits.learn(painter, plan.portraits, out, given)
     classifier, tested = Classifier.load(source), portraits.tested(source)
-    detector = Together([classifier, *([plan.judge] if plan.judge else [])])
+    both: list[Detector] = [classifier, *([plan.judge] if plan.judge else [])]
+    detector = Together(both)
     readers = [CLASSIFIER, *([JUDGE] if plan.judge else [])]
     read = functools.partial(_read, painter, detector, given.cache)
     base = read(Subject(BASE), every)

@@ -28,7 +28,10 @@ def frechet(one_PF: np.ndarray, other_PF: np.ndarray) -> float:
 def _factor(x_PF: np.ndarray) -> np.ndarray:
     """A with A^T A the covariance; as tall as there are pictures or features, if those are less."""
     a_PF = (x_PF - x_PF.mean(0)) / np.sqrt(len(x_PF) - 1)
-    return np.linalg.qr(a_PF, mode="r") if len(a_PF) > a_PF.shape[1] else a_PF
+    if len(a_PF) <= a_PF.shape[1]:
+        return a_PF
+    triangle: Any = np.linalg.qr(a_PF, mode="r")
+    return triangle
 
 
 def beside(of: Callable[[Seen, Any], float], one: Seen, base: Seen, count: int) -> dict[str, float]:

@@ -22,9 +22,13 @@ class JudgeDetector:
     def __init__(self, judge: Judge) -> None:
         self.judge = judge
 
-    @functools.cached_property
+    @property
     def version(self) -> str:
         """Fingerprint of the judge."""
+        return self._version
+
+    @functools.cached_property
+    def _version(self) -> str:
         return fingerprint(self.judge.weights)
 
     @classmethod

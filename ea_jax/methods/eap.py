@@ -77,7 +77,8 @@ def make(ready: Ready) -> Method:
 
     def state(*shared: Any) -> State:
         logits_K = jnp.zeros(len(words_KTD), jnp.float32)
-        return State(*shared, logits_K, _search(section).init(logits_K))
+        search = _search(section).init(logits_K)
+        return State(*shared, logits_K=logits_K, search=search)
 
     return trained(
         ready,
