@@ -8,6 +8,10 @@
 | `robust` | anchor removed, synonyms, slips and inversions erased too, L_keep, and the closed |
 |  | form of `embedder` in the end; flux-tiny's default |
 | `esd` | another method: negative guidance alone (Gandikota 2023) |
+| `ca_model`, `ca_noise` | another method: the concept's words learn an anchor's pictures |
+|  | (Kumari 2023), as the model says of them, or as they are |
+| `gem` | another method: pulled to an anchor's field, pushed off the concept's (Grebe 2026) |
+| `eap` | another method: negative guidance, and the most harmed prompt is kept (Bui 2024) |
 | `embedder` | another method: a closed form on the text's first layer |
 | `uce` | another method: UCE (Gandikota 2024), the concept's inputs mapped to a guide's |
 | `zeroed_columns` | no erasure: the word's attention columns zeroed while painting (section 3) |
@@ -72,6 +76,18 @@ PAPER: Overrides = {
     },
     # From the ranges of its authors; flux-tiny wants more, see below.
     "esd": {"steps": 1000, "lr": 5e-5, "eta": 1.0},
+    # Their papers' numbers, and of a range its end that learns most.
+    "ca": {"steps": 1000, "lr": 1e-5, "pictures": 1000, "keep": 1.0},
+    "gem": {"steps": 250, "lr": 1e-3, "share": 10 / 28, "margin": 0.0},
+    "eap": {
+        "steps": 1000,
+        "lr": 1e-4,
+        "eta": 1.0,
+        "words": 50,
+        "temperature": 2.0,
+        "searches": 2,
+        "search_lr": 1e-2,
+    },
     "optim": {
         "pairs": 1000,
         "optimisers": "two",
@@ -165,6 +181,21 @@ CHANGES: dict[str, Overrides] = {
         "loss": {"teacher_guidance": 3.0},
         "optim": {"batch": 4},
     },
+    # Sentences in their own order: an anchor's picture is of its prompt.
+    **{
+        name: {
+            "method": {"name": name},
+            "concept": {"anchor": "replaced"},
+            "data": {"shuffle_probability": 0.0},
+        }
+        for name in ("ca_model", "ca_noise")
+    },
+    "gem": {
+        "method": {"name": "gem"},
+        "concept": {"anchor": "replaced"},
+        "lora": {"rank": 16, "alpha": 16.0},
+    },
+    "eap": {"method": {"name": "eap"}},
     "embedder": {
         "method": {"name": "embedder"},
         "concept": {"erase": "word_and_synonyms"},
@@ -181,7 +212,16 @@ CHANGES: dict[str, Overrides] = {
 # The same losses with other rates: what the paper chose for FLUX.1-dev takes everything along on
 # flux-tiny. Chosen by `ea-jax evaluate sweep` on development words; see docs/results.md.
 _PAPER_ON_TINY: Overrides = {"optim": {"pairs": 500, "lr_lower": 3e-4}}
-TINY: dict[str, Overrides] = {"paper": _PAPER_ON_TINY, "literal": _PAPER_ON_TINY}
+# For flux-tiny's rank and width; not swept yet.
+_CA_ON_TINY: Overrides = {"ca": {"steps": 200, "lr": 1e-3, "pictures": 64}, "optim": {"batch": 4}}
+TINY: dict[str, Overrides] = {
+    "paper": _PAPER_ON_TINY,
+    "literal": _PAPER_ON_TINY,
+    "ca_model": _CA_ON_TINY,
+    "ca_noise": _CA_ON_TINY,
+    "gem": {"gem": {"steps": 200}, "optim": {"batch": 4}},
+    "eap": {"eap": {"steps": 200, "lr": 1e-3}, "optim": {"batch": 4}},
+}
 
 
 def apply(config: ml_collections.ConfigDict, preset: str, model: str) -> None:

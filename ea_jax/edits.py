@@ -11,6 +11,7 @@ made; without one, an edit is used at the strength that its maker recommends.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -47,8 +48,7 @@ class Edit:
         another strength than 1; no file holds this.
       base: fingerprint of the weights it was made on; None if unknown, as the rest.
       concept: what it erases.
-      preset: how.
-      method: the method that made it.
+      preset, method: how.
       strength: recommended by its maker.
       parts: what a combined edit was made of; empty for any other.
       more: further strings of its file, kept as they are.
@@ -131,6 +131,11 @@ class Edit:
             added[path] = added.get(path, 0) + jnp.asarray(layer["kernel"], jnp.float32)
         return added
 
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Hash of its adapters and deltas as they are in memory."""
+        return fingerprint({"adapters": self.adapters, "deltas": self.deltas})
+
     def digest(self) -> str:
         """Hash of its adapters and deltas as a file holds them, rounded to bfloat16."""
         if self.zeroed:
@@ -139,8 +144,7 @@ class Edit:
 
     def identity(self) -> list[Any]:
         """What tells it from another edit, at any strength, of what JSON can hold."""
-        tensors = fingerprint({"adapters": self.adapters, "deltas": self.deltas})
-        return [tensors, *([list(self.zeroed)] if self.zeroed else [])]
+        return [self.fingerprint, *([list(self.zeroed)] if self.zeroed else [])]
 
     def check(self, weights: Tree) -> int:
         """Number of layers that it changes in this model, blocks counted one by one.
@@ -237,7 +241,7 @@ def load(source: str | Path) -> Edit:
             raise WeightsError(f"{path} holds {has}; give the file itself")
         path = there[0]
     lora, deltas, metadata = convert.peft.read(path)
-    facts = {name: metadata.pop(key, None) for name, key in FACTS.items()}
+    facts: Any = {name: metadata.pop(key, None) for name, key in FACTS.items()}
     strength = number(metadata.pop(STRENGTH, None), path)
     parts = origins_of(metadata.pop(PARTS, None), path)
     return Edit(lora, deltas, strength=strength, parts=parts, more=metadata, **facts)
@@ -277,9 +281,8 @@ def _weighted(edits: Sequence[Edit], strengths: Sequence[float] | None, weight: 
             f"the edits were made on different models, {sorted(bases)}; combine edits of one base"
         )
     given = [None] * len(edits) if strengths is None else list(strengths)
-    parts = _equally_deep(
-        [edit.scaled(strength) for edit, strength in zip(edits, given, strict=True)]
-    )
+    used = list(zip(edits, given, strict=True))
+    parts = _equally_deep([edit.scaled(strength) for edit, strength in used])
     low_rank = [adapters.scaled(lora, weight) for lora, _ in parts if lora]
     deltas: dict[Module, Any] = {}
     for _, changes in parts:
@@ -296,7 +299,7 @@ def _weighted(edits: Sequence[Edit], strengths: Sequence[float] | None, weight: 
         strength=1.0,
         parts=tuple(
             origin
-            for edit, strength in zip(edits, given, strict=True)
+            for edit, strength in used
             for origin in edit.origins(weight * edit.used_strength(strength))
         ),
     )

@@ -143,14 +143,14 @@ def prepared(
         )
     choose.report(words)
     prompts = prepare.prompts(settings, words, pipeline.t5_tokenizer)
-    kept, words = kept_sentences(world, words, needs)
-    texts = (*prompts.texts, *(text for made in kept.values() for text in made))
+    listed, words = kept_sentences(world, words, needs)
+    texts = (*prompts.texts, *(text for made in listed.values() for text in made))
     check_held_out(probes, texts)
     # What is kept for being in a vocabulary may be asked for, in other sentences.
     held_out.assert_absent(tested, prompts.texts)
     minors.require_adults((*texts, *words.shown))
     bank = prepare.bank(settings, pipeline, prompts, needs)
-    vocabulary = prepare.vocabulary(settings, pipeline, kept)
+    vocabulary = prepare.vocabulary(settings, pipeline, listed)
     painted = [*words.shown, *(probe.prompt for probe in probes)]
     model = prepare.load(settings, mesh, pipeline, painted=painted, laps=laps)
     with jax.set_mesh(mesh):

@@ -65,7 +65,7 @@ def spelled_out(config: dict[str, Any]) -> dict[str, Any]:
     concept, log = dict(config["concept"]), dict(config["log"])
     words = concept.get("words")
     if isinstance(words, str) and words.startswith("@"):
-        words = concept["words"] = ",".join(_read(Path(words[1:])))
+        words = concept["words"] = ",".join(words_in(words[1:], "concept.words"))
     if isinstance(log.get("folder"), str):
         named = words or concept.get("word") or "word"
         log["folder"] = log["folder"].replace("{word}", slug(str(named)))
@@ -101,13 +101,21 @@ def variant_of(name: str) -> tuple[str, str | None]:
     return name, None
 
 
-def _read(file: Path) -> list[str]:
+def words_in(file: str | Path, key: str) -> list[str]:
+    """The words of a text file, one word or phrase a line; `#` begins a comment.
+
+    Args:
+      file: to read.
+      key: of the setting that names the file, for messages.
+    Raises:
+      ValueError: no such file, or no word in it.
+    """
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = Path(file).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8"
         raise ValueError(
-            f"concept.words = '@{file}' can't be read ({reason}); give a text file, one word a line"
+            f"{key} = '@{file}' can't be read ({reason}); give a text file, one word a line"
         ) from None
     words = [line.strip() for line in lines]
     words = [word for word in words if word and not word.startswith("#")]

@@ -11,6 +11,7 @@ edit that zeroes columns is a filter of words: `hidden` keeps them from what any
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -27,6 +28,7 @@ from ea_jax.flux.columns import ColumnGain
 from ea_jax.flux.finite import require_finite
 from ea_jax.flux.pipeline import Pipeline
 from ea_jax.flux.transformer import Text
+from ea_jax.runtime.fingerprint import fingerprint
 from ea_jax.runtime.hosts import on_host
 from ea_jax.runtime.mesh import put, put_rows, sharding
 from ea_jax.settings import Settings
@@ -135,25 +137,35 @@ class Painter:
           NonFiniteError: a picture holds NaN or Inf.
         """
         which = f"of {prompts!r}" if isinstance(prompts, str) else ""
-        text = prompts if isinstance(prompts, Text) else self.text(prompts, len(seeds))
-        weights, lora = self.bound(edit, strength)
-        gain = self._gain(edit, strength, prompts, text, word_PT)
+        batches = self.batches(prompts, seeds, edit=edit, strength=strength, word_PT=word_PT)
         self.pipeline.load_part("vae")
         found, images = [], []
         with jax.set_mesh(self.mesh):
-            for z_BhwC, count in sampled(
-                self.pipeline,
-                text,
-                seeds,
-                sampling=self.sampling,
-                mesh=self.mesh,
-                lora=lora,
-                weights=weights,
-                column_gain=gain,
-            ):
+            for z_BhwC, count in batches:
                 found.append(on_host(z_BhwC)[:count])
                 images.append(require_finite(on_host(self.pipeline.decode(z_BhwC))[:count], which))
         return np.concatenate(found), np.concatenate(images)
+
+    def batches(
+        self,
+        prompts: str | Sequence[str] | Text,
+        seeds: Sequence[int],
+        *,
+        edit: Edit | None,
+        strength: float | None,
+        word_PT: np.ndarray | None,
+    ) -> Iterator[tuple[jax.Array, int]]:
+        """Latents as `sampled` yields them, of what `sample` is given."""
+        text = prompts if isinstance(prompts, Text) else self.text(prompts, len(seeds))
+        weights, lora = self.bound(edit, strength)
+        return sampled(
+            *(self.pipeline, text, seeds),
+            sampling=self.sampling,
+            mesh=self.mesh,
+            lora=lora,
+            weights=weights,
+            column_gain=self._gain(edit, strength, prompts, text, word_PT),
+        )
 
     def each(
         self,
@@ -202,6 +214,11 @@ class Painter:
                     "prepared"
                 )
         return self._texts.text(prompts)
+
+    @functools.cached_property
+    def vae_fingerprint(self) -> str:
+        """Of the VAE, which is loaded for it."""
+        return fingerprint(self.pipeline.load_part("vae"))
 
     def _gain(
         self,

@@ -7,6 +7,7 @@ encoded prompts alone, so that readings of its pictures are kept like those of a
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -16,7 +17,6 @@ import numpy as np
 from ea_jax.concepts.encoding import Encoded
 from ea_jax.edits import Edit
 from ea_jax.flux import latents, sampler
-from ea_jax.flux.finite import require_finite
 from ea_jax.flux.transformer import Text
 from ea_jax.painter import Painter, Sampling, hidden
 from ea_jax.runtime.fingerprint import checksum
@@ -98,16 +98,21 @@ class Canvas(Painter):
             facts["start"] = [self._start.level, checksum(*(self._start.latents[k] for k in keys))]
         return facts
 
-    def sample(
+    @functools.cached_property
+    def vae_fingerprint(self) -> str:
+        """The painter's."""
+        return self._painter.vae_fingerprint
+
+    def batches(
         self,
         prompts: str | Sequence[str] | Text,
         seeds: Sequence[int],
         *,
-        edit: Edit | None = None,
-        strength: float | None = None,
-        word_PT: np.ndarray | None = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """As `Painter.sample`, of prompts by their texts.
+        edit: Edit | None,
+        strength: float | None,
+        word_PT: np.ndarray | None,
+    ) -> Iterator[tuple[jax.Array, int]]:
+        """As `Painter.batches`, of prompts by their texts.
 
         Raises:
           ValueError: as there, a prompt that is already encoded, or an edit that zeroes columns.
@@ -118,16 +123,8 @@ class Canvas(Painter):
         if isinstance(prompts, Text):
             raise ValueError("a canvas paints prompts by their texts; give the texts")
         names = [prompts] * len(seeds) if isinstance(prompts, str) else list(prompts)
-        asked, bound = list(zip(names, seeds, strict=True)), self.bound(edit, strength)
-        self.pipeline.load_part("vae")
-        found, images = [], []
-        with jax.set_mesh(self.mesh):
-            for some, real in self._batches(asked):
-                x_BSC, sigmas = self._begin(some)
-                z_BhwC = latents.unpack(self._walk(x_BSC, sigmas, some, bound), self._grid)
-                found.append(on_host(z_BhwC)[:real])
-                images.append(require_finite(on_host(self.pipeline.decode(z_BhwC))[:real]))
-        return np.concatenate(found), np.concatenate(images)
+        asked = list(zip(names, seeds, strict=True))
+        return self._walked(asked, self.bound(edit, strength))
 
     def inverted(
         self,
@@ -144,11 +141,18 @@ class Canvas(Painter):
         """
         found, bound = {}, self.bound(edit, strength)
         with jax.set_mesh(self.mesh):
-            for some, real in self._batches(list(pictures)):
+            for some, real in self._full(list(pictures)):
                 x_BSC = np.stack([pictures[one] for one in some])
                 x_BSC = self._walk(x_BSC, self._sigmas()[::-1], some, bound)
                 found |= dict(zip(some[:real], on_host(x_BSC), strict=False))
         return found
+
+    def _walked(
+        self, asked: Sequence[Asked], bound: tuple[Any, Any]
+    ) -> Iterator[tuple[jax.Array, int]]:
+        for some, real in self._full(asked):
+            x_BSC, sigmas = self._begin(some)
+            yield latents.unpack(self._walk(x_BSC, sigmas, some, bound), self._grid), real
 
     @property
     def _grid(self) -> tuple[int, int]:
@@ -160,7 +164,7 @@ class Canvas(Painter):
         side, how = self.sampling.side(self.pipeline), self.sampling
         return self.pipeline.sigmas(how.steps or self.pipeline.usual_steps, side, side)
 
-    def _batches(self, asked: Sequence[Asked]) -> Iterator[tuple[list[Asked], int]]:
+    def _full(self, asked: Sequence[Asked]) -> Iterator[tuple[list[Asked], int]]:
         """Full batches, the last one filled up, and how many of each are new."""
         batch = self.sampling.batch
         for first in range(0, len(asked), batch):

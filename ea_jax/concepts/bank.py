@@ -132,6 +132,13 @@ class PromptBank:
         mask_BN: Any = chosen.mask_GN[places].reshape(-1, width)
         return Columns(idx_BN=idx_BN, mask_BN=mask_BN)
 
+    def outputs(self, group: str, numbers: Sequence[int] | np.ndarray) -> np.ndarray:
+        """T5's outputs at the columns of the same prompts as `text`, [N, D] float32."""
+        text, columns = self.text(group, numbers), self.columns(group, numbers)
+        rows, places = np.nonzero(columns.mask_BN)
+        t5_BTD = np.asarray(text.t5_BTD)
+        return t5_BTD[rows, columns.idx_BN[rows, places]].astype(np.float32)
+
     def texts(self, group: str) -> list[str]:
         """The prompts of a group, in order."""
         return [self.prompts[number] for number in self.groups[group].prompt_G.reshape(-1)]

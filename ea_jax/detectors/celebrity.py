@@ -97,9 +97,13 @@ class Classifier:
                 text = json.dumps(value, indent=1, ensure_ascii=False)
                 unfinished.write_text(text + "\n", encoding="utf-8")
 
-    @functools.cached_property
+    @property
     def version(self) -> str:
         """Fingerprint of the weights and of the names."""
+        return self._version
+
+    @functools.cached_property
+    def _version(self) -> str:
         names = hashlib.sha256(json.dumps(self.names).encode()).hexdigest()[:8]
         return f"{fingerprint(self.weights)} {names}"
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from ea_jax.evaluate.probes import Probe, Reading
 
-_Z95 = 1.959964  # two-sided 95 % quantile of the normal distribution
+Z95 = 1.959964  # two-sided 95 % quantile of the normal distribution
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,9 +42,9 @@ class Rate:
         if not self.total:
             return math.nan, math.nan
         n, p = self.total, self.hits / self.total
-        centre = p + _Z95**2 / (2 * n)
-        half = _Z95 * math.sqrt(p * (1 - p) / n + _Z95**2 / (4 * n * n))
-        scale = 100.0 / (1 + _Z95**2 / n)
+        centre = p + Z95**2 / (2 * n)
+        half = Z95 * math.sqrt(p * (1 - p) / n + Z95**2 / (4 * n * n))
+        scale = 100.0 / (1 + Z95**2 / n)
         return max(0.0, scale * (centre - half)), min(100.0, scale * (centre + half))
 
     def as_json(self) -> dict[str, Any]:

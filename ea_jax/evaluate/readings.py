@@ -19,7 +19,7 @@ from ea_jax.evaluate import probes as probing
 from ea_jax.evaluate.probes import Detector, Probe, Reading
 from ea_jax.painter import Painter
 from ea_jax.runtime.cache import cache_file, keep
-from ea_jax.runtime.fingerprint import checksum, fingerprint
+from ea_jax.runtime.fingerprint import checksum
 from ea_jax.runtime.hosts import all_agree, is_first
 
 _log = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ def conditions(painter: Painter, edit: Edit | None, strength: float | None) -> d
     return {
         "base": painter.fingerprint,
         "edit": edited,
-        "vae": fingerprint(painter.pipeline.load_part("vae")),
+        "vae": painter.vae_fingerprint,
         **painter.facts(),
     }
 

@@ -55,3 +55,16 @@ class Classes:
         """That of a concept; `other` where Table 6 has none."""
         found = (name for name, words in self.categories.items() if word in words)
         return next(found, "other")
+
+
+@dataclasses.dataclass(frozen=True)
+class People:
+    """Names of people or characters in a world: the paper's Table 7, or the like.
+
+    Attributes:
+      erased: that an evaluation erases, each by itself.
+      kept: that should stay.
+    """
+
+    erased: tuple[str, ...]
+    kept: tuple[str, ...]

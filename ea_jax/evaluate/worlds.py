@@ -10,16 +10,17 @@ import importlib
 from pathlib import Path
 from typing import Any
 
+from ea_jax.concepts import lists
 from ea_jax.concepts.flux_lexicon import Package
 from ea_jax.concepts.flux_phrases import FluxPhrases
 from ea_jax.concepts.lexicon import World
 from ea_jax.evaluate.probes import Detector
-from ea_jax.evaluate.task import Classes, Task
+from ea_jax.evaluate.task import Classes, People, Task
 from ea_jax.flux import hub
 from ea_jax.settings import Settings
 
 # Folder in the pipeline's, with the detector -> module with `world()`, `classes()`,
-# `task_of(word, folder, ...)` and `tasks_for(settings, folder)`.
+# `people()`, `task_of(word, folder, ...)` and `tasks_for(settings, folder)`.
 WORLDS = {"judge": "ea_jax.flux_tiny.task"}
 
 
@@ -32,6 +33,11 @@ def of_model(path: str, revision: str | None = None) -> World:
     """The world that a model knows; arguments as `ModelSettings`."""
     found = _found(path, revision)
     return found[0].world() if found else open_world()
+
+
+def has_detector(path: str, revision: str | None = None) -> bool:
+    """Whether a model comes with a detector; arguments as `ModelSettings`."""
+    return _found(path, revision) is not None
 
 
 def classes_of(path: str, revision: str | None = None) -> Classes:
@@ -47,6 +53,14 @@ def classes_of(path: str, revision: str | None = None) -> Classes:
             "--clip where the task takes it"
         )
     return found[0].classes()
+
+
+def people_of(path: str, revision: str | None = None) -> People:
+    """Names to erase and to keep in a model's world: Table 7's, where it comes with no detector."""
+    if found := _found(path, revision):
+        return found[0].people()
+    names = lists.sections("table_7.txt")
+    return People(tuple(names["erased"]), tuple(names["kept"]))
 
 
 def tasks_for(settings: Settings) -> tuple[tuple[Task, ...], Detector | None]:

@@ -9,12 +9,10 @@ Rows are Table 4's six and esd alone, of which the paper's text speaks. All keep
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 from ea_jax.arguments import Parser, text
-from ea_jax.evaluate.outputs import versions
 from ea_jax.exam import means, record, trials
 from ea_jax.exam.trials import Result
 from ea_jax.runtime.program import TRAIN_IN_LESS, one_line_errors, start_logging
@@ -43,7 +41,7 @@ def main(arguments: Sequence[str]) -> None:
     given = parser.parse_args(arguments)
     start_logging()
     with one_line_errors(TRAIN_IN_LESS):
-        out = record.claim(given.out, TASK, {"model": given.model, "pictures": given.pictures})
+        record.claim(given.out, TASK, {"model": given.model, "pictures": given.pictures})
         shared = trials.changes(given.set)
         rows = {row: (given.method, {**shared, **weights(row)}) for row in PAPER}
         words = list(dict.fromkeys(word.strip() for word in given.words.split(",")))
@@ -51,22 +49,13 @@ def main(arguments: Sequence[str]) -> None:
         results = trials.run(found)
         for result in results:
             require_terms(result)
-        shown = table(results)
-        record.write(
-            out,
-            TASK,
-            command=record.command(TASK, arguments),
-            table=shown,
-            protocol={
-                "method": given.method,
-                "set": shared,
-                "pictures": given.pictures,
-                "seeds": given.seeds,
-                "versions": versions(),
-            },
+        trials.write(
+            *(given, TASK, arguments),
+            table=table(results),
             rows=[trials.as_json(result) for result in results],
+            method=given.method,
+            set=shared,
         )
-        sys.stdout.write(shown)
 
 
 def weights(row: str) -> dict[str, Any]:

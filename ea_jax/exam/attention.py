@@ -34,11 +34,12 @@ MOST_GROUPS = 4
 log = logging.getLogger(__name__)
 
 
-def attention(given: argparse.Namespace) -> str:
+def attention(given: argparse.Namespace, command: str) -> str:
     """Paints each prompt and maps its attention to the word; writes what a task leaves.
 
     Args:
       given: the command's arguments.
+      command: that they were given to, for the record.
     Returns:
       The Markdown table: mean shares of attention.
     Raises:
@@ -72,7 +73,7 @@ def attention(given: argparse.Namespace) -> str:
                 for name, groups in maps.items()
             }
         table = _table(shares)
-        record.write(out, TASK, table=table, protocol=protocol, share=shares)
+        record.write(out, TASK, command=command, table=table, protocol=protocol, share=shares)
     return table
 
 
@@ -134,7 +135,7 @@ def main(arguments: Sequence[str]) -> None:
     start_logging()
     with one_line_errors("a smaller --size"):
         memory.keep_freed()
-        log.info("%s\n%s", given.out, attention(given))
+        log.info("%s\n%s", given.out, attention(given, record.command(TASK, arguments)))
 
 
 if __name__ == "__main__":

@@ -34,11 +34,12 @@ PICTURES = ("plain", "pixelated")
 log = logging.getLogger(__name__)
 
 
-def compare(given: argparse.Namespace) -> str:
+def compare(given: argparse.Namespace, command: str) -> str:
     """Paints every prompt and seed with the base and each edit; writes what a task leaves.
 
     Args:
       given: the command's arguments.
+      command: that they were given to, for the record.
     Returns:
       The Markdown table: how far each edit's pictures are from the base's.
     Raises:
@@ -69,7 +70,9 @@ def compare(given: argparse.Namespace) -> str:
         }
         distances = _distances(painted, prompts)
         table = _table(distances, prompts)
-        record.write(out, TASK, table=table, protocol=protocol, difference=distances)
+        record.write(
+            out, TASK, command=command, table=table, protocol=protocol, difference=distances
+        )
         if shown == "pixelated":
             painted = {
                 name: report.pixelated(images.reshape(-1, *images.shape[2:])).reshape(images.shape)
@@ -166,7 +169,7 @@ def main(arguments: Sequence[str]) -> None:
     start_logging()
     with one_line_errors("a smaller --batch or --size"):
         memory.keep_freed()
-        log.info("%s\n%s", given.out, compare(given))
+        log.info("%s\n%s", given.out, compare(given, record.command(TASK, arguments)))
 
 
 if __name__ == "__main__":

@@ -14,13 +14,11 @@ Every word gets the same settings. `development` words are those on which settin
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Sequence
 
 from ea_jax.arguments import Parser, text
 from ea_jax.evaluate import metrics, worlds
 from ea_jax.evaluate.metrics import METRICS, Metric
-from ea_jax.evaluate.outputs import versions
 from ea_jax.evaluate.task import Classes
 from ea_jax.exam import clip_concepts, means, record, trials
 from ea_jax.exam.trials import Result
@@ -62,27 +60,19 @@ def main(arguments: Sequence[str]) -> None:
             classes = clip_concepts.CLASSES
             measured = functools.partial(clip_concepts.run, given)
         words = classes.chosen(given.words)
-        out = record.claim(given.out, TASK, {"model": given.model, "pictures": given.pictures})
+        record.claim(given.out, TASK, {"model": given.model, "pictures": given.pictures})
         results = measured(trials.trials_of(given, rows, words))
         tables = {row: table([r for r in results if r.trial.row == row], classes) for row in rows}
         shown = "\n".join(f"### {row}\n\n{tables[row]}" for row in rows)
-        record.write(
-            out,
-            TASK,
-            command=record.command(TASK, arguments),
+        trials.write(
+            *(given, TASK, arguments),
             table=shown,
-            protocol={
-                "pictures": given.pictures,
-                "seeds": given.seeds,
-                "set": shared,
-                "clip": given.clip,
-                "versions": versions(),
-            },
             rows=[
                 trials.as_json(one, category=classes.category(one.trial.word)) for one in results
             ],
+            set=shared,
+            clip=given.clip,
         )
-        sys.stdout.write(shown)
 
 
 def table(results: Sequence[Result], classes: Classes) -> str:

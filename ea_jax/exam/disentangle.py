@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from convert.disk import draft
 from ea_jax.arguments import Parser
-from ea_jax.evaluate import metrics, readings
+from ea_jax.evaluate import metrics
 from ea_jax.evaluate.metrics import Rate
 from ea_jax.exam import model, record, several
 from ea_jax.exam.model import BASE, Subject
@@ -48,16 +48,11 @@ def main(arguments: Sequence[str]) -> None:
         }
         probes = [probe for part in parts.values() for probe in part]
         painter = model.open_painter(given, several.prompts_of(probes), subjects)
-        read, matrix = {}, {}
-        for subject in subjects:
-            read[subject.name] = readings.read(
-                *(painter, probes, found.detector),
-                name=subject.name,
-                edit=subject.edit,
-                cache=given.cache,
-            )
-            answers = iter(read[subject.name])
-            matrix[subject.name] = {
+        read = model.read(painter, probes, found.detector, subjects, cache=given.cache)
+        matrix = {}
+        for name, seen in read.items():
+            answers = iter(seen)
+            matrix[name] = {
                 word: metrics.CONCEPT.score(part, [next(answers) for _ in part])
                 for word, part in parts.items()
             }
@@ -69,10 +64,7 @@ def main(arguments: Sequence[str]) -> None:
             command=record.command(TASK, arguments),
             table=shown,
             protocol=record.protocol_of(painter, subjects, [found.detector]),
-            matrix={
-                row: {word: rate.as_json() for word, rate in rates.items()}
-                for row, rates in matrix.items()
-            },
+            matrix=record.rates(matrix),
             **record.pictures_of(probes, read),
         )
         sys.stdout.write(shown)

@@ -14,10 +14,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+from jax.sharding import Mesh
+
 from ea_jax import edits, merged
 from ea_jax.arguments import Parser, number, text
 from ea_jax.concepts.encoding import Encoded, encoder_of
 from ea_jax.edits import Edit
+from ea_jax.evaluate import readings
+from ea_jax.evaluate.probes import Detector, Probe, Reading
 from ea_jax.flux import hub
 from ea_jax.flux.attention import resolve_backend
 from ea_jax.flux.latents import PATCH
@@ -69,7 +74,9 @@ def add_arguments(parser: Parser, *, edits: bool = True) -> None:
     parser.add(
         "--text_length", rule=number(int, low=2, high=MAX_T5_LENGTH), help="T5 tokens, padded"
     )
-    parser.add("--batch", rule=number(int, low=1), help="pictures painted at once")
+    parser.add(
+        "--batch", rule=number(int, low=1), help="pictures painted at once, over all devices"
+    )
     parser.add("--dtype", rule=text, help="float32 or bfloat16")
     parser.add("--cache", rule=text, default=CACHE, help="folder for what can be used again")
 
@@ -109,24 +116,26 @@ def open_painter(
 ) -> Painter:
     """A painter of a command's model, for its prompts, with all edits checked against it.
 
+    Batches are split over this machine's devices, as far as they divide.
+
     Args:
       given: the arguments of `add_arguments`.
       prompts: all that will be painted; the text encoders are dropped behind them.
       subjects: what will paint.
     Raises:
-      ValueError: no such model, an edit that doesn't fit it or was made on another, or sampling
-        that it can't do.
+      ValueError: no such model, an edit that doesn't fit it or was made on another, sampling
+        that it can't do, or several hosts.
     """
     tiny = given.model == hub.EMBEDDED
     usual = {
         "size": 64 if tiny else 512,
         "text_length": 32 if tiny else 256,
-        "batch": 8 if tiny else 1,
+        "batch": 8 if tiny else jax.local_device_count(),
         "dtype": "float32" if tiny else "bfloat16",
     }
     how = {name: getattr(given, name) or value for name, value in usual.items()}
     compiler.keep_programs(given.cache)
-    mesh = make_mesh({"data": 1})
+    mesh = _mesh_for(how["batch"])
     pipeline = on_mesh(mesh, given.model, dtype=how["dtype"])
     template = pipeline.template("transformer")
     for subject in subjects:
@@ -166,6 +175,38 @@ def open_painter(
         texts=texts,
         fingerprint=made_of,
     )
+
+
+def read(
+    painter: Painter,
+    probes: Sequence[Probe],
+    detector: Detector,
+    subjects: Sequence[Subject],
+    *,
+    cache: str | Path,
+) -> dict[str, list[Reading]]:
+    """What a detector sees in each probe's picture by each subject; see `readings.read`."""
+    return {
+        one.name: readings.read(
+            *(painter, probes, detector),
+            name=one.name,
+            edit=one.edit,
+            strength=one.strength,
+            cache=cache,
+        )
+        for one in subjects
+    }
+
+
+def _mesh_for(batch: int) -> Mesh:
+    """Copies of the model on as many devices as divide a batch."""
+    if jax.process_count() > 1:
+        raise ValueError(
+            f"this command paints on the devices of one machine, and {jax.process_count()} hosts "
+            "run it; start it on one of them"
+        )
+    count = max(n for n in range(1, jax.local_device_count() + 1) if batch % n == 0)
+    return make_mesh({"data": count})
 
 
 def _require_base(subjects: Sequence[Subject], made_of: str, weights: Any, model: str) -> None:

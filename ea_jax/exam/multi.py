@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 from ea_jax import edits
 from ea_jax.arguments import Parser, each, number
-from ea_jax.evaluate import metrics, readings
+from ea_jax.evaluate import metrics
 from ea_jax.evaluate.metrics import Rate
 from ea_jax.evaluate.probes import Probe
 from ea_jax.exam import model, record, several
@@ -44,15 +44,7 @@ def main(arguments: Sequence[str]) -> None:
         others = several.unrelated(found.tasks)
         probes = [*others, *(probe for part in erased.values() for probe in part)]
         painter = model.open_painter(given, several.prompts_of(probes), subjects)
-        read = {
-            subject.name: readings.read(
-                *(painter, probes, found.detector),
-                name=subject.name,
-                edit=subject.edit,
-                cache=given.cache,
-            )
-            for subject in subjects
-        }
+        read = model.read(painter, probes, found.detector, subjects, cache=given.cache)
         counts = {name: _counted(erased, others, answers) for name, answers in read.items()}
         shown = table(counts, given.counts, list(erased))
         sheet = others[:_SHOWN] + [part[0] for part in list(erased.values())[:_SHOWN]]
@@ -76,10 +68,7 @@ def main(arguments: Sequence[str]) -> None:
             command=record.command(TASK, arguments),
             table=shown,
             protocol=record.protocol_of(painter, subjects, [found.detector]),
-            counts={
-                name: {key: rate.as_json() for key, rate in rates.items()}
-                for name, rates in counts.items()
-            },
+            counts=record.rates(counts),
             **record.pictures_of(probes, read),
         )
         sys.stdout.write(shown)

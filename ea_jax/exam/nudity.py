@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import hashlib
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -18,21 +17,19 @@ from pathlib import Path
 from typing import Any
 
 from ea_jax.arguments import Parser, Rule, number, text
-from ea_jax.concepts.minors import minor_in
 from ea_jax.detectors.nsfw import OpenNsfw
 from ea_jax.detectors.nudenet import NudeNet
-from ea_jax.evaluate import readings
 from ea_jax.evaluate.probes import Detector, Probe, Reading
 from ea_jax.evaluate.report import pixelated
 from ea_jax.exam import counting, record
-from ea_jax.exam.model import Subject, add_arguments, open_painter, subjects_of
-from ea_jax.exam.prompt_file import Row, read_rows, repeated
+from ea_jax.exam.asked import Asked, asked_of
+from ea_jax.exam.model import Subject, add_arguments, open_painter, read, subjects_of
+from ea_jax.exam.prompt_file import Row, repeated
 from ea_jax.painter import Painter
 from ea_jax.runtime import lock
 from ea_jax.runtime.program import one_line_errors, start_logging
 
 TASK = "nudity"
-WORDS = "ea_jax/concepts/minors.txt"
 SHEET, SHOWN = "pictures.png", 8
 log = logging.getLogger(__name__)
 
@@ -58,51 +55,12 @@ COUNTERS = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Asked:
-    """What is painted of a file, and what is not.
-
-    Attributes:
-      rows: that are painted.
-      left_out: rows with a word for a minor, each with that word.
-    """
-
-    rows: tuple[Row, ...]
-    left_out: tuple[tuple[Row, str], ...]
-
-    @property
-    def told(self) -> str:
-        """Both denominators, in a sentence."""
-        total = len(self.rows) + len(self.left_out)
-        return (
-            f"{len(self.rows):,} of {total:,} prompts are painted; {len(self.left_out):,} with a "
-            f"word for a minor ({WORDS}) are left out"
-        )
-
-
-def asked_of(path: str | Path, limit: int | None = None) -> Asked:
-    """The rows of a file, or its first ones, without those that name a minor.
-
-    Raises:
-      FileError: see `prompt_file.read_rows`.
-      ValueError: no row is left.
-    """
-    found = [(row, minor_in(row.prompt)) for row in read_rows(path)[:limit]]
-    rows = tuple(row for row, word in found if word is None)
-    left_out = tuple((row, word) for row, word in found if word is not None)
-    if not rows:
-        raise ValueError(
-            f"{path}: each of its {len(found)} prompts has a word for a minor, e.g. "
-            f"{left_out[0][1]!r}; give prompts about adults"
-        )
-    return Asked(rows, left_out)
-
-
-def evaluate(given: argparse.Namespace) -> str:
+def evaluate(given: argparse.Namespace, command: str) -> str:
     """Paints, reads and counts; writes results.json, results.md and, if asked for, pictures.png.
 
     Args:
       given: the command's arguments.
+      command: that they were given to, for the record.
     Returns:
       The Markdown table.
     Raises:
@@ -118,50 +76,27 @@ def evaluate(given: argparse.Namespace) -> str:
         painter = open_painter(given, [row.prompt for row in asked.rows], subjects)
         protocol = {
             **record.protocol_of(painter, subjects, [detector]),
-            "prompts": _facts(given, asked),
+            "prompts": {**asked.facts(), "limit": given.limit},
         }
         out = record.claim(given.out, TASK, protocol)
         probes = [Probe(row.prompt, row.seed, ()) for row in asked.rows]
-        read = {
-            one.name: readings.read(
-                painter,
-                probes,
-                detector,
-                name=one.name,
-                edit=one.edit,
-                strength=one.strength,
-                cache=given.cache,
-            )
-            for one in subjects
-        }
+        read_by = read(painter, probes, detector, subjects, cache=given.cache)
         if given.keep_images is not None:
             _write_sheet(out / SHEET, painter, subjects, asked.rows, given.keep_images)
-        results = {name: counter.count(found) for name, found in read.items()}
+        results = {name: counter.count(found) for name, found in read_by.items()}
         table = _table(detector.name, results, asked, counter.rule)
         record.write(
             out,
             TASK,
+            command=command,
             table=table,
             protocol=protocol,
             rule=counter.rule,
             results=results,
-            left_out=[{"line": row.line, "word": word} for row, word in asked.left_out],
-            **record.pictures_of(probes, read),
+            left_out=asked.left_out_lines(),
+            **record.pictures_of(probes, read_by),
         )
     return table
-
-
-def _facts(given: argparse.Namespace, asked: Asked) -> dict[str, Any]:
-    return {
-        "file": Path(given.prompts).name,
-        "sha256": hashlib.sha256(Path(given.prompts).read_bytes()).hexdigest(),
-        "limit": given.limit,
-        "rows": len(asked.rows) + len(asked.left_out),
-        "painted": len(asked.rows),
-        "left out": len(asked.left_out),
-        "repeated": repeated(asked.rows),
-        "words for minors": WORDS,
-    }
 
 
 def _table(detector: str, results: Mapping[str, Any], asked: Asked, rule: str) -> str:
@@ -240,7 +175,7 @@ def main(arguments: Sequence[str]) -> None:
     given = parser.parse_args(arguments)
     start_logging()
     with one_line_errors("a smaller --batch or --size"):
-        log.info("%s\n%s", given.out, evaluate(given))
+        log.info("%s\n%s", given.out, evaluate(given, record.command(TASK, arguments)))
 
 
 if __name__ == "__main__":

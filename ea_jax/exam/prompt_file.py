@@ -1,19 +1,19 @@
-"""Prompts with seeds from a CSV file: I2P, COCO captions, or a user's own.
+"""Prompts with seeds from a file: I2P, COCO captions, or a user's own.
 
 The header names a column `prompt`, and may name one of seeds (`evaluation_seed` as in I2P, or
 `seed`) and one of `case_number`. Without seeds a row's seed is its place in the file, from 0 on.
 Other columns are not read: I2P's `evaluation_guidance` is Stable Diffusion's, FLUX has another.
+A file whose name ends in `.txt` has a prompt a line, and no header.
 """
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from convert.disk import FileError
+from ea_jax.exam import csv_file
 
 PROMPT, CASE = "prompt", "case_number"
 SEEDS = ("evaluation_seed", "seed")
@@ -25,7 +25,7 @@ class Row:
     """A row of a file.
 
     Attributes:
-      line: that it begins on, the header's being 1.
+      line: that it begins on; a header's is 1.
       prompt: as it stands there, spaces and all.
       seed: 0 to 2**32 - 1.
       case: its `case_number`, or "".
@@ -47,32 +47,20 @@ def read_rows(path: str | Path) -> list[Row]:
         prompt, a seed that is none, or the same row twice; names the line and the value.
     """
     path = Path(path)
-    records = _records(path, _text(path))
-    _, header = next(records, (1, []))
-    columns = [name.strip() for name in header]
-    twice = next((name for name in columns if name and columns.count(name) > 1), None)
-    if twice is not None:
-        raise FileError(f"{path} has two columns {twice!r}; leave one")
-    if PROMPT not in columns:
-        named = ", ".join(map(repr, columns[:20])) or "none"
-        raise FileError(f"{path} has no column {PROMPT!r} (its columns: {named}); add one")
-    seeds = next((name for name in SEEDS if name in columns), None)
-    rows = []
-    for line, fields in records:
-        if len(fields) != len(columns):
-            raise FileError(
-                f"{path}, line {line}, has {len(fields)} values for {len(columns)} columns; put a "
-                'prompt with commas in quotes: "a woman, standing"'
-            )
-        values = dict(zip(columns, fields, strict=True))
+    if path.suffix.lower() == ".txt":
+        return _lines(csv_file.text(path, PROMPT, of="prompts"))
+    found = []
+    for line, values in csv_file.rows(path, PROMPT, of="prompts"):
         if not values[PROMPT].strip():
             raise FileError(f"{path}, line {line}: the prompt is {values[PROMPT]!r}; write one")
-        seed = len(rows) if seeds is None else _seed(values[seeds], f"{path}, line {line}: {seeds}")
-        rows.append(Row(line, values[PROMPT], seed, values.get(CASE, "")))
-    if not rows:
+        seeds = next((name for name in SEEDS if name in values), None)
+        where = f"{path}, line {line}: {seeds}"
+        seed = len(found) if seeds is None else _seed(values[seeds], where)
+        found.append(Row(line, values[PROMPT], seed, values.get(CASE, "")))
+    if not found:
         raise FileError(f"{path} has no rows below its header; add a row for each picture")
-    _require_distinct(path, rows)
-    return rows
+    _require_distinct(path, found)
+    return found
 
 
 def repeated(rows: Sequence[Row]) -> int:
@@ -80,42 +68,10 @@ def repeated(rows: Sequence[Row]) -> int:
     return len(rows) - len({(row.prompt, row.seed) for row in rows})
 
 
-def _text(path: Path) -> str:
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise FileError(f"{path} does not exist; give a CSV file of prompts") from None
-    except OSError as cause:
-        reason = cause.strerror or cause
-        raise FileError(f"{path} can't be read ({reason}); give a CSV file of prompts") from None
-    try:
-        # Spreadsheets begin a file with a byte order mark.
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as cause:
-        line = content.count(b"\n", 0, cause.start) + 1
-        raise FileError(
-            f"{path}, line {line}: byte 0x{content[cause.start]:02x} is not UTF-8; save the file "
-            "as UTF-8"
-        ) from None
-    if not text.strip():
-        raise FileError(f"{path} is empty; give a CSV file with a column {PROMPT!r}")
-    return text
-
-
-def _records(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
-    """Each record and the line that it begins on; without empty lines."""
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    before = 0
-    while True:
-        try:
-            fields = next(reader, None)
-        except csv.Error as cause:
-            raise FileError(f"{path}, line {before + 1}: {cause}; mend its quotes") from None
-        if fields is None:
-            return
-        if fields:
-            yield before + 1, fields
-        before = reader.line_num
+def _lines(text: str) -> list[Row]:
+    """A row for each line that isn't empty."""
+    lines = [(i, line.strip()) for i, line in enumerate(text.splitlines(), 1) if line.strip()]
+    return [Row(line, prompt, seed) for seed, (line, prompt) in enumerate(lines)]
 
 
 def _seed(value: str, where: str) -> int:

@@ -18,6 +18,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from convert.disk import draft, require_writable
+from ea_jax.evaluate.metrics import Rate
 from ea_jax.evaluate.outputs import versions
 from ea_jax.evaluate.probes import Detector, Probe, Reading
 from ea_jax.exam.model import Subject
@@ -68,9 +69,9 @@ def protocol_of(
 
 
 def pictures_of(
-    probes: Sequence[Probe], readings: Mapping[str, Sequence[Reading]]
+    probes: Sequence[Probe], readings: Mapping[str, Sequence[Reading | None]]
 ) -> dict[str, Any]:
-    """Prompts, seeds, their hash, and each picture's readings by subject."""
+    """Prompts, seeds, their hash, and each picture's readings by subject; None was not painted."""
     asked = [[probe.prompt, probe.seed] for probe in probes]
     return {
         "hash": hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16],
@@ -80,15 +81,24 @@ def pictures_of(
                 "seed": probe.seed,
                 "read": {
                     name: {
-                        "seen": sorted(read[i].seen),
-                        "valid": read[i].valid,
-                        **({"scores": dict(read[i].scores)} if read[i].scores else {}),
+                        "seen": sorted(one.seen),
+                        "valid": one.valid,
+                        **({"scores": dict(one.scores)} if one.scores else {}),
                     }
                     for name, read in readings.items()
+                    if (one := read[i]) is not None
                 },
             }
             for i, probe in enumerate(probes)
         ],
+    }
+
+
+def rates(table: Mapping[str, Mapping[str, Rate]]) -> dict[str, Any]:
+    """Rates by row and column for results.json."""
+    return {
+        row: {name: rate.as_json() for name, rate in columns.items()}
+        for row, columns in table.items()
     }
 
 

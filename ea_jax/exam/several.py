@@ -8,11 +8,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from ea_jax.arguments import Parser, number, text
 from ea_jax.edits import Edit
+from ea_jax.erase_command import words_in
 from ea_jax.evaluate import metrics, worlds
 from ea_jax.evaluate.probes import Answers, Detector, Probe
 from ea_jax.evaluate.task import Task
@@ -40,7 +42,7 @@ class Erasures:
 def add_arguments(parser: Parser) -> None:
     """Adds to a command the model, and which erasures: by folder, or by word."""
     model.add_arguments(parser)
-    parser.add("--words", rule=text, help="concepts to erase in place of --edit: cat,dog")
+    parser.add("--words", rule=text, help="concepts to erase in place of --edit: cat,dog or @FILE")
     parser.add("--method", rule=text, default="", help="preset of those; the model's own if none")
     parser.add("--seed", rule=number(int, low=0), default=0, help="of those")
     parser.add("--pictures", rule=number(int, low=1), default=8, help="of each concept")
@@ -55,12 +57,9 @@ def erasures(given: argparse.Namespace, *, at_least: int) -> Erasures:
     """
     if bool(given.edit) == bool(given.words):
         raise ValueError("give either --edit, once for each erasure, or --words")
-    trying = argparse.Namespace(**{**vars(given), "seeds": [given.seed]})
-    rows = {given.method or "default": (given.method, {})}
     if given.words:
-        words = list(dict.fromkeys(word.strip() for word in given.words.split(",")))
-        found = trials.run(trials.trials_of(trying, rows, words)) if len(words) >= at_least else ()
-        sources = {one.trial.word: str(one.trial.folder) for one in found}
+        words = names_in(given.words, "--words")
+        sources = made(given, words) if len(words) >= at_least else {}
     else:
         subjects = model.subjects_of(given.edit)[1:]
         words = [concept_of(subject) for subject in subjects]
@@ -71,6 +70,36 @@ def erasures(given: argparse.Namespace, *, at_least: int) -> Erasures:
         raise ValueError(f"{len(words)} erasures are given; this task needs {at_least} or more")
     loaded = {word: model.edit_of(source) for word, source in sources.items()}
     return Erasures(loaded, sources, *tasks_of(given, words))
+
+
+def made(
+    given: argparse.Namespace, words: Sequence[str], changes: Mapping[str, Any] | None = None
+) -> dict[str, str]:
+    """Folders of erasures by their words, each made if it isn't there yet.
+
+    Args:
+      given: a command's arguments.
+      words: that are erased.
+      changes: of the preset's settings: {"sample.eval_pictures": 0}.
+    Raises:
+      SystemExit, ValueError: as `trials.make`.
+    """
+    trying = argparse.Namespace(**{**vars(given), "seeds": [given.seed]})
+    rows = {given.method or "default": (given.method, changes or {})}
+    found = trials.trials_of(trying, rows, words)
+    trials.make(found)
+    return {one.word: str(one.folder) for one in found}
+
+
+def names_in(stated: str, key: str) -> list[str]:
+    """Distinct names of an argument: `cat,dog`, or `@FILE` with one a line.
+
+    Raises:
+      ValueError: a file that can't be read, or holds no name.
+    """
+    if stated.startswith("@"):
+        return list(dict.fromkeys(words_in(stated[1:], key)))
+    return list(dict.fromkeys(word.strip() for word in stated.split(",")))
 
 
 def tasks_of(given: argparse.Namespace, words: Sequence[str]) -> tuple[dict[str, Task], Detector]:

@@ -9,12 +9,10 @@ Each combination of the values is a row. Words that are kept for tests are refus
 from __future__ import annotations
 
 import itertools
-import sys
 from collections.abc import Sequence
 
 from ea_jax.arguments import Parser, text
 from ea_jax.evaluate import worlds
-from ea_jax.evaluate.outputs import versions
 from ea_jax.exam import means, record, trials
 from ea_jax.runtime.program import TRAIN_IN_LESS, one_line_errors, start_logging
 
@@ -38,7 +36,7 @@ def main(arguments: Sequence[str]) -> None:
                 f"{others[0]!r} is a word for tests, on which nothing is chosen; take some of "
                 f"{', '.join(classes.development)}"
             )
-        out = record.claim(given.out, TASK, {"model": given.model, "pictures": given.pictures})
+        record.claim(given.out, TASK, {"model": given.model, "pictures": given.pictures})
         grid = [[(key, value) for value in values] for key, values in trials.values(given.set)]
         rows = {
             ", ".join(f"{key}={value}" for key, value in chosen) or "as it is": (
@@ -48,18 +46,9 @@ def main(arguments: Sequence[str]) -> None:
             for chosen in itertools.product(*grid)
         }
         results = trials.run(trials.trials_of(given, rows, words))
-        shown = means.rows_table(results, rows)
-        record.write(
-            out,
-            TASK,
-            command=record.command(TASK, arguments),
-            table=shown,
-            protocol={
-                "method": given.method,
-                "pictures": given.pictures,
-                "seeds": given.seeds,
-                "versions": versions(),
-            },
+        trials.write(
+            *(given, TASK, arguments),
+            table=means.rows_table(results, rows),
             rows=[trials.as_json(result) for result in results],
+            method=given.method,
         )
-        sys.stdout.write(shown)

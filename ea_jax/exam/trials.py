@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import logging
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from ea_jax.arguments import Parser, each, number, text
 from ea_jax.erase import erase
 from ea_jax.erase_command import CONFIG, slug, variant_of
 from ea_jax.evaluate.metrics import Rate
+from ea_jax.evaluate.outputs import versions
+from ea_jax.exam import record
 from ea_jax.exam.model import CACHE
 from ea_jax.flux import hub
 from ea_jax.runtime import config_file, run_folder
@@ -206,6 +209,39 @@ def read(trial: Trial) -> Result:
     return Result(trial, *both)
 
 
+def write(
+    given: argparse.Namespace,
+    task: str,
+    arguments: Sequence[str],
+    *,
+    table: str,
+    rows: Sequence[Mapping[str, Any]],
+    **protocol: Any,
+) -> None:
+    """Writes what a task of trials leaves in its folder, and shows its table.
+
+    Args:
+      given: what the task's command was given; `arguments` are the same as text.
+      task: its name.
+      table: in Markdown.
+      rows: of `as_json`.
+      protocol: further facts of it.
+    """
+    record.write(
+        Path(given.out),
+        task,
+        command=record.command(task, arguments),
+        table=table,
+        protocol={
+            **{"pictures": given.pictures, "seeds": given.seeds},
+            **protocol,
+            "versions": versions(),
+        },
+        rows=rows,
+    )
+    sys.stdout.write(table)
+
+
 def _names(trial: Trial) -> tuple[str, str, int]:
     return trial.row, trial.word, trial.seed
 
@@ -219,8 +255,5 @@ def as_json(result: Result, **more: Any) -> dict[str, Any]:
         "seed": trial.seed,
         "run": str(trial.folder),
         **more,
-        **{
-            name: {metric: rate.as_json() for metric, rate in rates.items()}
-            for name, rates in (("base", result.base), ("erased", result.erased))
-        },
+        **record.rates({"base": result.base, "erased": result.erased}),
     }

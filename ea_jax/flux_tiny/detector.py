@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,6 +25,10 @@ class JudgeDetector:
     @property
     def version(self) -> str:
         """Fingerprint of the judge."""
+        return self._version
+
+    @functools.cached_property
+    def _version(self) -> str:
         return fingerprint(self.judge.weights)
 
     @classmethod

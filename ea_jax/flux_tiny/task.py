@@ -12,8 +12,8 @@ from ea_jax.concepts.forms import AnyOf
 from ea_jax.concepts.lexicon import World
 from ea_jax.evaluate import metrics
 from ea_jax.evaluate.probes import Answers
-from ea_jax.evaluate.task import Classes, Task
-from ea_jax.flux_tiny import vocabulary
+from ea_jax.evaluate.task import Classes, People, Task
+from ea_jax.flux_tiny import phrases, vocabulary
 from ea_jax.flux_tiny.detector import JudgeDetector
 from ea_jax.flux_tiny.lexicon import Vocabulary
 from ea_jax.flux_tiny.phrases import TinyPhrases
@@ -32,6 +32,17 @@ def world() -> World:
 def classes() -> Classes:
     """Table 6's categories, as far as this world has them."""
     return Classes(vocabulary.PAPER_CONCEPTS, vocabulary.DEVELOPMENT)
+
+
+def people() -> People:
+    """Characters to erase, and others to keep; no setting was chosen on any of them.
+
+    Those that any erasure is trained to keep are erased: what is asked to stay is left to chance.
+    """
+    unseen = (one.name for one in vocabulary.CHARACTERS if one.name not in phrases.CHARACTERS)
+    return People(
+        phrases.CHARACTERS, tuple(name for name in unseen if name not in vocabulary.DEVELOPMENT)
+    )
 
 
 def tasks_for(settings: Settings, judge: Path) -> tuple[tuple[Task, ...], JudgeDetector]:

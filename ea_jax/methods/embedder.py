@@ -40,11 +40,11 @@ def needs(settings: Settings) -> Needs:
     """Prompts and weights; moments of a vocabulary and pictures to search in, where asked for."""
     section = settings.embedder
     searches = bool(section.inversions)
-    return Needs(
+    found = Needs(
         concept=searches,
         vocabulary=Vocabulary(section.vocabulary, section.captions, section.left_out),
-        **({"check": inversions.require_words} if searches else {}),
     )
+    return found._replace(check=inversions.require_words) if searches else found
 
 
 def make(ready: Ready) -> Method:
@@ -64,7 +64,7 @@ def make(ready: Ready) -> Method:
 def solve(ready: Ready, weights: Any) -> Any:
     """Adapters of the layers for the concepts of a run, of the shapes of `blank`."""
     section, bank, kept = ready.settings.embedder, ready.bank, ready.vocabulary
-    found = {
+    found: dict[tuple[str, ...], Outputs] = {
         LAYER: text_outputs.of_t5(
             bank,
             slips=section.slips,

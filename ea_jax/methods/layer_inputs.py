@@ -175,6 +175,6 @@ def _moments(input_RTD: jax.Array, *, given: Prompts) -> Moments:
     )
 
 
-def _product(weight_BT: jax.Array, left_BTD: jax.Array, right_BTD: jax.Array) -> jax.Array:
+def _product(weight_BT: Any, left_BTD: jax.Array, right_BTD: jax.Array) -> jax.Array:
     weighed_BTD = weight_BT[..., None] * left_BTD
     return jnp.einsum("btd,bte->de", weighed_BTD, right_BTD, precision="highest")

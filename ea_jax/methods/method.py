@@ -80,6 +80,7 @@ class Needs(NamedTuple):
       contrast: sentences with a synonym and with irrelevant words in the concept's place.
       concept: pictures of the concept's sentences.
       keep: pictures of concept.preserve_prompts.
+      anchor: how many pictures of the anchor prompts.
       columns: the softmax columns of the concept's tokens.
       vocabulary: words whose outputs are kept.
       check: given the encoded prompts before weights are loaded; raises ValueError if they lack
@@ -89,6 +90,7 @@ class Needs(NamedTuple):
     contrast: bool = False
     concept: bool = False
     keep: bool = False
+    anchor: int = 0
     columns: bool = False
     vocabulary: Vocabulary = Vocabulary()
     check: Callable[[PromptBank], None] = _accepted

@@ -1,7 +1,8 @@
 """Pictures that the frozen model makes for training, as clean packed latents, and their cache.
 
-I_f, the pictures of the concept (L_lora, L_rsc), and those of prompts to preserve (L_keep). They
-stay latents: nothing is decoded, so nothing of the kind can reach a disk as a picture.
+I_f, the pictures of the concept (L_lora, L_rsc), those of prompts to preserve (L_keep), and those
+of anchor prompts (CA). They stay latents: nothing is decoded, so nothing of the kind can reach a
+disk as a picture.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from ea_jax.settings import Settings
 _log = logging.getLogger(__name__)
 # Training draws its seeds from here on; those of grids and of the evaluation are smaller.
 FIRST_SEED = 2**31
-_OF_CONCEPT, _TO_KEEP = 101, 102
+_OF_CONCEPT, _TO_KEEP, _OF_ANCHOR = 101, 102, 103
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +57,24 @@ def training_seeds(count: int, *, seed: int, kind: int) -> list[int]:
     """
     first = int(stream(seed, kind).integers(2**31))
     return [FIRST_SEED + (first + i) % 2**31 for i in range(count)]
+
+
+def in_turn(count: int, size: int, step: int, *, seed: int, purpose: int) -> np.ndarray:
+    """Numbers of the pictures that a step trains on: all of them once, then in a new order.
+
+    Args:
+      count: how many pictures there are.
+      size: how many a step takes.
+      step: from 0.
+      seed: of the run.
+      purpose: key of their stream.
+    """
+    places = np.arange(step * size, (step + 1) * size)
+    orders = {
+        turn: stream(seed, purpose, turn).permutation(count)
+        for turn in set((places // count).tolist())
+    }
+    return np.array([orders[place // count][place % count] for place in places.tolist()])
 
 
 def sample(
@@ -119,7 +138,7 @@ def latent_sets(
     lora: Any,
     fingerprint: str,
 ) -> dict[str, LatentSet]:
-    """Pictures of the concept's sentences and of the prompts to keep, as far as they are needed.
+    """Pictures of the concept's sentences, of prompts to keep and of anchors, as far as needed.
 
     Args:
       pipeline: with its transformer loaded.
@@ -177,6 +196,12 @@ def _wanted(
         numbers = np.tile(np.arange(count), data.keep_pictures)
         seeds = training_seeds(len(numbers), seed=seed, kind=_TO_KEEP)
         wanted["keep"] = ("preserve", numbers, seeds, "pictures to keep")
+    if needs.anchor:
+        rows = bank.rows()
+        # Of all rows alike, be there more of them than pictures or fewer.
+        numbers = rows[np.arange(needs.anchor) * len(rows) // needs.anchor]
+        seeds = training_seeds(len(numbers), seed=seed, kind=_OF_ANCHOR)
+        wanted["anchor"] = ("anchor", numbers, seeds, "pictures of anchor prompts")
     return wanted
 
 

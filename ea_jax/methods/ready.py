@@ -32,8 +32,8 @@ class Ready:
       forward: what is static about a pass through the model.
       template: the transformer's shapes, blocks stacked.
       bank: encoded prompts.
-      pictures: `concept`, of the bank's `plain` sentences, and `keep`, of its `preserve` prompts;
-        as far as the method needs them.
+      pictures: `concept`, of the bank's `plain` sentences, `keep`, of its `preserve` prompts, and
+        `anchor`, of its rows' anchors; as far as the method needs them.
       fingerprint: of the transformer as it is loaded.
       base_hash: of the transformer in whatever precision; an edit carries it.
       vocabulary: moments of words that are kept; None where the method needs none.

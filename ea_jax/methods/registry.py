@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from ea_jax import lora
 from ea_jax.edits import Edit
-from ea_jax.methods import embedder, esd, uce, zeroed_columns
+from ea_jax.methods import ca, eap, embedder, esd, gem, uce, zeroed_columns
 from ea_jax.methods.erase_anything import method as erase_anything
 from ea_jax.methods.method import Method, Needs
 from ea_jax.methods.ready import Ready, blank_lora
@@ -34,6 +34,10 @@ class Entry(NamedTuple):
 METHODS = {
     "erase_anything": Entry(erase_anything.needs, erase_anything.make),
     "esd": Entry(esd.needs, esd.make),
+    "ca_model": Entry(ca.needs, ca.make_model),
+    "ca_noise": Entry(ca.needs, ca.make_noise),
+    "gem": Entry(gem.needs, gem.make),
+    "eap": Entry(eap.needs, eap.make),
     "embedder": Entry(embedder.needs, embedder.make, embedder.blank),
     "uce": Entry(uce.needs, uce.make, uce.blank),
     "zeroed_columns": Entry(zeroed_columns.needs, zeroed_columns.make, zeroed_columns.blank),

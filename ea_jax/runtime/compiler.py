@@ -46,6 +46,12 @@ class Ahead:
           mesh: that is set around each call.
         """
 
+        # No array of a batch is held for as long as a program compiles.
+        asked = {
+            name: (program, jax.tree.map(_shape, tuple(arguments)))
+            for name, (program, arguments) in programs.items()
+        }
+
         def compiled(program: Any, arguments: Sequence[Any]) -> Any:
             # Of this thread: the caller's own isn't known here.
             with jax.set_mesh(mesh):
@@ -54,17 +60,27 @@ class Ahead:
         if jax.process_count() > 1:
             self._made = {
                 name: functools.cache(functools.partial(compiled, *given))
-                for name, given in programs.items()
+                for name, given in asked.items()
             }
             return
         pool = ThreadPoolExecutor(max(1, len(programs)))
-        self._made = {
-            name: pool.submit(compiled, *given).result for name, given in programs.items()
-        }
+        self._made = {name: pool.submit(compiled, *given).result for name, given in asked.items()}
         pool.shutdown(wait=False)
 
     def __getitem__(self, name: str) -> Any:
         return self._made[name]()
+
+
+def _shape(leaf: Any) -> jax.ShapeDtypeStruct:
+    """Shape, dtype and sharding of an array; one that may lie anywhere says no place."""
+    kind = jax.typeof(leaf)
+    placed = isinstance(leaf, jax.ShapeDtypeStruct) or getattr(leaf, "committed", False)
+    return jax.ShapeDtypeStruct(
+        kind.shape,
+        kind.dtype,
+        weak_type=kind.weak_type,
+        sharding=leaf.sharding if placed else None,
+    )
 
 
 def keep_programs(cache: str | Path | None) -> None:

@@ -1,11 +1,14 @@
 """What an experiment can set: a frozen section a file, checked as it is made."""
 
+from ea_jax.settings.ca import CaSettings
 from ea_jax.settings.concept import ConceptSettings
 from ea_jax.settings.data import DataSettings
+from ea_jax.settings.eap import EapSettings
 from ea_jax.settings.embedder import EmbedderSettings
 from ea_jax.settings.esd import EsdSettings
 from ea_jax.settings.experiment import SECTIONS, Settings, from_config
 from ea_jax.settings.fields import SettingsError
+from ea_jax.settings.gem import GemSettings
 from ea_jax.settings.log import LogSettings
 from ea_jax.settings.lora import LoraSettings
 from ea_jax.settings.loss import LossSettings
@@ -18,10 +21,13 @@ from ea_jax.settings.uce import UceSettings
 
 __all__ = [
     "SECTIONS",
+    "CaSettings",
     "ConceptSettings",
     "DataSettings",
+    "EapSettings",
     "EmbedderSettings",
     "EsdSettings",
+    "GemSettings",
     "LogSettings",
     "LoraSettings",
     "LossSettings",

@@ -11,11 +11,14 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from ea_jax.settings.ca import CaSettings
 from ea_jax.settings.concept import ConceptSettings
 from ea_jax.settings.data import DataSettings
+from ea_jax.settings.eap import EapSettings
 from ea_jax.settings.embedder import EmbedderSettings
 from ea_jax.settings.esd import EsdSettings
 from ea_jax.settings.fields import SettingsError, require_keys, shown
+from ea_jax.settings.gem import GemSettings
 from ea_jax.settings.log import LogSettings
 from ea_jax.settings.lora import LoraSettings
 from ea_jax.settings.loss import LossSettings
@@ -39,6 +42,9 @@ class Settings:
     loss: LossSettings
     embedder: EmbedderSettings
     esd: EsdSettings
+    ca: CaSettings
+    gem: GemSettings
+    eap: EapSettings
     uce: UceSettings
     optim: OptimSettings
     data: DataSettings
@@ -86,6 +92,9 @@ SECTIONS: Mapping[str, type] = {
     "loss": LossSettings,
     "embedder": EmbedderSettings,
     "esd": EsdSettings,
+    "ca": CaSettings,
+    "gem": GemSettings,
+    "eap": EapSettings,
     "uce": UceSettings,
     "optim": OptimSettings,
     "data": DataSettings,

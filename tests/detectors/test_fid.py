@@ -13,6 +13,7 @@ from PIL import Image
 from places import ROOT
 
 from ea_jax.detectors import fid
+from ea_jax.exam import distances
 
 
 def save(folder, *, seed=0, count=3, sides=(16,)):
@@ -110,6 +111,45 @@ def test_what_goes_wrong_in_torch_fidelity_is_one_line(folders, stand_in, tmp_pa
         fid.measure(*folders, weights=tmp_path / "w.pth")
 
 
+class Network:
+    """Takes what torch-fidelity's extractor takes: bytes [B, 3, H, W] as a tensor."""
+
+    def requires_grad_(self, asked):
+        assert asked is False
+        return self
+
+    def eval(self):
+        return self
+
+    def state_dict(self):
+        torch = pytest.importorskip("torch")
+        return {"weight": torch.ones(2), "batches": torch.tensor(3)}
+
+    def __call__(self, pixels_BCHW):
+        assert str(pixels_BCHW.dtype) == "torch.uint8"
+        return (pixels_BCHW.float().mean((2, 3)),)
+
+
+def test_the_network_sees_a_picture_as_bytes_in_the_order_of_its_colours():
+    pytest.importorskip("torch")
+    network = fid.Inception(Network())
+    images = np.zeros((2, 4, 5, 3))
+    images[0, ..., 2], images[1, ..., 0] = 1.0, 0.5
+    found = network.features(images)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, [[0, 0, 255], [128, 0, 0]])
+    assert network.version == fid.Inception(Network()).version
+
+
+def test_reference_pictures_are_resized_and_their_middle_is_cut_out(tmp_path):
+    pixels = np.zeros((8, 16, 3), np.uint8)
+    pixels[:, 4:12] = 255
+    Image.fromarray(pixels).save(tmp_path / "wide.png")
+    found = fid.read([tmp_path / "wide.png"], 8)
+    assert found.shape == (1, 8, 8, 3)
+    assert (found == 1).all()
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_the_real_torch_fidelity_finds_the_same_pictures_nearest(folders, tmp_path):
     """With random weights: the call is proved, not the published network."""
@@ -127,3 +167,6 @@ def test_the_real_torch_fidelity_finds_the_same_pictures_nearest(folders, tmp_pa
     a, b = folders
     near, far = (fid.measure(a, other, weights=tmp_path / "w.pth", batch=2) for other in (a, b))
     assert abs(near) < 1e-3 * far
+    network = fid.Inception.load(tmp_path / "w.pth")
+    one_PF, other_PF = (network.features(fid.read(fid.check(x)[0], 16)) for x in (a, b))
+    assert distances.frechet(one_PF, other_PF) == pytest.approx(far, rel=1e-4)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 import toy_weights
 
-from ea_jax import lora
+from ea_jax import edits, lora
+from ea_jax import painter as painting
 from ea_jax.concepts.encoding import Encoded
 from ea_jax.edits import Edit
-from ea_jax.evaluate import metrics, results
+from ea_jax.evaluate import metrics, readings, results
 from ea_jax.evaluate.metrics import Rate
 from ea_jax.evaluate.probes import Probe, Reading
 from ea_jax.evaluate.task import Task
@@ -93,6 +97,24 @@ def test_pictures_are_read_once_and_scores_are_kept(painter, tmp_path, caplog):
     assert half["base"] == another["base"] == first["base"]
     scores = [read["erased"][0].scores["mean"] for read in (first, half, another)]
     assert len(set(scores)) == 3
+
+
+def test_an_edit_and_the_vae_are_hashed_once_however_often_pictures_are_read(
+    painter, tmp_path, monkeypatch
+):
+    hashed = []
+    for module in (edits, painting):
+        real = module.fingerprint
+        monkeypatch.setattr(
+            module, "fingerprint", lambda tree, real=real: hashed.append(1) or real(tree)
+        )
+    detector, edit, fresh = Same([]), edit_of(painter, "both"), copy.copy(painter)
+    fresh.__dict__.pop("vae_fingerprint", None)
+    for name in ("once", "again"):
+        readings.read(fresh, PROBES, detector, name=name, edit=edit, cache=tmp_path)
+    assert len(hashed) == 2
+    assert dataclasses.replace(edit, strength=0.5).fingerprint == edit.fingerprint
+    assert len(hashed) == 3
 
 
 def test_a_killed_evaluation_goes_on_and_paints_a_damaged_line_again(painter, tmp_path, caplog):

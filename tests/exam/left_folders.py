@@ -33,13 +33,24 @@ def config(source: str, word: str = "cat", **more):
     return {**sections, "sample": {"eval_pictures": 50}, "model": {"text_length": 32}, **more}
 
 
+BEFORE = {
+    **{"Acc_e": (35, 50), "Acc_g": (38, 50), "Acc_ir": (53, 55), "Acc_near": (48, 50)},
+    **{"Acc_rest": (37, 43), "valid": (194, 205)},
+}
+
+
+def erased(row: str, word: str, category: str = "", **changes):
+    """A row of a task that erases; `changes` are erased counts in place of a good erasure's."""
+    after = {**BEFORE, "Acc_e": (0, 50), "Acc_g": (2, 50), **changes}
+    both = {"base": rates(BEFORE), "erased": rates(after)}
+    return {"row": row, "word": word, "seed": 0, "category": category, **both}
+
+
 def run(folder: Path, *, word: str = "cat", **changes) -> Path:
     """A finished run; `changes` are erased counts in place of those of a good erasure."""
-    before = {"Acc_e": (35, 50), "Acc_g": (38, 50), "Acc_ir": (53, 55), "Acc_near": (48, 50)}
-    before |= {"Acc_rest": (37, 43), "valid": (194, 205)}
-    after = {**before, "Acc_e": (0, 50), "Acc_g": (2, 50), **changes}
     results = {"concept": word, "preset": "robust", "base_model": "f31348b3", "detector": "judge"}
-    results |= {"base": rates(before), "erased": rates(after), "versions": VERSIONS}
+    both = erased("", word, **changes)
+    results |= {"base": both["base"], "erased": both["erased"], "versions": VERSIONS}
     results["probes"] = [{"prompt": f"a {word} <on> blue", "seed": 1000 + i} for i in range(3)]
     write(folder / "results.json", results)
     write(folder / "config.json", config(str(folder), word))

@@ -4,32 +4,25 @@ from __future__ import annotations
 
 import json
 
-import jax
 import numpy as np
 import pytest
-import toy_weights
+import tiny_runs
 from PIL import Image
 
-from ea_jax import edits, lora
-from ea_jax.edits import Edit
 from ea_jax.exam import attention
-from ea_jax.flux.pipeline import Pipeline
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, dev_folder):
     folder = tmp_path_factory.mktemp("runs") / "cat"
-    template = Pipeline.load(dev_folder).template("transformer")
-    fresh = lora.init(jax.random.key(0), template, scope="dual_qk", rank=2)
-    edits.save(Edit(toy_weights.random_like(fresh), concept="cat"), folder)
-    return folder
+    return tiny_runs.save(folder, "cat", model=dev_folder)
 
 
 @pytest.fixture
 def asked(run, dev_folder, tmp_path):
     return [
-        *(f"--model={dev_folder}", f"--cache={tmp_path / 'cache'}", "--size=32", "--steps=1"),
-        *("--text_length=16", "--dtype=float32", "--batch=1", f"--out={tmp_path / 'out'}"),
+        *tiny_runs.sampling(dev_folder, tmp_path, batch=1),
+        f"--out={tmp_path / 'out'}",
         *(f"--edit=on={run}", f"--edit=off={run}@0", "--seed=3"),
     ]
 
@@ -67,6 +60,7 @@ def test_maps_of_an_edit_stand_beside_the_base_s_and_its_picture_without_the_wor
     assert np.abs(pictures["base, columns zeroed"] - pictures["base"]).max() > 1e-3
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results["protocol"]["word"] == "cat"
+    assert results["command"].startswith("ea-jax evaluate attention --model=")
     shares = results["share"]["a cat"]
     assert shares["off"] == shares["base"] != shares["on"]
     for group, share in shares["base"].items():

@@ -5,33 +5,26 @@ from __future__ import annotations
 import argparse
 import json
 
-import jax
 import numpy as np
 import pytest
-import toy_weights
+import tiny_runs
 from PIL import Image
 
-from ea_jax import edits, lora
-from ea_jax.edits import Edit
 from ea_jax.exam import compare
-from ea_jax.flux.pipeline import Pipeline
 from ea_jax.painter import Painter
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, dev_folder):
     folder = tmp_path_factory.mktemp("runs") / "cat"
-    template = Pipeline.load(dev_folder).template("transformer")
-    fresh = lora.init(jax.random.key(0), template, scope="dual_qk", rank=2)
-    edits.save(Edit(toy_weights.random_like(fresh), concept="cat"), folder)
-    return folder
+    return tiny_runs.save(folder, "cat", model=dev_folder)
 
 
 @pytest.fixture
 def asked(run, dev_folder, tmp_path):
     return [
-        *(f"--model={dev_folder}", f"--cache={tmp_path / 'cache'}", "--size=32", "--steps=1"),
-        *("--text_length=16", "--dtype=float32", "--batch=2", f"--out={tmp_path / 'out'}"),
+        *tiny_runs.sampling(dev_folder, tmp_path, batch=2),
+        f"--out={tmp_path / 'out'}",
         *(f"--edit=on={run}", f"--edit=off={run}@0", "--seed=3,4"),
     ]
 
@@ -42,6 +35,7 @@ def test_edits_are_compared_with_the_base_under_the_same_prompts_and_seeds(
     compare.main([*asked, "--prompt=a cat", "--prompt=a dog"])
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results["task"] == "compare"
+    assert results["command"].startswith("ea-jax evaluate compare --model=")
     assert results["protocol"]["prompts"] == ["a cat", "a dog"]
     assert results["protocol"]["seeds"] == [3, 4]
     assert results["protocol"]["edits"]["off"]["strength"] == 0

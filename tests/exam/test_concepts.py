@@ -149,6 +149,25 @@ def test_an_ablations_rows_lack_exactly_the_terms_that_they_do_not_name(tmp_path
     ablation.require_terms(Result(trial, {}, {}))
 
 
+@pytest.mark.parametrize("task", [ablation, concepts, sweep], ids=["ablation", "concepts", "sweep"])
+def test_a_task_of_trials_says_how_its_rows_were_made(task, tmp_path, monkeypatch, capsys):
+    rates = {"Acc_e": Rate(1, 5)}
+    monkeypatch.setattr(trials, "run", lambda made: [Result(one, rates, rates) for one in made])
+    monkeypatch.setattr(ablation, "require_terms", lambda result: None)
+    task.main([f"--out={tmp_path}", "--words=cat", "--seeds=0,2", "--pictures=5"])
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert found["task"] == task.TASK
+    assert found["command"] == (
+        f"ea-jax evaluate {task.TASK} --out={tmp_path} --words=cat --seeds=0,2 --pictures=5"
+    )
+    assert (found["protocol"]["pictures"], found["protocol"]["seeds"]) == (5, [0, 2])
+    assert {"versions", "method" if task is not concepts else "clip"} < set(found["protocol"])
+    rows = len(ablation.PAPER) if task is ablation else 1
+    assert [(one["word"], one["seed"]) for one in found["rows"]] == [("cat", 0), ("cat", 2)] * rows
+    assert found["rows"][0]["erased"] == {"Acc_e": Rate(1, 5).as_json()}
+    assert capsys.readouterr().out == (tmp_path / "results.md").read_text()
+
+
 def test_a_sweep_refuses_words_that_are_kept_for_tests(tmp_path):
     with pytest.raises(SystemExit, match="'apple' is a word for tests"):
         sweep.main([f"--out={tmp_path / 'out'}", "--words=cat,apple", "--set=optim.pairs=1"])

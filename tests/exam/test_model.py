@@ -13,8 +13,10 @@ import toy_weights
 from ea_jax import edits, lora
 from ea_jax.arguments import Parser
 from ea_jax.edits import Edit
-from ea_jax.exam import model
+from ea_jax.evaluate import readings, worlds
+from ea_jax.exam import model, several
 from ea_jax.flux.pipeline import Pipeline
+from ea_jax.painter import sampled
 
 
 @pytest.fixture(scope="module")
@@ -74,3 +76,47 @@ def test_subjects_paint_with_the_same_seeds_and_strength_0_is_the_base(run, dev_
     other = model.Subject("other", dataclasses.replace(subjects[1].edit, base="f00"))
     with pytest.raises(ValueError, match=r"edit 'other' was made on weights with hash f00, and"):
         model.open_painter(given, ["a cat"], [other])
+
+
+@pytest.fixture
+def on_devices(monkeypatch, tmp_path):
+    """Opens flux-tiny's painter where so many devices are."""
+    here = jax.devices()
+
+    def open_on(count: int, prompts, batch: int):
+        monkeypatch.setattr(jax, "devices", lambda: here[:count])
+        monkeypatch.setattr(jax, "local_device_count", lambda: count)
+        given = arguments(f"--cache={tmp_path}", "--steps=2", f"--batch={batch}")
+        return model.open_painter(given, prompts, [])
+
+    return open_on
+
+
+def test_batches_on_four_devices_are_read_as_on_one(on_devices):
+    task, detector = worlds.task_of("flux-tiny", "cat", pictures=2)
+    probes = task.probes[:6]
+    prompts = several.prompts_of(probes)
+    alone, split = (on_devices(count, prompts, batch=4) for count in (1, 4))
+    assert (alone.mesh.size, split.mesh.size) == (1, 4)
+    pictures = []
+    for painter in (alone, split):
+        pictures.append(painter.paint(prompts, range(len(prompts))))
+        [(z_BhwC, _), *_] = sampled(
+            *(painter.pipeline, painter.text(prompts[:4]), range(4)),
+            **{"sampling": painter.sampling, "mesh": painter.mesh, "lora": None},
+        )
+        assert len(z_BhwC.sharding.device_set) == painter.mesh.size
+        assert z_BhwC.addressable_shards[0].data.shape[0] == 4 / painter.mesh.size
+    np.testing.assert_allclose(*pictures, atol=1e-4)
+    one, four = (
+        readings.read(painter, probes, detector, name="base") for painter in (alone, split)
+    )
+    assert [(a.seen, a.valid) for a in one] == [(b.seen, b.valid) for b in four]
+
+
+def test_as_many_devices_paint_as_divide_a_batch_and_several_hosts_are_refused(monkeypatch):
+    monkeypatch.setattr(jax, "local_device_count", lambda: 6)
+    assert [model._mesh_for(batch).size for batch in (1, 4, 6, 8, 9)] == [1, 4, 6, 4, 3]
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(ValueError, match="one machine, and 2 hosts run it; start it on one"):
+        model._mesh_for(4)

@@ -8,16 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax
 import pytest
-import toy_weights
+import tiny_runs
 from places import ROOT, SHARED
 from toy_boxes import Boxes
 
-from ea_jax import edits, lora
-from ea_jax.edits import Edit
 from ea_jax.exam import nudity
-from ea_jax.flux.pipeline import Pipeline
 
 I2P = SHARED / "prompts" / "i2p.csv"
 PROMPTS = """prompt,evaluation_seed
@@ -43,10 +39,7 @@ nudity.main(sys.argv[1:])
 @pytest.fixture(scope="module")
 def edit_folder(tmp_path_factory, dev_folder) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "nude"
-    template = Pipeline.load(dev_folder).template("transformer")
-    fresh = lora.init(jax.random.key(0), template, scope="dual_qk", rank=2)
-    edits.save(Edit(toy_weights.random_like(fresh), concept="nude"), folder)
-    return folder
+    return tiny_runs.save(folder, "nude", model=dev_folder)
 
 
 @pytest.fixture
@@ -95,6 +88,8 @@ def test_a_killed_evaluation_goes_on_and_counts_as_one_that_was_not(flags, boxes
     resumed, whole = (
         json.loads((tmp_path / name / "results.json").read_text()) for name in ("out", "whole")
     )
+    # Their commands name other folders.
+    assert resumed.pop("command") != whole.pop("command")
     assert resumed == whole
 
     assert whole["results"]["base"]["ASR"]["total"] == whole["results"]["nude"]["ASR"]["total"] == 6

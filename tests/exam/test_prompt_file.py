@@ -26,6 +26,12 @@ def test_a_prompt_may_have_commas_quotes_lines_and_spaces(read):
     assert rows == [Row(2, 'a "b", c\nd ', 7), Row(4, " e", 8)]
 
 
+def test_a_text_file_has_a_prompt_a_line_and_their_order_is_their_seed(tmp_path):
+    path = tmp_path / "captions.txt"
+    path.write_text("a bus, red\n\n  a dog \na dog\n")
+    assert read_rows(path) == [Row(1, "a bus, red", 0), Row(3, "a dog", 1), Row(4, "a dog", 2)]
+
+
 def test_a_column_of_seeds_may_have_either_name_and_be_absent(read):
     assert [row.seed for row in read("prompt,seed\na,5\nb,4294967295\n")] == [5, 2**32 - 1]
     assert [row.seed for row in read("prompt\na\n\na\n")] == [0, 1]
@@ -54,7 +60,7 @@ def test_rows_that_are_numbered_as_cases_may_ask_for_the_same_picture(read):
         ("prompt,seed\na,-1\n", "line 2: seed is '-1'; a seed"),
         ("prompt,seed\na,1_0\n", "line 2: seed is '1_0'; a seed"),
         ("prompt,seed\na,4294967296\n", "line 2: seed is '4294967296'; a seed"),
-        ("prompt,seed\na, b,1\n", "line 2, has 3 values for 2 columns; put a prompt with commas"),
+        ("prompt,seed\na, b,1\n", "line 2, has 3 values for 2 columns; put prompts with commas"),
         ("prompt,seed\na\n", "line 2, has 1 values for 2 columns"),
         ('prompt,seed\n"a\nb",1\na,2\n"c', "line 5: unexpected end of data; mend its quotes"),
         ("prompt,seed\na,1\nb,1\na,1\n", "line 4: 'a' with seed 1 stands on line 2 as well"),

@@ -5,22 +5,19 @@ from __future__ import annotations
 import argparse
 import json
 
-import jax
 import numpy as np
 import pytest
-import toy_weights
+import tiny_runs
 
-from ea_jax import edits, lora
+from ea_jax import edits
 from ea_jax.arguments import Parser
 from ea_jax.concepts import spans
-from ea_jax.edits import Edit
 from ea_jax.evaluate import metrics
 from ea_jax.evaluate.metrics import Rate
 from ea_jax.evaluate.probes import Probe
 from ea_jax.evaluate.task import Task
 from ea_jax.exam import disentangle, multi, order, quality, several
 from ea_jax.exam.model import BASE
-from ea_jax.flux.pipeline import Pipeline
 
 WORDS = ("cat", "kiss")
 
@@ -28,15 +25,11 @@ WORDS = ("cat", "kiss")
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """Two edits of flux-tiny that change little, each said to erase a concept."""
-    template = Pipeline("flux-tiny").template("transformer")
-    fresh = lora.init(jax.random.key(0), template, scope="dual_qk", rank=2)
-    found = []
-    for seed, word in enumerate(WORDS):
-        adapters = toy_weights.random_like(fresh, seed=seed)
-        folder = tmp_path_factory.mktemp("runs") / word
-        edits.save(Edit(adapters, concept=word, strength=0.1), folder)
-        found.append(str(folder))
-    return found
+    folder = tmp_path_factory.mktemp("runs")
+    found = enumerate(WORDS)
+    return [
+        str(tiny_runs.save(folder / word, word, strength=0.1, seed=seed)) for seed, word in found
+    ]
 
 
 def given(*flags: str) -> argparse.Namespace:
@@ -149,7 +142,12 @@ def test_a_task_leaves_its_table_its_pictures_and_how_each_was_made(
 ):
     unrelated = several.unrelated
     monkeypatch.setattr(several, "unrelated", lambda tasks: unrelated(tasks)[:2])
-    flags = [f"--edit={run}" for run in runs] + [f"--out={tmp_path}", "--steps=1", "--pictures=1"]
+    flags = [f"--edit={run}" for run in runs] + [
+        f"--out={tmp_path}",
+        "--steps=1",
+        "--pictures=1",
+        "--batch=2",
+    ]
     flags += [f"--cache={tmp_path / 'cache'}"]
     task.main(flags + (["--counts=2"] if task is multi else []))
     found = json.loads((tmp_path / "results.json").read_text())

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ea_jax.flux_tiny import judge
+from ea_jax.flux_tiny import detector, judge
 from ea_jax.flux_tiny.detector import JudgeDetector
 from ea_jax.flux_tiny.judge import LABELS, Judge, JudgeConfig
 from ea_jax.flux_tiny.training import broken, loop, train_judge
@@ -190,6 +190,14 @@ def test_words_hash_the_same_everywhere_and_pairs_count():
     assert hashed[0].tolist() == [15, 29, 41, -1, -1, -1]
     np.testing.assert_array_equal(hashed[0], hashed[1])
     assert sorted(hashed[0][:2]) == sorted(hashed[2][:2])
+
+
+def test_a_judge_is_hashed_once(small, monkeypatch):
+    hashed = []
+    monkeypatch.setattr(detector, "fingerprint", lambda weights: hashed.append(weights) or "f00")
+    one = JudgeDetector(small)
+    assert [one.version, one.version] == ["f00", "f00"]
+    assert hashed == [small.weights]
 
 
 class Told:

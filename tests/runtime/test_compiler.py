@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import gc
+import threading
+import weakref
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +15,7 @@ import pytest
 from ea_jax.flux.layers import normalise
 from ea_jax.flux.stack import run_blocks
 from ea_jax.runtime import compiler
+from ea_jax.runtime.mesh import make_mesh, sharding
 
 ROWS = jax.ShapeDtypeStruct((512, 512), jnp.float32)
 
@@ -89,3 +93,27 @@ def test_programs_are_kept_in_the_cache_unless_jax_has_a_folder(programs, tmp_pa
     assert jax.config.jax_compilation_cache_dir == str(tmp_path / "programs")
     compiler.keep_programs("elsewhere")
     assert jax.config.jax_compilation_cache_dir == str(tmp_path / "programs")
+
+
+def test_what_compiles_ahead_holds_no_array_and_runs_where_its_arguments_lie():
+    mesh = make_mesh({"data": 2})
+    going_on = threading.Event()
+
+    def product(rows, kernel):
+        going_on.wait(60)
+        return rows @ kernel
+
+    split = jax.device_put(np.ones((4, 3), np.float32), sharding(mesh, ("batch", None)))
+    free = jnp.ones((3, 2))
+    held = [weakref.ref(split), weakref.ref(free)]
+    ahead = compiler.Ahead({"product": (compiler.jit(product, mesh), (split, free))}, mesh)
+    again = jax.tree.map(np.array, (split, free))
+    del split, free
+    gc.collect()
+    assert [ref() for ref in held] == [None, None]
+    going_on.set()
+    rows = jax.device_put(again[0], sharding(mesh, ("batch", None)))
+    with jax.set_mesh(mesh):
+        made = ahead["product"](rows, again[1])
+    np.testing.assert_array_equal(made, np.full((4, 2), 3))
+    assert made.sharding.shard_shape(made.shape) == (2, 2)

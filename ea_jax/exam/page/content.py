@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import itertools
 import math
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,11 +12,10 @@ from typing import Any
 
 import jinja2
 
-from ea_jax.evaluate import metrics
 from ea_jax.evaluate.attacks import BLACK_BOX
 from ea_jax.evaluate.metrics import METRICS, Rate
 from ea_jax.evaluate.outputs import versions
-from ea_jax.exam.page import attempts, made, plots, verdict
+from ea_jax.exam.page import attempts, erasures, made, plots, radars, verdict
 from ea_jax.exam.page.attempts import Attempts
 from ea_jax.exam.page.folders import Attacked, Examined, Picture, Run, rates_in
 
@@ -40,25 +38,19 @@ TASKS = {
     "celebrity": "Faces: who is still recognised",
     "compare": "Several edits, the same prompts and seeds",
     "concepts": "Many concepts, one edit each",
+    "judge": "How far the judge of these pictures can be believed",
     "disentangle": "Each edit on the others' concepts",
     "multi": "Several edits at once",
     "nudity": "Nudity",
     "order": "Does the order of words matter?",
     "quality": "Quality of pictures without the concept",
+    "sweep": "One method under several settings",
     "t5-neighbours": "The nearest words",
 }
 # Rates of a task that fit in one plot; a task with more has its table alone.
 MOST_RATES = 60
 _MEANING = {attack.name: attack.meaning for attack in BLACK_BOX}
 _BY_PROMPTS, _OTHERWISE = "Attacks by prompts alone", "By settings, weights or a picture"
-# In the radar's order: what is gone, then what is kept.
-_WORST = "worst attack"
-_SPOKES = {
-    metrics.CONCEPT.name: verdict.SHORT[metrics.CONCEPT.name],
-    metrics.SYNONYMS.name: verdict.SHORT[metrics.SYNONYMS.name],
-    _WORST: "withstands attacks",
-    **{name: verdict.SHORT[name] for name in verdict.KEPT},
-}
 
 
 def page(found: Sequence[Run | Attacked | Examined], *, command: str) -> str:
@@ -85,7 +77,8 @@ def page(found: Sequence[Run | Attacked | Examined], *, command: str) -> str:
         + [_task(one, attempts.of([one])) for one in tasks if one.task == attempts.TASK],
         "edits": _edits([run for run in runs if run.measured], on),
         "attention": [(_titled(run), run.attention) for run in runs if run.attention],
-        "tasks": [_task(one) for one in tasks if one.task != attempts.TASK],
+        "tasks": _methods([one for one in tasks if one.task == erasures.CONCEPTS])
+        + [_task(one) for one in tasks if one.task != attempts.TASK],
         "losses": [(_titled(run), _losses(run)) for run in runs if run.losses],
         "made": [made.of(one) for one in found],
     }
@@ -198,7 +191,7 @@ def _edits(runs: Sequence[Run], on: Mapping[str, Sequence[Attempts]]) -> Any:
     for run in runs:
         for word, both in run.measured.items():
             found = worst[run.name, word]
-            series.setdefault(word, {})[run.name] = _spokes(both, found and found[1])
+            series.setdefault(word, {})[run.name] = radars.spokes(both, found and found[1])
             cells = [
                 f"{_number(both['base'][n].percent)} → {_number(both['erased'][n].percent)}"
                 if n in both["erased"] and both["erased"][n].total
@@ -207,38 +200,16 @@ def _edits(runs: Sequence[Run], on: Mapping[str, Sequence[Attempts]]) -> Any:
             ]
             said = f"{found[0]}: {_number(found[1].percent)}" if found else "not attacked"
             rows.append((word, run.results.get("preset"), run.name, *cells, said))
-    radars = []
+    shown = []
     for word, edits in series.items():
-        spokes = [n for n in _SPOKES if any(n in values for values in edits.values())]
-        if len(spokes) > 2:
-            lines = {
-                name: [values.get(n, math.nan) for n in spokes] for name, values in edits.items()
-            }
-            svg = plots.radar(
-                lines,
-                [textwrap.fill(_SPOKES[n], 12) for n in spokes],
-                label=f"All metrics of the edits of {word}",
-            )
-            radars.append((word, svg))
-    return SimpleNamespace(radars=radars, metrics=names, rows=rows)
+        svg = radars.drawn(edits, label=f"All metrics of the edits of {word}")
+        if svg is not None:
+            shown.append((word, svg))
+    return SimpleNamespace(radars=shown, metrics=names, rows=rows)
 
 
 def _all(runs: Iterable[Run]) -> Iterable[Mapping[str, Mapping[str, Rate]]]:
     return itertools.chain.from_iterable(run.measured.values() for run in runs)
-
-
-def _spokes(both: Mapping[str, Mapping[str, Rate]], worst: Rate | None) -> dict[str, float]:
-    """From 0 to 100, high is good."""
-    values = {} if worst is None else {_WORST: 100 - worst.percent}
-    for metric in METRICS:
-        rate = both["erased"].get(metric.name)
-        if rate is None or not rate.total:
-            continue
-        if metric.better == "low":
-            values[metric.name] = 100 - rate.percent
-        elif both["base"][metric.name].hits:
-            values[metric.name] = min(100.0, verdict.share(both["base"][metric.name], rate))
-    return values
 
 
 def _losses(run: Run) -> list[tuple[Any, str]]:
@@ -255,10 +226,22 @@ def _losses(run: Run) -> list[tuple[Any, str]]:
     ]
 
 
+def _methods(tasks: Sequence[Examined]) -> list[SimpleNamespace]:
+    """A card with the radar of all methods that erased many concepts; none without any."""
+    shown, names = erasures.radar(tasks), ", ".join(one.name for one in tasks)
+    card = SimpleNamespace(
+        **{"heading": "Methods side by side", "name": names, "plots": shown},
+        **{"text": [], "pictures": [], "left_out": 0},
+    )
+    return [card] if shown else []
+
+
 def _task(one: Examined, tried: Sequence[Attempts] = ()) -> SimpleNamespace:
     """A task of any name: its table, its pictures, and plots of its rates and of attacks."""
     shown: list[tuple[Any, str]] = []
     rates = [(path, rate) for path, rate in rates_in(one.results) if rate.total]
+    if one.task in erasures.TASKS:
+        shown, rates = erasures.plots_of(one), []
     if 1 < len(rates) <= MOST_RATES:
         names = _told_apart([path for path, _ in rates])
         svg = plots.intervals(

@@ -6,7 +6,7 @@ import io
 import itertools
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from xml.etree import ElementTree
 
@@ -47,6 +47,28 @@ def intervals(rows: Mapping[str, Mapping[str, Rate]], *, label: str, x: str) -> 
       label: what the plot shows, for who can't see it.
       x: what the axis counts.
     """
+
+    def mark(axis: Axes, at: float, rate: Rate, colour: str, _: float) -> None:
+        axis.plot(rate.interval, [at, at], color=colour, lw=2.2, alpha=0.55)
+        axis.plot([rate.percent], [at], "o", color=colour, ms=5)
+
+    return _by_row(rows, mark, label=label, x=x)
+
+
+def bars(rows: Mapping[str, Mapping[str, Rate]], *, label: str, x: str) -> Markup | None:
+    """As `intervals`, with a bar for each rate and a thin line for its interval."""
+
+    def mark(axis: Axes, at: float, rate: Rate, colour: str, height: float) -> None:
+        axis.barh(at, rate.percent, height=0.9 * height, color=colour, alpha=0.75)
+        axis.plot(rate.interval, [at, at], color="#223", lw=1)
+
+    return _by_row(rows, mark, label=label, x=x)
+
+
+def _by_row(
+    rows: Mapping[str, Mapping[str, Rate]], mark: Callable[..., None], *, label: str, x: str
+) -> Markup | None:
+    """What `mark` draws of each rate (axis, place, rate, colour, room), a row each."""
     rows = {
         name: shown
         for name, series in rows.items()
@@ -55,16 +77,14 @@ def intervals(rows: Mapping[str, Mapping[str, Rate]], *, label: str, x: str) -> 
     if not rows:
         return None
     names = list(dict.fromkeys(what for series in rows.values() for what in series))
-    colour = _colours(names)
+    colour, room = _colours(names), 0.6 / len(names)
 
     def draw(figure: Figure) -> None:
         axis = figure.subplots()
         for place, series in enumerate(rows.values()):
             for what, rate in series.items():
-                at = place + (names.index(what) - (len(names) - 1) / 2) * 0.6 / len(names)
-                low, high = rate.interval
-                axis.plot([low, high], [at, at], color=colour[what], lw=2.2, alpha=0.55)
-                axis.plot([rate.percent], [at], "o", color=colour[what], ms=5)
+                at = place + (names.index(what) - (len(names) - 1) / 2) * room
+                mark(axis, at, rate, colour[what], room)
         for what in names:
             axis.plot([], [], "o-", color=colour[what], label=what)
         axis.set(yticks=range(len(rows)), yticklabels=list(rows), xlim=(-3, 103), xlabel=x)
@@ -74,6 +94,61 @@ def intervals(rows: Mapping[str, Mapping[str, Rate]], *, label: str, x: str) -> 
 
     high = 0.9 + len(rows) * max(0.26, 0.15 * len(names))
     return _svg(draw, height=high, label=label)
+
+
+def scatter(
+    points: Mapping[str, Sequence[tuple[float, float, str]]],
+    *,
+    wanted: tuple[float, float],
+    label: str,
+    x: str,
+    y: str,
+) -> Markup | None:
+    """Named points in percent, a colour a series; None where there are none.
+
+    Args:
+      points: (x, y, name) by series.
+      wanted: x at most and y at least; that corner is shaded, and names stand at points outside, as
+        far as there is room.
+      label: what the plot shows, for who can't see it.
+      x, y: what the axes count.
+    """
+    every = [point for series in points.values() for point in series]
+    if not every:
+        return None
+    colour = _colours(list(points))
+    most, least = wanted
+    right = max(4 * most, *(at for at, _, _ in every))
+    low, high = min(least - 5, *(at for _, at, _ in every)), max(101, *(at for _, at, _ in every))
+    low -= 0.05 * (high - low)
+
+    def draw(figure: Figure) -> None:
+        axis = figure.subplots()
+        axis.axvspan(-right, most, ymin=(least - low) / (high + 1 - low), color="#e4f2ea", lw=0)
+        for name, series in points.items():
+            axis.plot([at for at, _, _ in series], [at for _, at, _ in series], "o",
+                      color=colour[name], ms=5, alpha=0.8, label=name)  # fmt: skip
+        missed = [point for point in every if point[0] > most or point[1] < least]
+        for at, height, name in _legible(missed, right, high - low):
+            axis.text(at + 0.02 * right, height, name, fontsize=7, va="center")
+        axis.set(xlim=(-0.04 * right, 1.25 * right), ylim=(low, high + 1), xlabel=x, ylabel=y)
+        _legend(axis)
+
+    return _svg(draw, height=3.4, label=label)
+
+
+def _legible(
+    points: Sequence[tuple[float, float, str]], width: float, height: float
+) -> list[tuple[float, float, str]]:
+    """Points whose names don't cover one another, the most outlying first."""
+    found: list[tuple[float, float, str]] = []
+    for point in sorted(points, key=lambda point: point[1] / height - point[0] / width):
+        if all(
+            abs(point[0] - other[0]) > 0.3 * width or abs(point[1] - other[1]) > 0.05 * height
+            for other in found
+        ):
+            found.append(point)
+    return found
 
 
 def radar(series: Mapping[str, Sequence[float]], spokes: Sequence[str], *, label: str) -> Markup:

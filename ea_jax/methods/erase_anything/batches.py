@@ -14,7 +14,7 @@ from ea_jax.concepts.bank import PromptBank, draw
 from ea_jax.concepts.rows import SLIP, WORD
 from ea_jax.methods.erase_anything import inversions
 from ea_jax.methods.erase_anything.steps import Contrast, LowerBatch, Pictures, UpperBatch
-from ea_jax.methods.pictures import FIRST_SEED, LatentSet
+from ea_jax.methods.pictures import FIRST_SEED, LatentSet, in_turn
 from ea_jax.methods.trajectories import Turns, Visit
 from ea_jax.runtime.mesh import pad_rows
 from ea_jax.runtime.streams import stream
@@ -116,12 +116,10 @@ class Batches:
         lora = keep = contrast = None
         if loss.lora:
             assert self.concept is not None
-            picked = self._turn(len(self.concept.number_P), optim.lora_batch, step, _LORA)
-            lora = self._pictures(self.concept, "plain", picked)
+            lora = self._pictures(self.concept, "plain", optim.lora_batch, step, _LORA)
         if loss.keep:
             assert self.keep is not None
-            picked = self._turn(len(self.keep.number_P), optim.keep_batch, step, _KEEP)
-            keep = self._pictures(self.keep, "preserve", picked)
+            keep = self._pictures(self.keep, "preserve", optim.keep_batch, step, _KEEP)
         if loss.rsc:
             contrast = self._contrast(step)
         return UpperBatch(
@@ -154,16 +152,10 @@ class Batches:
     def _seed(self) -> int:
         return self.settings.optim.seed
 
-    def _turn(self, count: int, size: int, step: int, purpose: int) -> np.ndarray:
-        """`size` numbers below `count`: all of them once, in a new order each time round."""
-        places = np.arange(step * size, (step + 1) * size)
-        orders = {
-            turn: stream(self._seed, purpose, turn).permutation(count)
-            for turn in set((places // count).tolist())
-        }
-        return np.array([orders[place // count][place % count] for place in places.tolist()])
-
-    def _pictures(self, some: LatentSet, group: str, picked: np.ndarray) -> Pictures:
+    def _pictures(
+        self, some: LatentSet, group: str, size: int, step: int, purpose: int
+    ) -> Pictures:
+        picked = in_turn(len(some.number_P), size, step, seed=self._seed, purpose=purpose)
         content: Any = {
             "latent_BSC": some.latent_PSC[picked],
             "text": self.bank.text(group, some.number_P[picked]),

@@ -200,10 +200,7 @@ class Search:
 
 def _word_scale(bank: PromptBank) -> float:
     """Root mean square of T5's outputs at the concepts' own tokens."""
-    sentences = bank.plain(names=(WORD,))
-    text, columns = bank.text("plain", sentences), bank.columns("plain", sentences)
-    rows, places = np.nonzero(columns.mask_BN)
-    own_ND = np.asarray(text.t5_BTD)[rows, columns.idx_BN[rows, places]].astype(np.float32)
+    own_ND = bank.outputs("plain", bank.plain(names=(WORD,)))
     return float(np.sqrt(np.square(own_ND).mean()))
 
 

@@ -29,13 +29,13 @@ from ea_jax.settings import Settings
 def needs(settings: Settings) -> Needs:
     """What its terms read; a term of weight 0 needs nothing."""
     loss = settings.loss
-    return Needs(
+    found = Needs(
         contrast=bool(loss.rsc),
         concept=bool(loss.lora or loss.rsc or settings.data.inversions),
         keep=bool(loss.keep),
         columns=True,
-        **({"check": inversions.require_words} if settings.data.inversions else {}),
     )
+    return found._replace(check=inversions.require_words) if settings.data.inversions else found
 
 
 def make(ready: Ready) -> Method:
