@@ -61,7 +61,7 @@ PAPER: Overrides = {
         "vocabulary": "none",
         "captions": 2,
         "left_out": 0,
-        "pooled": False,
+        "encoders": "t5",
         "rank": 32,
     },
     # lambda, erase and preserve of its authors; `rank` 0 is the whole change, as they save it.

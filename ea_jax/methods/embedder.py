@@ -8,8 +8,8 @@ and what edits this layer on FLUX in whole kernels; here it is an ordinary LoRA,
 rank as far as `embedder.rank` allows.
 
 It erases the words that it is given, and no word whose output lies elsewhere: slips and inversions
-can be given too. K can have all words of the model's world, or of a list. `embedder.pooled` does
-the same to the first layer that reads CLIP's pooled output, whose goal is that of the anchor.
+can be given too. K can have all words of the model's world, or of a list. `embedder.encoders=both`
+does the same to the first layer that reads CLIP's pooled output, whose goal is that of the anchor.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def solve(ready: Ready, weights: Any) -> Any:
             kept_DD=0.0 if kept is None else kept.t5_DD,
         )
     }
-    if section.pooled:
+    if section.encoders == "both":
         pooled_DD = 0.0 if kept is None else kept.pooled_DD
         found[POOLED] = text_outputs.of_clip(bank, slips=section.slips, kept_DD=pooled_DD)
     adapters: dict[str, Any] = {}
@@ -124,7 +124,7 @@ def blank(settings: Settings, template: Any) -> Any:
     r is embedder.rank, as far as a layer's widths allow.
     """
     adapters: dict[str, Any] = {}
-    for path in (LAYER, POOLED) if settings.embedder.pooled else (LAYER,):
+    for path in (LAYER, POOLED) if settings.embedder.encoders == "both" else (LAYER,):
         shape = _at(template, path)["kernel"].shape
         rank = _rank(settings.embedder.rank, shape)
         pair = {"A": jnp.zeros((shape[0], rank)), "B": jnp.zeros((rank, shape[1]))}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from ea_jax.settings.fields import MANY, check, flag, number, optional, text
+from ea_jax.settings.fields import MANY, check, choice, number, optional, text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +24,7 @@ class EmbedderSettings:
       captions: sentences around each of them.
       left_out: one of them in so many is not kept, on purpose: Acc_ir of these is the figure, on
         flux-tiny told apart; 0 keeps all.
-      pooled: whether the first layer that reads CLIP's pooled output is changed too.
+      encoders: whose outputs' first layer is changed: that of `t5`, or of `both`, with CLIP's.
       rank: of each adapter.
     """
 
@@ -37,7 +37,7 @@ class EmbedderSettings:
     vocabulary: str = text()
     captions: int = number(int, low=1, high=100)
     left_out: int = number(int, low=0, high=1000)
-    pooled: bool = flag()
+    encoders: str = choice("t5", "both")
     rank: int = number(int, low=1, high=MANY)
 
     def __post_init__(self) -> None:

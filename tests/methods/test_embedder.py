@@ -170,7 +170,7 @@ def test_a_vocabulary_is_kept_beside_the_run_s_prompts(made):
 
 
 def test_the_pooled_output_goes_to_that_of_the_anchor_where_it_is_asked_for(made):
-    ready = ready_of(made, keep=0.3, rank=64, pooled=True)
+    ready = ready_of(made, keep=0.3, rank=64, encoders="both")
     found = embedder.solve(ready, BASE)
     like = embedder.blank(ready.settings, BASE)
     assert jax.tree.map(np.shape, found) == jax.tree.map(np.shape, like)
@@ -247,7 +247,7 @@ def test_the_growth_with_the_number_of_words_is_a_setting_and_a_share_replaces_i
 
 
 def test_at_strength_0_it_is_the_base_bit_for_bit(made):
-    ready = ready_of(made, pooled=True)
+    ready = ready_of(made, encoders="both")
     edit = embedder.make(ready).edit({}, BASE)
     bound, adapters = edits.bind(edit, BASE, 0.0)
     assert bound is BASE
