@@ -2,7 +2,7 @@
 
 EraseAnything (ICML 2025), appendix F.1: MobileNetV2 from ImageNet weights, Adam at a fixed 1e-4,
 categorical cross-entropy, four fifths to train on and one to test. Number of epochs, batch and
-augmentation are not stated there; here they are settings, and there is none.
+augmentation are not stated there; here they are settings, and pictures are not moved by default.
 """
 
 from __future__ import annotations
@@ -40,13 +40,16 @@ class Training:
       batch: pictures of a step.
       learning_rate: of Adam, fixed.
       tested: share of each name's pictures that is kept for the test.
-      seed: of the split, the order, and weights that start at random.
+      shift: how far a picture is moved at random, each time that it is seen, up and down and
+        sideways: at most this share of its side. 0 leaves it where it is.
+      seed: of the split, the order, the shifts, and weights that start at random.
     """
 
     epochs: int = number(int, low=1, high=MANY, default=20)
     batch: int = number(int, low=1, high=MANY, default=32)
     learning_rate: float = number(float, low=0, high=1, above=True, default=1e-4)
     tested: float = number(float, low=0, high=1, above=True, below=True, default=0.2)
+    shift: float = number(float, low=0, high=0.5, default=0.0)
     seed: int = number(int, low=0, default=0)
 
     def __post_init__(self) -> None:
@@ -147,11 +150,11 @@ def train(
         order = rng.permutation(trained)[: len(trained) // batch * batch]
         losses = []
         for places in order.reshape(-1, batch):
-            pixels_BHWC = config.pixels.normalised(portraits.bytes_PHWC[places])
+            seen_BHWC = shifted(portraits.bytes_PHWC[places], training.shift, rng)
             weights, moments, loss = _step(
                 weights,
                 moments,
-                pixels_BHWC,
+                config.pixels.normalised(seen_BHWC),
                 portraits.labels_P[places],
                 config=config,
                 learning_rate=training.learning_rate,
@@ -172,6 +175,22 @@ def train(
         "test": rate.as_json(),
     }
     return classifier, record
+
+
+def shifted(images_BHWC: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    """Pictures, each moved at random by at most a share of its side; its edges are drawn out."""
+    side = images_BHWC.shape[1]
+    reach = round(share * side)
+    if not reach:
+        return images_BHWC
+    around = ((0, 0), (reach, reach), (reach, reach), (0, 0))
+    padded_BHWC = np.pad(images_BHWC, around, mode="edge")
+    corners_B2 = rng.integers(2 * reach + 1, size=(len(images_BHWC), 2))
+    moved = [
+        image_HWC[top : top + side, left : left + side]
+        for image_HWC, (top, left) in zip(padded_BHWC, corners_B2, strict=True)
+    ]
+    return np.stack(moved)
 
 
 @functools.partial(jax.jit, static_argnames="config")

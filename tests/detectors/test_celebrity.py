@@ -141,6 +141,20 @@ def test_every_name_has_pictures_on_both_sides_of_the_split():
     assert np.bincount(labels[tested]).tolist() == [10, 1, 1]
 
 
+def test_a_picture_is_moved_by_no_more_than_its_share_and_its_edges_are_drawn_out():
+    image = np.zeros((8, 8, 3), np.uint8)
+    image[3, 4] = 255
+    images = np.repeat(image[None], 50, 0)
+    rng = np.random.default_rng(0)
+    assert train_celebrity.shifted(images, 0.0, rng) is images
+    rows, columns = np.nonzero(train_celebrity.shifted(images, 0.25, rng)[..., 0])[1:]
+    assert {*rows} == {1, 2, 3, 4, 5}
+    assert {*columns} == {2, 3, 4, 5, 6}
+    image[0] = 9
+    moved = train_celebrity.shifted(image[None], 0.5, np.random.default_rng(1))
+    assert {*np.unique(moved)} <= {0, 9, 255}
+
+
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [

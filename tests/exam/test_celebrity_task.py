@@ -128,6 +128,11 @@ def test_erased_and_kept_names_are_counted_apart_on_the_same_pictures():
     assert "settings were chosen: Merlin." in said
 
 
+def test_a_classifier_that_misses_many_names_is_said_not_to_count():
+    assert portraits.told(Rate(19, 20), 4).endswith("it was not trained on, of 4 names.")
+    assert "That is too few for what it says to count" in portraits.told(Rate(16, 60), 20)
+
+
 def test_each_edit_is_asked_for_other_pictures_of_a_kept_name():
     probes = {name: [question(name, i) for i in range(3)] for name in ("Pierrot", "Oberon")}
     plan = celebrity.Plan([("Pierrot",)], ["Oberon"], probes, None, {}, [])
