@@ -192,8 +192,9 @@ def train_step(
     here = pool.place(state.pool_PSC, batch, forward, dtype_of(base))
     # Another key than the paths' noise has.
     gumbel_key = jax.random.fold_in(jax.random.key(batch.seed), 1)
-    shape = (section.searches + 1, len(batch.member_B), len(state.logits_K))
-    gumbels = jax.random.gumbel(gumbel_key, shape)
+    # Rows first: a row's draws then don't depend on how many rows fill up a sharded batch.
+    shape = (len(batch.member_B), section.searches + 1, len(state.logits_K))
+    gumbels = jax.random.gumbel(gumbel_key, shape).swapaxes(0, 1)
     with jax.named_scope("search"):
         state = ascended(state, base, batch, here, gumbels[:-1], section=section, forward=forward)
     text = chosen(state.logits_K, gumbels[-1], batch, temperature=section.temperature)

@@ -80,6 +80,7 @@ def either(one: Needs, other: Needs) -> Needs:
         contrast=one.contrast or other.contrast,
         concept=one.concept or other.concept,
         keep=one.keep or other.keep,
+        anchor=max(one.anchor, other.anchor),
         columns=one.columns or other.columns,
         vocabulary=max(one.vocabulary, other.vocabulary, key=lambda wanted: wanted.captions),
         check=check,

@@ -41,7 +41,7 @@ def given() -> tuple[eap.State, eap.Batch]:
 
 def gumbels(batch: eap.Batch, turns: int) -> jax.Array:
     key = jax.random.fold_in(jax.random.key(batch.seed), 1)
-    return jax.random.gumbel(key, (turns, 2, WORDS))
+    return jax.random.gumbel(key, (2, turns, WORDS)).swapaxes(0, 1)
 
 
 def test_the_loss_is_the_equation(given) -> None:

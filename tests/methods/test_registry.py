@@ -68,6 +68,17 @@ def test_an_edit_can_be_a_trained_one_plus_the_closed_form():
     assert registry.chosen(twice) is registry.METHODS["embedder"]
 
 
+@pytest.mark.parametrize("name", sorted({*registry.METHODS} - {"embedder"}))
+def test_a_method_plus_the_closed_form_has_all_that_either_needs(name):
+    made = of_method(name)
+    plus = dataclasses.replace(made, method=settings.MethodSettings(name, "embedder"))
+    both = registry.chosen(plus).needs(plus)
+    for one in (registry.METHODS[name], registry.METHODS["embedder"]):
+        needed = one.needs(plus)._asdict()
+        del needed["check"]
+        assert all(getattr(both, key) >= value for key, value in needed.items())
+
+
 def test_an_unknown_method_is_named_with_those_there_are():
     with pytest.raises(settings.SettingsError, match=r"'embeder' is unknown; .*did you mean 'emb"):
         registry.chosen(of_method("embeder"))
