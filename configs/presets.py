@@ -74,7 +74,7 @@ PAPER: Overrides = {
         "templates": 8,
         "rank": 0,
     },
-    # From the ranges of its authors; flux-tiny wants more, see below.
+    # From the ranges of its authors.
     "esd": {"steps": 1000, "lr": 5e-5, "eta": 1.0},
     # Their papers' numbers, and of a range its end that learns most.
     "ca": {"steps": 1000, "lr": 1e-5, "pictures": 1000, "keep": 1.0},
@@ -174,13 +174,7 @@ CHANGES: dict[str, Overrides] = {
         # Training has gone most of the way, so that keeping weighs more than in `embedder` alone.
         "embedder": {"keep": 1.0},
     },
-    # For flux-tiny's rank and width; not swept yet.
-    "esd": {
-        "method": {"name": "esd"},
-        "esd": {"steps": 200, "lr": 1e-3},
-        "loss": {"teacher_guidance": 3.0},
-        "optim": {"batch": 4},
-    },
+    "esd": {"method": {"name": "esd"}, "loss": {"teacher_guidance": 3.0}},
     # Sentences in their own order: an anchor's picture is of its prompt.
     **{
         name: {
@@ -217,6 +211,7 @@ _CA_ON_TINY: Overrides = {"ca": {"steps": 200, "lr": 1e-3, "pictures": 64}, "opt
 TINY: dict[str, Overrides] = {
     "paper": _PAPER_ON_TINY,
     "literal": _PAPER_ON_TINY,
+    "esd": {"esd": {"steps": 200, "lr": 1e-3}, "optim": {"batch": 4}},
     "ca_model": _CA_ON_TINY,
     "ca_noise": _CA_ON_TINY,
     "gem": {"gem": {"steps": 200}, "optim": {"batch": 4}},
