@@ -133,7 +133,9 @@ class Edit:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Hash of its adapters and deltas as they are in memory."""
+        """What tells it from another edit at any strength: a hash of its arrays in memory."""
+        if self.zeroed:
+            return self.digest()
         return fingerprint({"adapters": self.adapters, "deltas": self.deltas})
 
     def digest(self) -> str:
@@ -141,10 +143,6 @@ class Edit:
         if self.zeroed:
             return f"columns of {', '.join(self.zeroed)} zeroed"
         return base_hash({"adapters": self.adapters, "deltas": self.deltas})
-
-    def identity(self) -> list[Any]:
-        """What tells it from another edit, at any strength, of what JSON can hold."""
-        return [self.fingerprint, *([list(self.zeroed)] if self.zeroed else [])]
 
     def check(self, weights: Tree) -> int:
         """Number of layers that it changes in this model, blocks counted one by one.

@@ -11,7 +11,6 @@ edit that zeroes columns is a filter of words: `hidden` keeps them from what any
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -28,7 +27,6 @@ from ea_jax.flux.columns import ColumnGain
 from ea_jax.flux.finite import require_finite
 from ea_jax.flux.pipeline import Pipeline
 from ea_jax.flux.transformer import Text
-from ea_jax.runtime.fingerprint import fingerprint
 from ea_jax.runtime.hosts import on_host
 from ea_jax.runtime.mesh import put, put_rows, sharding
 from ea_jax.settings import Settings
@@ -214,11 +212,6 @@ class Painter:
                     "prepared"
                 )
         return self._texts.text(prompts)
-
-    @functools.cached_property
-    def vae_fingerprint(self) -> str:
-        """Of the VAE, which is loaded for it."""
-        return fingerprint(self.pipeline.load_part("vae"))
 
     def _gain(
         self,

@@ -7,7 +7,6 @@ encoded prompts alone, so that readings of its pictures are kept like those of a
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -97,11 +96,6 @@ class Canvas(Painter):
             keys = sorted(self._start.latents)
             facts["start"] = [self._start.level, checksum(*(self._start.latents[k] for k in keys))]
         return facts
-
-    @functools.cached_property
-    def vae_fingerprint(self) -> str:
-        """The painter's."""
-        return self._painter.vae_fingerprint
 
     def batches(
         self,

@@ -33,7 +33,7 @@ class Victim:
         """What tells its weights and filter from another's, of what JSON can hold."""
         if self.edit is None:
             return [None, None, self.zeroed]
-        return [*self.edit.identity(), self.edit.used_strength(self.strength), self.zeroed]
+        return [self.edit.fingerprint, self.edit.used_strength(self.strength), self.zeroed]
 
     def with_another(self, extra: Edit | None) -> tuple[Edit | None, float | None]:
         """Its edit and strength, with another edit added at that one's own strength."""

@@ -84,11 +84,11 @@ def conditions(painter: Painter, edit: Edit | None, strength: float | None) -> d
     """All that pictures depend on beside their prompts and seeds, for a cache's key."""
     edited = None
     if edit is not None:
-        edited = [*edit.identity(), edit.used_strength(strength)]
+        edited = [edit.fingerprint, edit.used_strength(strength)]
     return {
         "base": painter.fingerprint,
         "edit": edited,
-        "vae": painter.vae_fingerprint,
+        "vae": painter.pipeline.fingerprint("vae"),
         **painter.facts(),
     }
 

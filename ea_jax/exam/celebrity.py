@@ -29,7 +29,7 @@ from ea_jax.detectors import celebrity
 from ea_jax.detectors.celebrity import Classifier
 from ea_jax.detectors.together import Together
 from ea_jax.erase import WORDS
-from ea_jax.evaluate import metrics, readings, worlds
+from ea_jax.evaluate import metrics, worlds
 from ea_jax.evaluate.probes import Detector, Probe, Reading, check_held_out
 from ea_jax.exam import model, portraits, record, several, trials
 from ea_jax.exam.celebrity_counts import CLASSIFIER, JUDGE, Erasure, as_json, counts, table
@@ -268,13 +268,7 @@ def _trained_with(subject: Subject, names: Sequence[str]) -> frozenset[str] | No
 def _read(
     painter: Painter, detector: Detector, cache: str, one: Subject, probes: Sequence[Probe]
 ) -> dict[Probe, Reading]:
-    found = readings.read(
-        *(painter, probes, detector),
-        name=one.name,
-        edit=one.edit,
-        strength=one.strength,
-        cache=cache,
-    )
+    [found] = model.read(painter, probes, detector, [one], cache=cache).values()
     return dict(zip(probes, found, strict=True))
 
 

@@ -16,6 +16,7 @@ import convert.diffusers
 from convert.trees import Put, Wanted
 from ea_jax.flux import clip, folder, hub, t5, transformer, vae
 from ea_jax.flux.transformer import Weights
+from ea_jax.runtime.fingerprint import fingerprint
 
 PARTS = ("text_encoder", "text_encoder_2", "vae", "transformer")
 _SMALL_FILES = ["*.json", "scheduler/*", "tokenizer/*", "tokenizer_2/*", "*/config.json"]
@@ -60,6 +61,7 @@ class Parts:
         self.t5_tokenizer = described.t5_tokenizer
         self.weights: dict[str, Weights] = {}
         self._templates: dict[str, Weights] = {}
+        self._fingerprints: dict[str, tuple[Weights, str]] = {}
         self.side = described.side
 
     @classmethod
@@ -155,10 +157,19 @@ class Parts:
             self._templates[part] = module.abstract_weights(config, self.dtype)
         return self._templates[part]
 
+    def fingerprint(self, part: str) -> str:
+        """Hash of a part's weights, which are loaded for it; of the same ones computed once."""
+        weights = self.load_part(part)
+        known = self._fingerprints.get(part)
+        if known is None or known[0] is not weights:
+            self._fingerprints[part] = known = weights, fingerprint(weights)
+        return known[1]
+
     def drop(self, *parts: str) -> None:
         """Forgets the weights of parts, so that their memory can be used for others."""
         for part in parts:
             self.weights.pop(part, None)
+            self._fingerprints.pop(part, None)
 
     def loaded(self, part: str) -> Weights:
         """The weights of a part; ValueError if it isn't loaded."""

@@ -18,7 +18,6 @@ import logging
 import time
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -26,7 +25,7 @@ from ea_jax.concepts.kept_words import Vocabulary
 from ea_jax.methods import closed_form, text_outputs
 from ea_jax.methods.closed_form import Outputs, filled, low_rank
 from ea_jax.methods.erase_anything import inversions
-from ea_jax.methods.method import Method, Needs
+from ea_jax.methods.method import Method, Needs, without_steps
 from ea_jax.methods.ready import Ready
 from ea_jax.runtime.hosts import on_host
 from ea_jax.settings import Settings
@@ -50,15 +49,7 @@ def needs(settings: Settings) -> Needs:
 def make(ready: Ready) -> Method:
     """The method of a run: its edit is solved from the bank and the layer's kernel."""
 
-    def init(key: jax.Array) -> dict[str, Any]:
-        del key
-        return {}
-
-    def edit(state: Any, weights: Any) -> Any:
-        del state
-        return ready.edit(solve(ready, weights))
-
-    return Method(0, init, edit)
+    return without_steps(lambda weights: ready.edit(solve(ready, weights)))
 
 
 def solve(ready: Ready, weights: Any) -> Any:

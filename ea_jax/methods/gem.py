@@ -25,16 +25,9 @@ import optax
 from ea_jax.flux.transformer import Weights, dtype_of
 from ea_jax.methods import losses, pool
 from ea_jax.methods.forward import Forward, velocity_of
-from ea_jax.methods.method import Method, Needs, Terms
+from ea_jax.methods.method import Method, Terms
 from ea_jax.methods.ready import Ready
 from ea_jax.methods.trained import State, descend, trained
-from ea_jax.settings import Settings
-
-
-def needs(settings: Settings) -> Needs:
-    """Prompts and weights, nothing besides."""
-    del settings
-    return Needs()
 
 
 def make(ready: Ready) -> Method:

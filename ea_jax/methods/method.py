@@ -23,6 +23,7 @@ from ea_jax.concepts.bank import PromptBank
 from ea_jax.concepts.kept_words import Vocabulary
 from ea_jax.edits import Edit
 from ea_jax.flux.transformer import Weights
+from ea_jax.settings import Settings
 
 State = Any
 Batch = Any
@@ -68,6 +69,11 @@ class Method(NamedTuple):
     before: Callable[[State, Weights, int], State] = unchanged
 
 
+def without_steps(edit: Callable[[Weights], Edit]) -> Method:
+    """A method that trains nothing: its edit depends on the frozen weights alone."""
+    return Method(0, lambda key: {}, lambda state, weights: edit(weights))
+
+
 def _accepted(bank: PromptBank) -> None:
     """Any prompts will do."""
     del bank
@@ -94,3 +100,9 @@ class Needs(NamedTuple):
     columns: bool = False
     vocabulary: Vocabulary = Vocabulary()
     check: Callable[[PromptBank], None] = _accepted
+
+
+def nothing(settings: Settings) -> Needs:
+    """What a method needs that takes prompts and weights, and nothing beside them."""
+    del settings
+    return Needs()

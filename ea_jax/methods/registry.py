@@ -10,7 +10,7 @@ from ea_jax import lora
 from ea_jax.edits import Edit
 from ea_jax.methods import ca, eap, embedder, esd, gem, uce, zeroed_columns
 from ea_jax.methods.erase_anything import method as erase_anything
-from ea_jax.methods.method import Method, Needs
+from ea_jax.methods.method import Method, Needs, nothing
 from ea_jax.methods.ready import Ready, blank_lora
 from ea_jax.settings import Settings, SettingsError
 from ea_jax.settings.fields import did_you_mean, shown
@@ -33,14 +33,14 @@ class Entry(NamedTuple):
 
 METHODS = {
     "erase_anything": Entry(erase_anything.needs, erase_anything.make),
-    "esd": Entry(esd.needs, esd.make),
+    "esd": Entry(nothing, esd.make),
     "ca_model": Entry(ca.needs, ca.make_model),
     "ca_noise": Entry(ca.needs, ca.make_noise),
-    "gem": Entry(gem.needs, gem.make),
+    "gem": Entry(nothing, gem.make),
     "eap": Entry(eap.needs, eap.make),
     "embedder": Entry(embedder.needs, embedder.make, embedder.blank),
-    "uce": Entry(uce.needs, uce.make, uce.blank),
-    "zeroed_columns": Entry(zeroed_columns.needs, zeroed_columns.make, zeroed_columns.blank),
+    "uce": Entry(nothing, uce.make, uce.blank),
+    "zeroed_columns": Entry(nothing, zeroed_columns.make, zeroed_columns.blank),
 }
 
 

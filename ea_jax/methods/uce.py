@@ -20,7 +20,6 @@ import logging
 import time
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
@@ -30,7 +29,7 @@ from ea_jax.concepts.rows import SYNONYM, WORD
 from ea_jax.flux.adapters import Module, kernel_shapes
 from ea_jax.flux.transformer import Text
 from ea_jax.methods import closed_form, layer_inputs, text_outputs
-from ea_jax.methods.method import Method, Needs
+from ea_jax.methods.method import Method, without_steps
 from ea_jax.methods.ready import Ready
 from ea_jax.runtime.hosts import on_host
 from ea_jax.settings import Settings
@@ -44,21 +43,10 @@ LAYERS: dict[str, tuple[Module, ...]] = {
 _NAMES = (WORD, SYNONYM)
 
 
-def needs(settings: Settings) -> Needs:
-    """Prompts and weights, nothing besides."""
-    del settings
-    return Needs()
-
-
 def make(ready: Ready) -> Method:
     """The method of a run: its edit is solved from the bank and the frozen model."""
 
-    def init(key: jax.Array) -> dict[str, Any]:
-        del key
-        return {}
-
-    def edit(state: Any, weights: Any) -> Any:
-        del state
+    def edit(weights: Any) -> Any:
         section, began = ready.settings.uce, time.monotonic()
         solve = {"embed": of_embedders, "dual_qk": of_blocks}[section.scope]
         changed = {path: {"kernel": delta} for path, delta in solve(ready, weights).items()}
@@ -68,7 +56,7 @@ def make(ready: Ready) -> Method:
         low = {path: _low_rank(path, one["kernel"], section.rank) for path, one in changed.items()}
         return ready.edit(traverse_util.unflatten_dict(low))
 
-    return Method(0, init, edit)
+    return without_steps(edit)
 
 
 def blank(settings: Settings, template: Any) -> Any:

@@ -10,31 +10,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
-
-from ea_jax.methods.method import Method, Needs
+from ea_jax.methods.method import Method, without_steps
 from ea_jax.methods.ready import Ready
 from ea_jax.settings import Settings
-
-
-def needs(settings: Settings) -> Needs:
-    """Nothing but the word."""
-    del settings
-    return Needs()
 
 
 def make(ready: Ready) -> Method:
     """The method of a run: its edit names the words."""
 
-    def init(key: jax.Array) -> dict[str, Any]:
-        del key
-        return {}
-
-    def edit(state: Any, weights: Any) -> Any:
-        del state, weights
-        return ready.edit(zeroed=ready.settings.concept.named)
-
-    return Method(0, init, edit)
+    return without_steps(lambda _: ready.edit(zeroed=ready.settings.concept.named))
 
 
 def blank(settings: Settings, template: Any) -> Any:

@@ -30,7 +30,6 @@ from ea_jax.flux_tiny.training import bars, dataset, train_judge
 from ea_jax.flux_tiny.training.bars import Demand
 from ea_jax.flux_tiny.training.train_vae import measure_psnr
 from ea_jax.flux_tiny.vocabulary import THINGS
-from ea_jax.runtime.fingerprint import fingerprint
 from ea_jax.runtime.program import one_line_errors, start_logging
 from ea_jax.runtime.run_folder import write_json
 
@@ -212,7 +211,7 @@ def _measure(out: Path) -> None:
     detector = JudgeDetector.load(pipeline.folder / "judge")
     how = {"text_length": FLAGS.text_length, "guidance": FLAGS.guidance}
     found: dict[str, Any] = {
-        "model": {name: fingerprint(weights) for name, weights in pipeline.weights.items()},
+        "model": {name: pipeline.fingerprint(name) for name in pipeline.weights},
         "judge": detector.version,
         **how,
         "jax": jax.__version__,
