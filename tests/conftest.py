@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from places import FLUX_TOKENIZERS, ROOT
+from places import FLUX_TOKENIZERS, NLTK_DATA, ROOT
 
 # Compiled programs are kept between test runs, also those of programs the tests start: the small
 # ones, too, since each program starts with dozens of them.
@@ -46,6 +47,21 @@ def _a_worker_stays_small() -> Iterator[None]:
     maps = Path("/proc/self/maps")
     if maps.exists() and len(maps.read_bytes().splitlines()) > _MANY_MAPS:
         jax.clear_caches()
+
+
+@pytest.fixture(scope="module")
+def wordnet_reader() -> Iterator[Any]:
+    """WordNet from ../shared, as if it were installed; gone again for the files that follow."""
+    if not NLTK_DATA.is_dir():
+        pytest.skip("no WordNet in ../shared/data/nltk_data")
+    import nltk
+
+    from ea_jax.concepts import wordnet
+
+    with pytest.MonkeyPatch.context() as changed:
+        changed.setattr(nltk.data, "path", [str(NLTK_DATA)])
+        yield wordnet.load()
+    nltk.corpus.wordnet._unload()
 
 
 @pytest.fixture(scope="session")

@@ -6,9 +6,8 @@ import dataclasses
 import logging
 
 import made_words
-import nltk
 import pytest
-from places import FLUX_TOKENIZERS, NLTK_DATA
+from places import FLUX_TOKENIZERS
 
 from configs import anything
 from ea_jax import settings
@@ -98,17 +97,12 @@ def test_every_section_has_all_that_a_run_takes() -> None:
         assert len(set(found.sentences)) == len(found.sentences), name
 
 
-def test_common_words_are_those_of_wordnet() -> None:
-    if not NLTK_DATA.is_dir():
-        pytest.skip("no WordNet in ../shared/data/nltk_data")
-    before = list(nltk.data.path)
-    reader = wordnet.load(NLTK_DATA)
+def test_common_words_are_those_of_wordnet(wordnet_reader) -> None:
     listed = [line for line in lists.lines("common.txt") if line.startswith(("guitar|", "cat|"))]
     for line in listed:
         word, kinds, *_ = line.split("|")
-        assert kinds.split(",") == wordnet.kinds(reader, word)[:3]
+        assert kinds.split(",") == wordnet.kinds(wordnet_reader, word)[:3]
     assert len(listed) == 2
-    nltk.data.path[:] = before
 
 
 @pytest.mark.usefixtures("without_wordnet")
@@ -246,13 +240,9 @@ class TestOnAFlux:
         assert len({one.neutral for one in found.concepts}) == 2
 
 
+@pytest.mark.usefixtures("wordnet_reader")
 def test_wordnet_is_asked_where_it_is_installed() -> None:
-    if not NLTK_DATA.is_dir():
-        pytest.skip("no WordNet in ../shared/data/nltk_data")
-    before = list(nltk.data.path)
-    nltk.data.path.insert(0, str(NLTK_DATA))
     found = made("sousaphone")
-    nltk.data.path[:] = before
     [record] = found.record["words"]
     assert record["kind"] == "thing"
     assert found.record["missing"] == {}

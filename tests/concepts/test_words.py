@@ -6,18 +6,13 @@ import re
 
 import nltk
 import pytest
-from places import NLTK_DATA
 
 from ea_jax.concepts import irrelevant, replies, synonyms, wordnet
 
 
 @pytest.fixture(scope="module")
-def reader():
-    if not NLTK_DATA.is_dir():
-        pytest.skip("no WordNet in ../shared/data/nltk_data")
-    before = list(nltk.data.path)
-    yield wordnet.load(NLTK_DATA)
-    nltk.data.path[:] = before
+def reader(wordnet_reader):
+    return wordnet_reader
 
 
 # The paper's Table 5, as its template answers.
