@@ -28,7 +28,7 @@ def groups(budget: int | None = None, starts: int | None = None) -> Mapping[str,
         "search": [ring_a_bell.ring_a_bell(capped(ring_a_bell.BUDGETS, budget))],
         "white-box": [
             prefix.unlearn_diff_atk(budgets=prefixes),
-            prefix.unlearn_diff_atk("UnlearnDiffAtk relaxed", prefix.relaxed, prefixes),
+            prefix.unlearn_diff_atk("UnlearnDiffAtk relaxed", prefix.RELAXED, prefixes),
             inversion.cce(capped(inversion.BUDGETS, budget), starts or inversion.STARTS),
         ],
         "weights": [relearning.relearning(capped(relearning.BUDGETS, budget))],

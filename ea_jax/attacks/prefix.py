@@ -5,12 +5,19 @@ picture of the concept says how well a prompt asks for it. Each prompt has a pre
 T5; CLIP reads the prompt as it is.
 
     minimise || (n - x0) - v(x_t | prefix + prompt) ||^2 over the prefix
+
+Tokens are searched by greedy coordinate gradients (Zou et al. 2023, "Universal and Transferable
+Adversarial Attacks on Aligned Language Models") in place of the paper's projected steps, which
+hardly ever leave the tokens they begin at: of single swaps that the gradient promises most of, some
+are tried and the best one is made. Tokens of the word itself are not allowed. The relaxed form
+moves embeddings, which no text has: how far any prefix could come.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,44 +39,82 @@ from ea_jax.methods.inversion import noised
 from ea_jax.runtime import compiler
 from ea_jax.runtime.streams import stream
 
+_log = logging.getLogger(__name__)
 BUDGETS, TOKENS = (0, 10, 40), 5
-# In units of the vocabulary's root mean square.
-_RATE, _BATCH = 0.1, 8
-# The best prefix so far is looked for every few steps, by a few draws of noise.
-_EVERY, _DRAWS = 5, 4
+_VERSION = 2  # of what is kept on disk
+# Prompts of a batch; draws of noise for a step, and those that prefixes are compared by.
+_BATCH, _EACH, _DRAWS = 8, 2, 4
+# The best prefix so far is looked for every few steps.
+_EVERY = 5
+# Of embeddings, in units of the vocabulary's root mean square.
+_RATE = 0.1
+# Of tokens: swaps that a step tries, from the most promising tokens of each place.
+_TRIED, _PROMISING = 16, 64
 _START, _TURN, _OTHER_SEEDS = 531, 532, 20_000_000
-# (embeddings, vocabulary) -> embeddings that the encoder is given.
-Project = Callable[[jax.Array, jax.Array], jax.Array]
 
 
-def tokens_of(e_BKD: jax.Array, vocabulary_VD: jax.Array) -> jax.Array:
-    """The nearest tokens' embeddings, with the gradient of what they stand for."""
-    numbers_BK = nearest(e_BKD, vocabulary_VD)
-    return e_BKD + jax.lax.stop_gradient(vocabulary_VD[numbers_BK] - e_BKD)
+class Search(NamedTuple):
+    """How a prefix u [B, K, D] is moved; D in units of the vocabulary's root mean square.
+
+    Attributes:
+      name: of what is searched.
+      begin: u -> the search's state.
+      move: (u, state, errors, words_VD, key) -> both, one step on; errors: u -> [B].
+    """
+
+    name: str
+    begin: Callable[[jax.Array], Any]
+    move: Callable[..., tuple[jax.Array, Any]]
 
 
-def relaxed(e_BKD: jax.Array, vocabulary_VD: jax.Array) -> jax.Array:
-    """The embeddings themselves, which no text has."""
-    del vocabulary_VD
-    return e_BKD
+Errors = Callable[[jax.Array], jax.Array]
 
 
-def nearest(e_BKD: jax.Array, vocabulary_VD: jax.Array) -> jax.Array:
-    """Numbers of the tokens with the highest cosine, [B, K]."""
-    unit = lambda x: x / jnp.linalg.norm(x, axis=-1, keepdims=True)  # noqa: E731
-    return jnp.einsum("bkd,vd->bkv", unit(e_BKD), unit(vocabulary_VD)).argmax(-1)
+def swapped(
+    u_BKD: jax.Array, state: Any, errors: Errors, words_VD: jax.Array, key: jax.Array
+) -> tuple[jax.Array, Any]:
+    """The best of some swaps of a token in each prefix, where one of them is an improvement."""
+    slope_BKD = jax.grad(lambda u_BKD: errors(u_BKD).sum())(u_BKD)
+    gain_BKV = -jnp.einsum("bkd,vd->bkv", slope_BKD, words_VD)
+    _, best_BKN = jax.lax.top_k(gain_BKV, min(_PROMISING, len(words_VD)))
+    row_B = jnp.arange(len(u_BKD))
+
+    def swap(key: jax.Array) -> jax.Array:
+        place_key, token_key = jax.random.split(key)
+        place_B = jax.random.randint(place_key, row_B.shape, 0, u_BKD.shape[1])
+        token_B = jax.random.randint(token_key, row_B.shape, 0, best_BKN.shape[2])
+        return u_BKD.at[row_B, place_B].set(words_VD[best_BKN[row_B, place_B, token_B]])
+
+    tried_CBKD = jax.vmap(swap)(jax.random.split(key, _TRIED))
+    tried_CBKD = jnp.concatenate([u_BKD[None], tried_CBKD])
+    best_B = jax.lax.map(errors, tried_CBKD).argmin(0)
+    return tried_CBKD[best_B, row_B], state
+
+
+def descended(
+    u_BKD: jax.Array, state: Any, errors: Errors, words_VD: jax.Array, key: jax.Array
+) -> tuple[jax.Array, Any]:
+    """One step of Adam on the embeddings."""
+    del words_VD, key
+    grads = jax.grad(lambda u_BKD: errors(u_BKD).sum())(u_BKD)
+    updates, state = optax.adam(_RATE).update(grads, state)
+    return optax.apply_updates(u_BKD, updates), state
+
+
+TOKENWISE = Search("tokens", lambda u_BKD: (), swapped)
+RELAXED = Search("embeddings", optax.adam(_RATE).init, descended)
 
 
 def unlearn_diff_atk(
     name: str = "UnlearnDiffAtk",
-    project: Project = tokens_of,
+    search: Search = TOKENWISE,
     budgets: Sequence[int] = BUDGETS,
 ) -> Attack:
     """The attack, with its curve over steps."""
 
     def trials(bench: Bench, victim: Victim) -> list[Trial]:
         plain = prompts.plain(bench)
-        outputs_ZPTD = find(bench, victim, project, budgets)
+        outputs_ZPTD = find(bench, victim, search, budgets)
         distinct = plain.said.texts.prompts
         rows = [distinct.index(probe.prompt) for probe in plain.probes]
         # Two probes of one prompt have a prefix each.
@@ -88,28 +133,27 @@ def unlearn_diff_atk(
             for steps, t5_PTD in zip(budgets, outputs_ZPTD, strict=True)
         ]
 
-    how = "embeddings" if project is relaxed else "tokens"
-    meaning = f"{TOKENS} {how} before the prompt, searched by gradient"
+    meaning = f"{TOKENS} {search.name} before the prompt, searched by gradient"
     return Attack(name, "white-box", meaning, trials, own=True, plainly=True)
 
 
-def find(bench: Bench, victim: Victim, project: Project, budgets: Sequence[int]) -> np.ndarray:
+def find(bench: Bench, victim: Victim, search: Search, budgets: Sequence[int]) -> np.ndarray:
     """T5's outputs for each prompt behind its prefix, [budgets, P, T, D]; kept."""
     said = bench.plain
     asked = [[probe.prompt, probe.seed] for probe in bench.probes]
-    how = [list(budgets), project.__name__, TOKENS, _RATE, _EVERY, _DRAWS]
+    how = [_VERSION, list(budgets), search.name, TOKENS, _EVERY, _EACH, _DRAWS]
     inputs = [how, asked, victim.identity()]
     return bench.kept(
         "prompts with a prefix",
         inputs,
         said,
-        lambda: (_search(bench, victim, said, project, budgets),),
+        lambda: (_search(bench, victim, said, search, budgets),),
         ["outputs_ZPTD"],
     )[0]
 
 
 def _search(
-    bench: Bench, victim: Victim, said: Said, project: Project, budgets: Sequence[int]
+    bench: Bench, victim: Victim, said: Said, search: Search, budgets: Sequence[int]
 ) -> np.ndarray:
     probes, pipeline = bench.probes, bench.painter.pipeline
     x0_PSC = bench.pictures([Probe(p.prompt, p.seed + _OTHER_SEEDS, ()) for p in probes])
@@ -119,19 +163,21 @@ def _search(
     keep_PT = 1.0 - _shifted(said.word_UT[rows]).astype(np.float32)
     pooled_PD = said.texts.pooled_UD[rows]
     encoder, config = pipeline.load_part("text_encoder_2"), pipeline.t5_config
-    allowed = np.setdiff1d(np.arange(len(tokenizer)), tokenizer.all_special_ids)
-    vocabulary_VD = jnp.asarray(encoder["shared"]["embedding"], jnp.float32)[allowed]
-    scale = float(jnp.sqrt(jnp.square(vocabulary_VD).mean()))
-    optimiser, forward = optax.adam(_RATE), bench.forward()
+    forbidden = [*tokenizer.all_special_ids, *ids_PT[said.word_UT[rows]]]
+    allowed = np.setdiff1d(np.arange(len(tokenizer)), forbidden)
+    words_VD = jnp.asarray(encoder["shared"]["embedding"], jnp.float32)[allowed]
+    scale = float(jnp.sqrt(jnp.square(words_VD).mean()))
+    words_VD = words_VD / scale
+    forward = bench.forward()
     weights, lora = bench.painter.bound(victim.edit, victim.strength)
 
-    def encoded(u_BKD, ids_BT, encoder, vocabulary_VD):
+    def encoded(u_BKD, ids_BT, encoder):
         table = encoder["shared"]["embedding"]
-        given_BKD = project(scale * u_BKD, vocabulary_VD).astype(table.dtype)
         rest_BTD = table[ids_BT[:, : ids_BT.shape[1] - TOKENS]]
-        return t5.encode_embedded(encoder, config, jnp.concatenate([given_BKD, rest_BTD], 1))
+        before_BKD = (scale * u_BKD).astype(table.dtype)
+        return t5.encode_embedded(encoder, config, jnp.concatenate([before_BKD, rest_BTD], 1))
 
-    def error(u_BKD, seed_B, weights, lora, encoder, vocabulary_VD, batch):
+    def error(u_BKD, seed_B, weights, lora, encoder, batch):
         ids_BT, x0_BSC, pooled_BD, keep_BT = batch
         x_BSC, t_B, noise_BSC = noised(x0_BSC, seed_B)
         t_B = euler.model_time(t_B, dtype_of(weights))
@@ -140,7 +186,7 @@ def _search(
             forward.model,
             x_BSC,
             t_B,
-            Text(encoded(u_BKD, ids_BT, encoder, vocabulary_VD), pooled_BD),
+            Text(encoded(u_BKD, ids_BT, encoder), pooled_BD),
             grid=forward.grid,
             guidance_B=None if forward.guidance is None else jnp.full(len(t_B), forward.guidance),
             lora=lora,
@@ -149,25 +195,24 @@ def _search(
         )
         return losses.velocity_error(v, noise_BSC - x0_BSC)
 
-    def step(u_BKD, opt_state, *given):
-        grads = jax.grad(lambda u_BKD: error(u_BKD, *given).sum())(u_BKD)
-        updates, opt_state = optimiser.update(grads, opt_state)
-        return optax.apply_updates(u_BKD, updates), opt_state
-
-    def judged(u_BKD, seed_NB, *given):
+    def errors(u_BKD, seed_NB, *given):
         return jax.lax.map(lambda seed_B: error(u_BKD, seed_B, *given), seed_NB).mean(0)
 
-    program, judge = (compiler.jit(one, bench.painter.mesh) for one in (step, judged))
+    def step(u_BKD, state, seed_NB, words_VD, *given):
+        key = jax.random.fold_in(jax.random.key(seed_NB[0, 0]), 1)
+        return search.move(u_BKD, state, lambda u: errors(u, seed_NB, *given), words_VD, key)
+
+    program, judge = (compiler.jit(one, bench.painter.mesh) for one in (step, errors))
     encode, found = jax.jit(encoded), []
     with jax.set_mesh(bench.painter.mesh):
         for first in range(0, len(probes), _BATCH):
             # The last few are filled up, so that one shape is compiled.
             some = np.minimum(np.arange(first, first + _BATCH), len(probes) - 1)
             batch = ids_PT[some], x0_PSC[some], pooled_PD[some], keep_PT[some]
-            given: Any = weights, lora, encoder, vocabulary_VD, batch
+            given: Any = weights, lora, encoder, batch
             starts = [stream(_START, int(n)).integers(len(allowed), size=TOKENS) for n in some]
-            best_BKD = u_BKD = vocabulary_VD[np.array(starts)] / scale
-            opt_state, at, lowest_B = optimiser.init(u_BKD), {}, np.full(len(some), np.inf)
+            best_BKD = u_BKD = words_VD[np.array(starts)]
+            state, at, lowest_B = search.begin(u_BKD), {}, np.full(len(some), np.inf)
             for turn in range(max(budgets) + 1):
                 # By the same draws each time: a step's own say more of their noise level.
                 if turn in budgets or turn % _EVERY == 0:
@@ -176,10 +221,11 @@ def _search(
                     lowest_B = np.where(better_B, error_B, lowest_B)
                     best_BKD = jnp.where(better_B[:, None, None], u_BKD, best_BKD)
                 if turn in budgets:
-                    at[turn] = np.asarray(encode(best_BKD, batch[0], encoder, vocabulary_VD))
+                    _log.info("%d steps: error %.4f", turn, lowest_B.mean())
+                    at[turn] = np.asarray(encode(best_BKD, batch[0], encoder))
                 if turn < max(budgets):
-                    seed_B = _draws(some, [_DRAWS + turn])[0]
-                    u_BKD, opt_state = program(u_BKD, opt_state, seed_B, *given)
+                    own = range(_DRAWS + turn * _EACH, _DRAWS + (turn + 1) * _EACH)
+                    u_BKD, state = program(u_BKD, state, _draws(some, own), words_VD, *given)
             real = min(_BATCH, len(probes) - first)
             found.append(np.stack([at[budget][:real] for budget in budgets]))
     pipeline.drop("text_encoder_2")

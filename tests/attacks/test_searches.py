@@ -161,12 +161,13 @@ def test_an_inversion_holds_no_word_that_a_filter_finds(bench, edited):
         np.testing.assert_array_equal(changed_UT, plain.word_UT)
 
 
-@pytest.mark.parametrize("project", [prefix.tokens_of, prefix.relaxed])
-def test_a_prefix_lowers_the_loss_on_a_picture_of_the_concept(bench, project, monkeypatch):
+@pytest.mark.parametrize("search", [prefix.TOKENWISE, prefix.RELAXED], ids=lambda s: s.name)
+def test_a_prefix_lowers_the_loss_on_a_picture_of_the_concept(bench, search, monkeypatch):
     monkeypatch.setattr(prefix, "_RATE", 0.3)
     monkeypatch.setattr(prefix, "_EVERY", 2)
+    monkeypatch.setattr(prefix, "_TRIED", 6)
     probes = bench.probes
-    outputs_ZPTD = prefix.find(bench, BASE, project, (0, 12))
+    outputs_ZPTD = prefix.find(bench, BASE, search, (0, 12))
     others = [Probe(p.prompt, p.seed + prefix._OTHER_SEEDS, ()) for p in probes]
     x0_PSC = bench.pictures(others)
     before, after = (loss_on(bench, t5_PTD, x0_PSC) for t5_PTD in outputs_ZPTD)
@@ -185,15 +186,18 @@ def loss_on(bench, t5_PTD, x0_PSC):
     return total
 
 
-def test_the_nearest_token_is_that_of_the_highest_cosine_and_passes_gradients():
-    vocabulary_VD = jnp.array([[1.0, 0.0], [0.0, 3.0], [-1.0, -1.0]])
-    e_BKD = jnp.array([[[0.2, 0.1], [0.1, 0.5]]])
-    assert prefix.nearest(e_BKD, vocabulary_VD).tolist() == [[0, 1]]
-    np.testing.assert_array_equal(
-        prefix.tokens_of(e_BKD, vocabulary_VD), [[[1.0, 0.0], [0.0, 3.0]]]
-    )
-    grads = jax.grad(lambda e: (prefix.tokens_of(e, vocabulary_VD) * 2).sum())(e_BKD)
-    np.testing.assert_array_equal(grads, np.full((1, 2, 2), 2.0))
+def test_swaps_find_the_tokens_of_least_error_and_stay_tokens():
+    words_VD = jnp.asarray(np.random.default_rng(0).normal(size=(90, 16)), jnp.float32)
+    wanted_BK = np.array([[3, 70], [41, 5]])
+    errors = lambda u_BKD: jnp.square(u_BKD - words_VD[wanted_BK]).sum((1, 2))  # noqa: E731
+    move = jax.jit(lambda u_BKD, key: prefix.swapped(u_BKD, (), errors, words_VD, key)[0])
+    u_BKD, before_B = words_VD[np.array([[0, 1], [2, 3]])], None
+    for turn in range(40):
+        error_B = errors(u_BKD)
+        assert before_B is None or (error_B <= before_B).all()
+        u_BKD = move(u_BKD, jax.random.key(turn))
+        before_B = error_B
+    assert (errors(u_BKD) == 0).all()
 
 
 def test_a_genetic_search_comes_nearer_to_its_target_and_never_says_the_word(bench):
