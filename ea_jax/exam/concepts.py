@@ -14,6 +14,7 @@ Every word gets the same settings. `development` words are those on which settin
 from __future__ import annotations
 
 import functools
+import statistics
 from collections.abc import Sequence
 
 from ea_jax.arguments import Parser, text
@@ -33,6 +34,17 @@ _WANTED = {
     metrics.NEAREST.name: ("of base", 90.0),
     metrics.REST.name: ("of base", 90.0),
     metrics.VALID.name: ("of base", 97.0),
+}
+
+
+def _median(results: Sequence[Result], name: str) -> float:
+    return statistics.median(trials.cost(one.trial)[name] for one in results)
+
+
+# Of a word's run, the median of all.
+_COSTS = {
+    "seconds": lambda results: f"{_median(results, 'seconds'):.0f}",
+    "KiB": lambda results: f"{_median(results, 'bytes') / 1024:.0f}",
 }
 
 
@@ -63,12 +75,17 @@ def main(arguments: Sequence[str]) -> None:
         record.claim(given.out, TASK, {"model": given.model, "pictures": given.pictures})
         results = measured(trials.trials_of(given, rows, words))
         tables = {row: table([r for r in results if r.trial.row == row], classes) for row in rows}
-        shown = "\n".join(f"### {row}\n\n{tables[row]}" for row in rows)
+        if len(rows) > 1:
+            tables = {"all": means.rows_table(results, rows, _COSTS), **tables}
+        shown = "\n".join(f"### {row}\n\n{shown}" for row, shown in tables.items())
         trials.write(
             *(given, TASK, arguments),
             table=shown,
             rows=[
-                trials.as_json(one, category=classes.category(one.trial.word)) for one in results
+                trials.as_json(
+                    one, category=classes.category(one.trial.word), **trials.cost(one.trial)
+                )
+                for one in results
             ],
             set=shared,
             clip=given.clip,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import operator
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 from ea_jax.evaluate.metrics import METRICS, Metric, Rate
 from ea_jax.exam import record
@@ -45,10 +46,22 @@ def mean_cells(group: ByWord) -> list[str]:
     return cells
 
 
-def rows_table(results: Sequence[Result], rows: Iterable[str]) -> str:
-    """A Markdown table: a row of trials a line, means over its words."""
+def rows_table(
+    results: Sequence[Result],
+    rows: Iterable[str],
+    more: Mapping[str, Callable[[Sequence[Result]], str]] = MappingProxyType({}),
+) -> str:
+    """A Markdown table: a row of trials a line, means over its words.
+
+    Args:
+      results: of all rows.
+      rows: their names, in order.
+      more: further columns: heading -> a row's cell.
+    """
     lines = []
     for row in rows:
-        group = by_word(result for result in results if result.trial.row == row)
-        lines.append([row, str(len(group)), *mean_cells(group)])
-    return record.markdown(["", "words", *(metric.name for metric in METRICS)], lines)
+        own = [result for result in results if result.trial.row == row]
+        group = by_word(own)
+        extra = (cell(own) for cell in more.values())
+        lines.append([row, str(len(group)), *mean_cells(group), *extra])
+    return record.markdown(["", "words", *(metric.name for metric in METRICS), *more], lines)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from convert.disk import FileError, entry, read_json
+from ea_jax import edits
 from ea_jax.arguments import Parser, each, number, text
 from ea_jax.erase import erase
 from ea_jax.erase_command import CONFIG, slug, variant_of
@@ -28,6 +29,7 @@ from ea_jax.runtime import config_file, run_folder
 _log = logging.getLogger(__name__)
 # The last file that a run writes.
 _RECORD, _RESULTS = "run.json", "results.json"
+_AGAIN = "remove the run's folder, and the same command makes it again"
 Rates = Mapping[str, Rate]
 
 
@@ -197,16 +199,33 @@ def read(trial: Trial) -> Result:
       FileError: no results, or damaged ones.
     """
     path = trial.folder / _RESULTS
-    way_out = "remove the run's folder, and the same command makes it again"
-    stored = read_json(path, way_out=way_out)
+    stored = read_json(path, way_out=_AGAIN)
     both = []
     for name in ("base", "erased"):
-        rates = entry(stored, name, dict, where=path, way_out=way_out)
+        rates = entry(stored, name, dict, where=path, way_out=_AGAIN)
         try:
             both.append({key: Rate(one["hits"], one["total"]) for key, one in rates.items()})
         except (TypeError, KeyError):
-            raise FileError(f"{path}: {name} holds no rates; {way_out}") from None
+            raise FileError(f"{path}: {name} holds no rates; {_AGAIN}") from None
     return Result(trial, *both)
+
+
+def cost(trial: Trial) -> dict[str, float]:
+    """What a finished run took, by name.
+
+    Returns:
+      `seconds` of its pictures for training and of its steps, of the last start where it was cut
+      off; `bytes` of its edit's files, 0 for a setting of the painter.
+    Raises:
+      FileError: no record, or a damaged one.
+    """
+    path = trial.folder / _RECORD
+    seconds = entry(read_json(path, way_out=_AGAIN), "seconds", dict, where=path, way_out=_AGAIN)
+    files = (trial.folder / name for name in (edits.LORA_FILE, edits.DELTA_FILE))
+    return {
+        "seconds": round(seconds.get("sample", 0.0) + seconds.get("train", 0.0), 1),
+        "bytes": sum(file.stat().st_size for file in files if file.is_file()),
+    }
 
 
 def write(

@@ -154,6 +154,7 @@ def test_a_task_of_trials_says_how_its_rows_were_made(task, tmp_path, monkeypatc
     rates = {"Acc_e": Rate(1, 5)}
     monkeypatch.setattr(trials, "run", lambda made: [Result(one, rates, rates) for one in made])
     monkeypatch.setattr(ablation, "require_terms", lambda result: None)
+    monkeypatch.setattr(trials, "cost", lambda trial: {"seconds": 1.0, "bytes": 0})
     task.main([f"--out={tmp_path}", "--words=cat", "--seeds=0,2", "--pictures=5"])
     found = json.loads((tmp_path / "results.json").read_text())
     assert found["task"] == task.TASK
@@ -166,6 +167,31 @@ def test_a_task_of_trials_says_how_its_rows_were_made(task, tmp_path, monkeypatc
     assert [(one["word"], one["seed"]) for one in found["rows"]] == [("cat", 0), ("cat", 2)] * rows
     assert found["rows"][0]["erased"] == {"Acc_e": Rate(1, 5).as_json()}
     assert capsys.readouterr().out == (tmp_path / "results.md").read_text()
+
+
+def test_several_methods_stand_side_by_side_with_what_they_took(tmp_path, monkeypatch, capsys):
+    def run(made):
+        for n, one in enumerate(made):
+            one.folder.mkdir(parents=True)
+            seconds = {"load": 70.0, "sample": 10.0, "train": 2.0 + n}
+            (one.folder / "run.json").write_text(json.dumps({"seconds": seconds}))
+            (one.folder / "pytorch_lora_weights.safetensors").write_bytes(bytes(2048))
+        return [
+            Result(one, {"Acc_e": Rate(4, 5)}, {"Acc_e": Rate(n, 5)}) for n, one in enumerate(made)
+        ]
+
+    monkeypatch.setattr(trials, "run", run)
+    concepts.main([f"--out={tmp_path}", "--words=cat,nude", "--method=uce,paper", "--pictures=5"])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    assert lines[0].endswith("| seconds | KiB |")
+    assert lines[1].startswith("| uce | 2 | 80.0 → 10.0 (worst 20) |")
+    assert lines[1].endswith("| 12 | 2 |")
+    assert lines[2].startswith("| paper | 2 | 80.0 → 50.0 (worst 60) |")
+    found = json.loads((tmp_path / "results.json").read_text())["rows"]
+    assert [(one["seconds"], one["bytes"]) for one in found] == [(12 + n, 2048) for n in range(4)]
+    (tmp_path / "runs" / "uce" / "cat-0" / "run.json").write_text("{}")
+    with pytest.raises(FileError, match="remove the run's folder"):
+        trials.cost(trials.trials_of(given(tmp_path), {"uce": ("uce", {})}, ["cat"])[0])
 
 
 def test_a_sweep_refuses_words_that_are_kept_for_tests(tmp_path):
