@@ -23,7 +23,6 @@ import numpy as np
 import optax
 from flax import struct
 
-from ea_jax.flux import euler
 from ea_jax.flux.transformer import Text, Weights, dtype_of
 from ea_jax.methods import losses
 from ea_jax.methods.forward import Forward, velocity_of
@@ -31,9 +30,9 @@ from ea_jax.methods.method import Method, Needs, Terms
 from ea_jax.methods.pictures import FIRST_SEED, in_turn
 from ea_jax.methods.ready import Ready
 from ea_jax.methods.trained import State, descend, trained
-from ea_jax.methods.trajectories import noise_levels, noised
+from ea_jax.methods.trajectories import Noised, drawn
 from ea_jax.runtime.mesh import batch_parts, pad_rows
-from ea_jax.runtime.streams import normal, stream
+from ea_jax.runtime.streams import stream
 from ea_jax.settings import Settings
 
 _PICTURE, _NOISE = 401, 402  # streams of its own
@@ -55,14 +54,6 @@ class Batch(struct.PyTreeNode):
     anchor: Text
     weight_B: jax.Array
     seed: jax.Array
-
-
-class Noised(struct.PyTreeNode):
-    """Pictures at a noise level: x_t and the noise [B, S, C], t [B] as the model is told it."""
-
-    x_BSC: jax.Array
-    noise_BSC: jax.Array
-    t_B: jax.Array
 
 
 class Target(Protocol):
@@ -128,8 +119,8 @@ def noise_target(
     adapters: Any, base: Weights, batch: Batch, here: Noised, forward: Forward
 ) -> jax.Array:
     """The velocity towards the anchor's picture."""
-    del adapters, base, forward
-    return here.noise_BSC - batch.latent_BSC
+    del adapters, base, batch, forward
+    return here.velocity_BSC
 
 
 def train_step(
@@ -149,7 +140,13 @@ def train_step(
       The new state; both terms (unweighted), their sum and the gradient's norm, float32.
     """
     first, second = (
-        _noised(key, batch.latent_BSC, t_draw, forward, dtype_of(base))
+        drawn(
+            *jax.random.split(key),
+            batch.latent_BSC,
+            how=t_draw,
+            sigmas=forward.sigmas,
+            dtype=dtype_of(base),
+        )
         for key in jax.random.split(jax.random.key(batch.seed))
     )
     wanted = target(state.lora, base, batch, first, forward)
@@ -160,7 +157,7 @@ def train_step(
         with jax.named_scope("student"):
             v, _ = velocity_of(base, adapters, here.x_BSC, here.t_B, text, forward)
         concept, anchor = jnp.split(v, 2)
-        kept_B = losses.velocity_error(anchor, second.noise_BSC - batch.latent_BSC)
+        kept_B = losses.velocity_error(anchor, second.velocity_BSC)
         terms = {
             "ca": losses.mean_of(losses.velocity_error(concept, wanted), batch.weight_B),
             "keep": losses.mean_of(kept_B, batch.weight_B),
@@ -169,13 +166,3 @@ def train_step(
         return total, {**terms, "total": total}
 
     return descend(state, loss, optimiser)
-
-
-def _noised(
-    key: jax.Array, latent_BSC: jax.Array, t_draw: str, forward: Forward, dtype: Any
-) -> Noised:
-    noise_key, t_key = jax.random.split(key)
-    noise_BSC = normal(noise_key, latent_BSC.shape)
-    t_B = noise_levels(t_key, len(latent_BSC), t_draw, forward.sigmas)
-    x_BSC = noised(latent_BSC, noise_BSC, t_B)
-    return Noised(x_BSC, noise_BSC, euler.model_time(t_B, dtype))

@@ -39,11 +39,26 @@ def make(ready: Ready) -> Method:
     forward = dataclasses.replace(ready.forward, guidance=guidance)
 
     def batch(step: int) -> Batch:
-        fields = paths.fields(step)
-        return Batch(**fields, empty=ready.bank.text("empty", [0] * len(fields["weight_B"])))
+        return Batch(**fields(paths, step))
 
     step = functools.partial(train_step, eta=section.eta, forward=forward)
     return trained(ready, step, batch, name="esd", steps=section.steps, lr=section.lr, paths=paths)
+
+
+def fields(paths: pool.Paths, step: int) -> dict[str, Any]:
+    """What a `Batch` holds at a step, from 0."""
+    found = paths.fields(step)
+    empty = paths.ready.bank.text("empty", [0] * len(found["weight_B"]))
+    return {**found, "empty": empty}
+
+
+def targets(
+    base: Weights, batch: Batch, here: pool.Place, *, eta: float, forward: Forward
+) -> tuple[jax.Array, jax.Array]:
+    """Where the student is pulled to, and the velocity that its paths go on with, [B, S, C]."""
+    teachers = pool.teachers(base, here, [batch.anchor, batch.text, batch.empty], forward)
+    anchor, concept, empty = (v.astype(jnp.float32) for v in teachers)
+    return anchor - eta * (concept - empty), teachers[1]
 
 
 def train_step(
@@ -61,9 +76,7 @@ def train_step(
       The new state; the loss and the gradient's norm, float32.
     """
     here = pool.place(state.pool_PSC, batch, forward, dtype_of(base))
-    teachers = pool.teachers(base, here, [batch.anchor, batch.text, batch.empty], forward)
-    anchor, concept, empty = (v.astype(jnp.float32) for v in teachers)
-    target = anchor - eta * (concept - empty)
+    target, concept = targets(base, batch, here, eta=eta, forward=forward)
 
     def loss(adapters: Any) -> tuple[jax.Array, Terms]:
         with jax.named_scope("student"):
@@ -72,5 +85,4 @@ def train_step(
         return error, {"esd": error}
 
     state, terms = descend(state, loss, optimiser)
-    pool_PSC = pool.walked(state.pool_PSC, batch, here, teachers[1])
-    return state.replace(pool_PSC=pool_PSC), terms
+    return state.replace(pool_PSC=pool.walked(state.pool_PSC, batch, here, concept)), terms

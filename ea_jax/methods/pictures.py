@@ -10,10 +10,12 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import numpy as np
+from flax import struct
 from jax.sharding import Mesh
 
 from ea_jax.concepts.array_cache import cached
@@ -25,6 +27,7 @@ from ea_jax.methods.method import Needs
 from ea_jax.painter import VERSION, Sampling, sampled
 from ea_jax.runtime.fingerprint import checksum
 from ea_jax.runtime.hosts import on_host
+from ea_jax.runtime.mesh import pad_rows
 from ea_jax.runtime.streams import stream
 from ea_jax.settings import Settings
 
@@ -32,6 +35,14 @@ _log = logging.getLogger(__name__)
 # Training draws its seeds from here on; those of grids and of the evaluation are smaller.
 FIRST_SEED = 2**31
 _OF_CONCEPT, _TO_KEEP, _OF_ANCHOR = 101, 102, 103
+
+
+class Pictures(struct.PyTreeNode):
+    """Clean packed latents [B, S, C], the prompts that made them, and row weights [B]."""
+
+    latent_BSC: jax.Array
+    text: Text
+    weight_B: jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +58,23 @@ class LatentSet:
     latent_PSC: np.ndarray
     number_P: np.ndarray
     seeds: Sequence[int]
+
+    def batch(
+        self, picked_B: np.ndarray, said: Callable[[np.ndarray], Text], parts: int
+    ) -> Pictures:
+        """Some of them with their prompts, filled up for `parts` devices to share.
+
+        Args:
+          picked_B: which.
+          said: numbers of prompts -> the prompts.
+          parts: see `batch_parts`.
+        """
+        content: Any = {
+            "latent_BSC": self.latent_PSC[picked_B],
+            "text": said(self.number_P[picked_B]),
+        }
+        padded, weight_B = pad_rows(content, parts)
+        return Pictures(weight_B=weight_B, **padded)
 
 
 def training_seeds(count: int, *, seed: int, kind: int) -> list[int]:

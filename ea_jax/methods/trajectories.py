@@ -14,8 +14,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from ea_jax.flux import euler
+from ea_jax.runtime.streams import normal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,6 +111,43 @@ def moved(
     """
     member_B = jnp.where(weight_B > 0, member_B, len(pool_PSC))
     return pool_PSC.at[member_B].set(next_BSC, mode="drop")
+
+
+class Noised(struct.PyTreeNode):
+    """Pictures at a noise level.
+
+    Attributes:
+      x_BSC: x_t, float32.
+      velocity_BSC: noise less picture, float32: what flow matching learns there.
+      t_B: as the model is told it.
+    """
+
+    x_BSC: jax.Array
+    velocity_BSC: jax.Array
+    t_B: jax.Array
+
+
+def drawn(
+    noise_key: jax.Array,
+    t_key: jax.Array,
+    x0_BSC: jax.Array,
+    *,
+    how: str,
+    sigmas: Sequence[float],
+    dtype: Any,
+) -> Noised:
+    """Clean latents, each at a noise level and with a noise of its own, for weights of `dtype`.
+
+    Args:
+      noise_key, t_key: of the draws.
+      x0_BSC: clean and packed.
+      how, sigmas: see `noise_levels`.
+      dtype: of the weights.
+    """
+    noise_BSC = normal(noise_key, x0_BSC.shape)
+    t_B = noise_levels(t_key, len(x0_BSC), how, sigmas)
+    x_BSC = noised(x0_BSC, noise_BSC, t_B)
+    return Noised(x_BSC, noise_BSC - x0_BSC, euler.model_time(t_B, dtype))
 
 
 def noise_levels(key: jax.Array, rows: int, how: str, sigmas: Sequence[float]) -> jax.Array:

@@ -13,6 +13,7 @@ from ea_jax.settings.log import LogSettings
 from ea_jax.settings.lora import LoraSettings
 from ea_jax.settings.loss import LossSettings
 from ea_jax.settings.mesh import MeshSettings
+from ea_jax.settings.meta_unlearning import MetaUnlearningSettings
 from ea_jax.settings.method import MethodSettings
 from ea_jax.settings.model import ModelSettings
 from ea_jax.settings.optim import OptimSettings
@@ -32,6 +33,7 @@ __all__ = [
     "LoraSettings",
     "LossSettings",
     "MeshSettings",
+    "MetaUnlearningSettings",
     "MethodSettings",
     "ModelSettings",
     "OptimSettings",

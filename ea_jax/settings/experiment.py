@@ -23,6 +23,7 @@ from ea_jax.settings.log import LogSettings
 from ea_jax.settings.lora import LoraSettings
 from ea_jax.settings.loss import LossSettings
 from ea_jax.settings.mesh import MeshSettings
+from ea_jax.settings.meta_unlearning import MetaUnlearningSettings
 from ea_jax.settings.method import MethodSettings
 from ea_jax.settings.model import ModelSettings
 from ea_jax.settings.optim import OptimSettings
@@ -45,6 +46,7 @@ class Settings:
     ca: CaSettings
     gem: GemSettings
     eap: EapSettings
+    meta_unlearning: MetaUnlearningSettings
     uce: UceSettings
     optim: OptimSettings
     data: DataSettings
@@ -95,6 +97,7 @@ SECTIONS: Mapping[str, type] = {
     "ca": CaSettings,
     "gem": GemSettings,
     "eap": EapSettings,
+    "meta_unlearning": MetaUnlearningSettings,
     "uce": UceSettings,
     "optim": OptimSettings,
     "data": DataSettings,

@@ -6,6 +6,7 @@ A resumed run therefore needs nothing but the step to go on with the same batche
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,8 @@ import numpy as np
 from ea_jax.concepts.bank import PromptBank, draw
 from ea_jax.concepts.rows import SLIP, WORD
 from ea_jax.methods.erase_anything import inversions
-from ea_jax.methods.erase_anything.steps import Contrast, LowerBatch, Pictures, UpperBatch
-from ea_jax.methods.pictures import FIRST_SEED, LatentSet, in_turn
+from ea_jax.methods.erase_anything.steps import Contrast, LowerBatch, UpperBatch
+from ea_jax.methods.pictures import FIRST_SEED, LatentSet, Pictures, in_turn
 from ea_jax.methods.trajectories import Turns, Visit
 from ea_jax.runtime.mesh import pad_rows
 from ea_jax.runtime.streams import stream
@@ -156,12 +157,7 @@ class Batches:
         self, some: LatentSet, group: str, size: int, step: int, purpose: int
     ) -> Pictures:
         picked = in_turn(len(some.number_P), size, step, seed=self._seed, purpose=purpose)
-        content: Any = {
-            "latent_BSC": some.latent_PSC[picked],
-            "text": self.bank.text(group, some.number_P[picked]),
-        }
-        padded, weight_B = pad_rows(content, self.parts)
-        return Pictures(weight_B=weight_B, **padded)
+        return some.batch(picked, functools.partial(self.bank.text, group), self.parts)
 
     def _contrast(self, step: int) -> Contrast:
         assert self.concept is not None

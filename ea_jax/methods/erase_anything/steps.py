@@ -26,7 +26,8 @@ from ea_jax.methods import losses
 from ea_jax.methods.forward import Forward, velocity_of
 from ea_jax.methods.method import Terms
 from ea_jax.methods.optimisers import update
-from ea_jax.methods.trajectories import entered, moved, noise_levels, noised
+from ea_jax.methods.pictures import Pictures
+from ea_jax.methods.trajectories import drawn, entered, moved, noised
 from ea_jax.runtime.streams import normal
 from ea_jax.settings import LossSettings
 
@@ -97,14 +98,6 @@ class LowerBatch(struct.PyTreeNode):
     inversion_B: jax.Array
     anchor: Text
     seed: jax.Array
-
-
-class Pictures(struct.PyTreeNode):
-    """Clean packed latents [B, S, C], the prompts that made them, and row weights [B]."""
-
-    latent_BSC: jax.Array
-    text: Text
-    weight_B: jax.Array
 
 
 class Contrast(struct.PyTreeNode):
@@ -214,25 +207,30 @@ def upper_step(
     pictures = None
     if kept:
         pictures = jax.tree.map(lambda *rows: jnp.concatenate(rows), *kept.values())
-        noise = normal(noise_key, pictures.latent_BSC.shape)
-        t_B = noise_levels(t_key, len(noise), s.loss.t_draw, s.sigmas)
-        x_BSC = noised(pictures.latent_BSC, noise, t_B)
-        t_B = euler.model_time(t_B, dtype_of(base))
+        seen = drawn(
+            noise_key,
+            t_key,
+            pictures.latent_BSC,
+            how=s.loss.t_draw,
+            sigmas=s.sigmas,
+            dtype=dtype_of(base),
+        )
 
     def loss(lora):
         terms = {}
         if pictures is not None:
             with jax.named_scope("student"):
-                v, _ = velocity_of(base, lora, x_BSC, t_B, pictures.text, s)
+                v, _ = velocity_of(base, lora, seen.x_BSC, seen.t_B, pictures.text, s)
             row = 0
             for name, rows in kept.items():
                 part = slice(row, row + len(rows.weight_B))
                 row = part.stop
                 with jax.named_scope(f"L_{name}"):
+                    own = jax.tree.map(lambda each, part=part: each[part], seen)
                     if name == "lora":
-                        target = noise[part] - rows.latent_BSC
+                        target = own.velocity_BSC
                     else:
-                        target, _ = velocity_of(base, None, x_BSC[part], t_B[part], rows.text, s)
+                        target, _ = velocity_of(base, None, own.x_BSC, own.t_B, rows.text, s)
                     error_B = losses.velocity_error(v[part], target)
                     terms[name] = losses.mean_of(error_B, rows.weight_B)
         if s.loss.rsc and batch.contrast is not None:
