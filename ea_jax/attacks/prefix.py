@@ -98,7 +98,7 @@ def descended(
     del words_VD, key
     grads = jax.grad(lambda u_BKD: errors(u_BKD).sum())(u_BKD)
     updates, state = optax.adam(_RATE).update(grads, state)
-    return optax.apply_updates(u_BKD, updates), state
+    return u_BKD + updates, state
 
 
 TOKENWISE = Search("tokens", lambda u_BKD: (), swapped)

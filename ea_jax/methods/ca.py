@@ -141,13 +141,14 @@ def train_step(
     """
     first, second = (
         drawn(
-            *jax.random.split(key),
+            noise_key,
+            t_key,
             batch.latent_BSC,
             how=t_draw,
             sigmas=forward.sigmas,
             dtype=dtype_of(base),
         )
-        for key in jax.random.split(jax.random.key(batch.seed))
+        for noise_key, t_key in map(jax.random.split, jax.random.split(jax.random.key(batch.seed)))
     )
     wanted = target(state.lora, base, batch, first, forward)
     both = lambda *rows: jax.tree.map(lambda *each: jnp.concatenate(each), *rows)  # noqa: E731

@@ -95,7 +95,7 @@ def make(ready: Ready) -> Method:
         return some.batch(picked, functools.partial(ready.bank.text, group), parts)
 
     def batch(step: int) -> Batch:
-        pictures = {f"of_{name}": of(name, step) for name in _SETS}
+        pictures: dict[str, Any] = {f"of_{name}": of(name, step) for name in _SETS}
         return Batch(**esd.fields(paths, step), **pictures)
 
     return trained(
@@ -115,8 +115,10 @@ def noised_rows(
     key: jax.Array, pictures: Pictures, *, t_draw: str, forward: Forward, dtype: Any
 ) -> Rows:
     """Pictures at noise levels of their own, under their prompts: the mean error there is FM."""
+    noise_key, t_key = jax.random.split(key)
     seen = drawn(
-        *jax.random.split(key),
+        noise_key,
+        t_key,
         pictures.latent_BSC,
         how=t_draw,
         sigmas=forward.sigmas,
