@@ -98,7 +98,8 @@ def descended(
     del words_VD, key
     grads = jax.grad(lambda u_BKD: errors(u_BKD).sum())(u_BKD)
     updates, state = optax.adam(_RATE).update(grads, state)
-    return u_BKD + updates, state
+    moved: Any = optax.apply_updates(u_BKD, updates)
+    return moved, state
 
 
 TOKENWISE = Search("tokens", lambda u_BKD: (), swapped)
