@@ -84,6 +84,7 @@ def _empty(name: str, variant: str) -> ConfigDict:
             "ca": {},
             "gem": {},
             "eap": {},
+            "mace": {},
             "optim": {"seed": 0},
             "data": {"cache": ".cache/banks"},
             "sample": {"prompts": (), "seeds": (9001, 9002, 9003, 9004)},

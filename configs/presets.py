@@ -12,6 +12,8 @@
 |  | (Kumari 2023), as the model says of them, or as they are |
 | `gem` | another method: pulled to an anchor's field, pushed off the concept's (Grebe 2026) |
 | `eap` | another method: negative guidance, and the most harmed prompt is kept (Bui 2024) |
+| `mace` | another method: the concept taken out of other words and out of attention, all fused |
+|  | in one closed form (Lu 2024) |
 | `embedder` | another method: a closed form on the text's first layer |
 | `uce` | another method: UCE (Gandikota 2024), the concept's inputs mapped to a guide's |
 | `zeroed_columns` | no erasure: the word's attention columns zeroed while painting (section 3) |
@@ -87,6 +89,17 @@ PAPER: Overrides = {
         "temperature": 2.0,
         "searches": 2,
         "search_lr": 1e-2,
+    },
+    "mace": {
+        "steps": 50,
+        "lr": 1e-5,
+        "keep": 0.1,
+        "stay": 1e-3,
+        "times": 6,
+        "templates": 8,
+        "level": 0.5,
+        "threshold": 0.5,
+        "rank": 0,
     },
     "optim": {
         "pairs": 1000,
@@ -190,6 +203,13 @@ CHANGES: dict[str, Overrides] = {
         "lora": {"rank": 16, "alpha": 16.0},
     },
     "eap": {"method": {"name": "eap"}},
+    "mace": {
+        "method": {"name": "mace"},
+        # What a sentence's other words are mapped to.
+        "concept": {"anchor": "replaced"},
+        "lora": {"rank": 1, "alpha": 1.0},
+        "data": {"shuffle_probability": 0.0},
+    },
     "embedder": {
         "method": {"name": "embedder"},
         "concept": {"erase": "word_and_synonyms"},
@@ -216,6 +236,7 @@ TINY: dict[str, Overrides] = {
     "ca_noise": _CA_ON_TINY,
     "gem": {"gem": {"steps": 200}, "optim": {"batch": 4}},
     "eap": {"eap": {"steps": 200, "lr": 1e-3}, "optim": {"batch": 4}},
+    "mace": {"mace": {"lr": 1e-3}, "optim": {"batch": 4}},
 }
 
 

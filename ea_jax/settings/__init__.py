@@ -12,6 +12,7 @@ from ea_jax.settings.gem import GemSettings
 from ea_jax.settings.log import LogSettings
 from ea_jax.settings.lora import LoraSettings
 from ea_jax.settings.loss import LossSettings
+from ea_jax.settings.mace import MaceSettings
 from ea_jax.settings.mesh import MeshSettings
 from ea_jax.settings.method import MethodSettings
 from ea_jax.settings.model import ModelSettings
@@ -31,6 +32,7 @@ __all__ = [
     "LogSettings",
     "LoraSettings",
     "LossSettings",
+    "MaceSettings",
     "MeshSettings",
     "MethodSettings",
     "ModelSettings",

@@ -22,6 +22,7 @@ from ea_jax.settings.gem import GemSettings
 from ea_jax.settings.log import LogSettings
 from ea_jax.settings.lora import LoraSettings
 from ea_jax.settings.loss import LossSettings
+from ea_jax.settings.mace import MaceSettings
 from ea_jax.settings.mesh import MeshSettings
 from ea_jax.settings.method import MethodSettings
 from ea_jax.settings.model import ModelSettings
@@ -45,6 +46,7 @@ class Settings:
     ca: CaSettings
     gem: GemSettings
     eap: EapSettings
+    mace: MaceSettings
     uce: UceSettings
     optim: OptimSettings
     data: DataSettings
@@ -95,6 +97,7 @@ SECTIONS: Mapping[str, type] = {
     "ca": CaSettings,
     "gem": GemSettings,
     "eap": EapSettings,
+    "mace": MaceSettings,
     "uce": UceSettings,
     "optim": OptimSettings,
     "data": DataSettings,
