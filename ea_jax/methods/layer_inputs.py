@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax.sharding import Mesh
 
 from ea_jax.flux import euler
 from ea_jax.flux.adapters import Module
@@ -87,19 +88,24 @@ def collect(
     replicated = sharding(ready.mesh, ())
     zero = functools.partial(jnp.zeros, (ready.forward.model.num_layers, width, width), jnp.float32)
     moments = jax.jit(lambda: Moments(zero(), zero(), zero()), out_shardings=replicated)()
-    begin = jax.jit(functools.partial(noise, forward=ready.forward, dtype=dtype_of(weights)))
-    program = compiler.jit(
-        functools.partial(_collected, sigmas=sigmas, forward=ready.forward),
-        ready.mesh,
-        donate_argnums=0,
-    )
+    begin, program = _programs(ready.mesh, ready.forward, sigmas, dtype_of(weights))
     _log.info("collecting inputs of %d prompts", sum(len(one.seed_B) for one in given))
     for part in _batches(given, batch, batch_parts(ready.mesh)):
         rows = put_rows(ready.mesh, part)
         x_BSC = begin(rows.seed_B)
-        for index in range(times):
+        for index in range(len(sigmas) - 1):
             moments, x_BSC = program(moments, weights, x_BSC, rows, index)
     return moments
+
+
+@functools.lru_cache(maxsize=4)
+def _programs(mesh: Mesh, forward: Forward, sigmas: tuple[float, ...], dtype: Any) -> Any:
+    """Of `collect`: compiled once for all of a run's calls."""
+    collected = functools.partial(_collected, sigmas=sigmas, forward=forward)
+    return (
+        jax.jit(functools.partial(noise, forward=forward, dtype=dtype)),
+        compiler.jit(collected, mesh, donate_argnums=0),
+    )
 
 
 def solved(sums: Moments, *, erase: float, keep: float, stay: float) -> Iterator[np.ndarray]:
