@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy_trained as toy
-from test_uce import inputs_by_hand, kernel
+from test_uce import kernel
 from toy_steps import BASE, OPTIMISER, SIGMAS, SMALL, Inputs
 
 from ea_jax import lora, settings
@@ -19,6 +19,7 @@ from ea_jax.concepts.counterparts import around
 from ea_jax.flux.stack import unrolled
 from ea_jax.flux.transformer import velocity
 from ea_jax.methods import closed_form, fusion, kernel_changes, layer_inputs, mace, regions
+from ea_jax.methods.forward import velocity_of
 from ea_jax.methods.ready import Ready
 from ea_jax.runtime.streams import normal
 
@@ -33,6 +34,7 @@ def ready_of(**section: Any) -> Ready:
     return dataclasses.replace(made, settings=dataclasses.replace(made.settings, mace=changed))
 
 
+@jax.jit
 def columns_by_hand(weights, made, x_BSC, t_B, text, columns) -> jax.Array:
     """All columns of every dual block's image queries, [L, B, H, S, N]."""
     _, cols = velocity(
@@ -45,7 +47,15 @@ def columns_by_hand(weights, made, x_BSC, t_B, text, columns) -> jax.Array:
     return cols[:, :, :, -IMAGE:]
 
 
-def test_other_words_move_to_the_optimum_of_their_least_squares(monkeypatch) -> None:
+@jax.jit
+def inputs_of(x_BSC, t, text) -> tuple[jax.Array, jax.Array]:
+    """What the text's projections are given in each block [L, B, T, D], and the velocity."""
+    t_B = jnp.full(len(x_BSC), t)
+    v, inputs = velocity_of(BASE, None, x_BSC, t_B, text, toy.FORWARD, tap=lambda x: x)
+    return inputs, v
+
+
+def test_other_words_move_to_the_optimum_of_their_least_squares() -> None:
     """Of rows that are collected by hand, by a solver that knows no Gram matrix."""
     weights = {"keep": 0.3, "stay": 0.5}
     made = ready_of(times=2, templates=2)
@@ -55,30 +65,29 @@ def test_other_words_move_to_the_optimum_of_their_least_squares(monkeypatch) -> 
         found_LDD = inputs.refined(BASE, 0, **weights)
     there_BT, goal_BT = around(bank, rows)
     preserve = np.arange(len(bank.groups["preserve"].prompt_G))
-    c, move, k = ([[] for _ in range(LAYERS)] for _ in range(3))
+    c, move, k = [], [], []
     times = ((1.0, SIGMAS[1]), (SIGMAS[1], 0.0))
     for group, numbers in (("target", rows), ("anchor", rows), ("preserve", preserve)):
         keys = layer_inputs.seeds(made, 0, len(numbers))
         x_BSC = jnp.stack([normal(jax.random.key(key), (6, SMALL.in_channels)) for key in keys])
         for t, after in times:
-            own, v = inputs_by_hand(bank, group, numbers, x_BSC, t, monkeypatch)
-            for block in range(LAYERS):
-                count = 2 * len(numbers) * own[block].shape[1]
-                if group != "target":
-                    k[block].append(own[block].reshape(-1, SMALL.width) / np.sqrt(count))
-            if group == "target":
-                goals, _ = inputs_by_hand(bank, "anchor", numbers, x_BSC, t, monkeypatch)
-                for block in range(LAYERS):
-                    for row, token in np.argwhere(there_BT):
-                        share = 1 / np.sqrt(2 * len(rows) * there_BT[row].sum())
-                        e = own[block][row, token]
-                        c[block].append(share * e)
-                        move[block].append(share * (goals[block][row, goal_BT[row, token]] - e))
+            own, v = jax.device_get(inputs_of(x_BSC, t, bank.text(group, numbers)))
+            if group != "target":
+                flat = np.asarray(own).reshape(LAYERS, -1, SMALL.width)
+                k.append(flat / np.sqrt(2 * flat.shape[1]))
+            else:
+                goals, _ = jax.device_get(inputs_of(x_BSC, t, bank.text("anchor", numbers)))
+                for row, token in np.argwhere(there_BT):
+                    share = 1 / np.sqrt(2 * len(rows) * there_BT[row].sum())
+                    c.append(share * own[:, row, token])
+                    move.append(share * (goals[:, row, goal_BT[row, token]] - own[:, row, token]))
             x_BSC = x_BSC + (after - t) * v
+    kept = np.concatenate(k, axis=1)
     for block in range(LAYERS):
-        kept = np.concatenate(k[block])
-        left = [np.stack(c[block]), np.sqrt(0.3) * kept, np.sqrt(0.5) * np.eye(SMALL.width)]
-        right = [np.stack(move[block]), np.zeros((len(kept) + SMALL.width, SMALL.width))]
+        stay = np.sqrt(0.5) * np.eye(SMALL.width)
+        left = [np.stack(c)[:, block], np.sqrt(0.3) * kept[block], stay]
+        still = np.zeros((kept.shape[1] + SMALL.width, SMALL.width))
+        right = [np.stack(move)[:, block], still]
         wanted = np.linalg.lstsq(np.concatenate(left), np.concatenate(right))[0]
         assert np.abs(wanted).max() > 0.05
         np.testing.assert_allclose(found_LDD[block], wanted, rtol=5e-3, atol=5e-4)
