@@ -45,9 +45,9 @@ def test_a_token_without_a_counterpart_is_left_out() -> None:
         rows.Recipe(shuffles=1, anchor="replaced", probability=0.0), encode=encode,
         tokenizer=t5_tokenizer(), max_length=LENGTH, encoder="random",
     )  # fmt: skip
-    # As if the anchor had no first word.
+    # As if the anchor had neither its first word nor its last.
     mask_UT = made.text_mask_UT.copy()
-    mask_UT[made.groups["anchor"].prompt_G[0], 0] = False
+    mask_UT[made.groups["anchor"].prompt_G[0], [0, 5]] = False
     there_BT, goal_BT = around(dataclasses.replace(made, text_mask_UT=mask_UT), np.array([0]))
-    assert np.flatnonzero(there_BT[0]).tolist() == [0, 1, 5, 6]
-    assert goal_BT[0, there_BT[0]].tolist() == [1, 2, 4, 5]
+    assert np.flatnonzero(there_BT[0]).tolist() == [0, 1, 6]
+    assert goal_BT[0, there_BT[0]].tolist() == [1, 2, 4]
