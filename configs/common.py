@@ -52,8 +52,8 @@ def _empty(name: str, variant: str) -> ConfigDict:
     """Every section; what the model, the words and the preset set is filled in afterwards."""
     return ConfigDict(
         {
+            **{section: {} for section in presets.PAPER},
             "preset": "",
-            "method": {},
             "model": {"revision": placeholder(str), "guidance": placeholder(float)},
             # What is empty here is made for the word.
             "concept": {
@@ -76,15 +76,7 @@ def _empty(name: str, variant: str) -> ConfigDict:
                 "endpoint_key": placeholder(str),
                 "near_prompts": (),
             },
-            "lora": {},
-            "loss": {},
             "embedder": {"remains": placeholder(float)},
-            "uce": {},
-            "esd": {},
-            "ca": {},
-            "gem": {},
-            "eap": {},
-            "meta_unlearning": {},
             "optim": {"seed": 0},
             "data": {"cache": ".cache/banks"},
             "sample": {"prompts": (), "seeds": (9001, 9002, 9003, 9004)},

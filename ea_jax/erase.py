@@ -225,8 +225,8 @@ def _learn(
             if done % settings.log.checkpoint_every == 0 or last or stop:
                 watch.settle()
                 # The last update shows in no term yet.
-                adapters = method.edit(state, weights).adapters
-                require_finite(done, {"lora": optax.tree.norm(adapters)})
+                made = method.edit(state, weights)
+                require_finite(done, {"edit": optax.tree.norm((made.adapters, made.deltas))})
                 checkpoints.save(done, state, origin)
             if stop:
                 log.warning("stopped after %d steps; the same command goes on", done)

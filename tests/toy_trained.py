@@ -23,7 +23,7 @@ from ea_jax.runtime.mesh import make_mesh
 
 GRID = (2, 3)
 FORWARD = Forward(model=SMALL, grid=GRID, sigmas=SIGMAS)
-NAMES = ("esd", "ca_model", "ca_noise", "gem", "eap", "meta_unlearning")
+NAMES = ("esd", "ca_model", "ca_noise", "gem", "eap", "mace", "meta_unlearning")
 KEPT = ("a cloud", "a photo of a cat", "a dog", "a photo of a cloud")
 
 

@@ -74,6 +74,32 @@ def solved(rows: Outputs, *, keep: float, mu: float) -> tuple[np.ndarray, np.nda
     return np.linalg.solve(gram_DD, e_ND.T), rows.moves_ND
 
 
+def fused(
+    gram_CDD: np.ndarray,
+    change_CDO: np.ndarray,
+    kept_DD: np.ndarray,
+    *,
+    keep: float,
+    stay: float,
+) -> np.ndarray:
+    """One change of a kernel that is to each of several inputs what a change of its own is.
+
+        delta = argmin sum_i |E_i delta - E_i delta_i|^2 + keep |K delta|^2 + stay |delta|^2
+
+    Args:
+      gram_CDD: second moments E_i'E_i.
+      change_CDO: delta_i.
+      kept_DD: K'K.
+      keep, stay: weights; `stay` above 0.
+    Returns:
+      [D, O] float64.
+    """
+    gram_CDD = gram_CDD.astype(np.float64)
+    total_DD = gram_CDD.sum(0) + keep * kept_DD
+    total_DD[np.diag_indices(len(total_DD))] += stay
+    return np.linalg.solve(total_DD, (gram_CDD @ change_CDO).sum(0))
+
+
 def left_over(rows: Outputs, left_DN: np.ndarray) -> float:
     """Share of what should move that doesn't: |E X - M|^2 / |M|^2, between 0 and 1."""
     m_ND = rows.moves_ND

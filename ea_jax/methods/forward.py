@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ea_jax.flux.transformer import TransformerConfig, velocity
+from ea_jax.flux.transformer import TransformerConfig, dual_columns, velocity
 from ea_jax.lora import scaled
 from ea_jax.settings import Settings
 
@@ -86,7 +86,7 @@ def velocity_of(
         t_B,
         text,
         grid=s.grid,
-        guidance_B=None if guidance is None else jnp.full(len(t_B), guidance, jnp.float32),
+        guidance_B=_every(guidance, t_B),
         lora=None if lora is None else scaled(lora, s.lora_scale),
         columns=columns,
         reduce=reduce,
@@ -94,3 +94,38 @@ def velocity_of(
         attention=s.attention,
         remat=s.remat,
     )
+
+
+def columns_of(
+    base: Any,
+    lora: Any,
+    x_BSC: jax.Array,
+    t_B: jax.Array,
+    text: Any,
+    s: Forward,
+    *,
+    columns: Any,
+    reduce: Any,
+) -> Any:
+    """What `reduce` makes of the columns of each dual block; the single blocks aren't run.
+
+    Arguments as for `velocity_of`.
+    """
+    return dual_columns(
+        base,
+        s.model,
+        x_BSC,
+        t_B,
+        text,
+        columns,
+        grid=s.grid,
+        guidance_B=_every(s.guidance, t_B),
+        lora=None if lora is None else scaled(lora, s.lora_scale),
+        reduce=reduce,
+        attention=s.attention,
+        remat=s.remat,
+    )
+
+
+def _every(guidance: float | None, t_B: jax.Array) -> jax.Array | None:
+    return None if guidance is None else jnp.full(len(t_B), guidance, jnp.float32)

@@ -16,22 +16,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax.sharding import Mesh
 
 from ea_jax.flux import euler
+from ea_jax.flux.adapters import Module
 from ea_jax.flux.transformer import Text, Weights, dtype_of
 from ea_jax.methods.forward import Forward, velocity_of
 from ea_jax.methods.pictures import FIRST_SEED
 from ea_jax.methods.ready import Ready
 from ea_jax.runtime import compiler
+from ea_jax.runtime.hosts import on_host
 from ea_jax.runtime.mesh import batch_parts, pad_rows, put_rows, sharding
 from ea_jax.runtime.streams import normal, stream
 
 _log = logging.getLogger(__name__)
 _NOISE = 401  # a stream of its own
+STACK = ("transformer_blocks", "attn")
+# What EraseAnything's paper compares in: Q and K of the text.
+QUERIES_AND_KEYS: tuple[Module, ...] = ((*STACK, "add_q_proj"), (*STACK, "add_k_proj"))
 
 
 class Moments(struct.PyTreeNode):
-    """Sums over inputs of L blocks, float32: c at a concept's tokens, g a guide's, k kept.
+    """Sums over inputs of L blocks, float32: c of what shall move, g of its goal, k kept.
 
     Attributes:
       erased_LDD: of c c'.
@@ -48,20 +54,21 @@ class Prompts(struct.PyTreeNode):
     """Prompts whose inputs are collected, B rows.
 
     Attributes:
-      kept: prompts without a concept; each one's tokens, padding too, weigh `kept_B` together.
-      erased: sentences with the concept for which `kept` are the same with its guide; None where
-        there are none.
-      erased_BT: weight of each of their tokens: 0 but at the concept's.
-      guide_BT: 1 at the guide's token in `kept`.
+      kept: prompts.
+      kept_BT: weight of each of their tokens among what is kept.
       seed_B: uint32, of the noise that a path begins from.
+      erased: sentences with the concept, for which `kept` are the same without it; None where
+        there are none.
+      erased_BT: weight of each of their tokens among what shall move.
+      goal_BT: int32, the token of `kept` that each goes to.
     """
 
     kept: Text
-    kept_B: np.ndarray
+    kept_BT: np.ndarray
     seed_B: np.ndarray
     erased: Text | None = None
     erased_BT: np.ndarray | None = None
-    guide_BT: np.ndarray | None = None
+    goal_BT: np.ndarray | None = None
 
 
 def collect(
@@ -81,19 +88,43 @@ def collect(
     replicated = sharding(ready.mesh, ())
     zero = functools.partial(jnp.zeros, (ready.forward.model.num_layers, width, width), jnp.float32)
     moments = jax.jit(lambda: Moments(zero(), zero(), zero()), out_shardings=replicated)()
-    begin = jax.jit(functools.partial(_noise, forward=ready.forward, dtype=dtype_of(weights)))
-    program = compiler.jit(
-        functools.partial(_collected, sigmas=sigmas, forward=ready.forward),
-        ready.mesh,
-        donate_argnums=0,
-    )
-    _log.info("collecting inputs of %d prompts", sum(len(one.kept_B) for one in given))
+    begin, program = _programs(ready.mesh, ready.forward, sigmas, dtype_of(weights))
+    _log.info("collecting inputs of %d prompts", sum(len(one.seed_B) for one in given))
     for part in _batches(given, batch, batch_parts(ready.mesh)):
         rows = put_rows(ready.mesh, part)
         x_BSC = begin(rows.seed_B)
-        for index in range(times):
+        for index in range(len(sigmas) - 1):
             moments, x_BSC = program(moments, weights, x_BSC, rows, index)
     return moments
+
+
+@functools.lru_cache(maxsize=4)
+def _programs(mesh: Mesh, forward: Forward, sigmas: tuple[float, ...], dtype: Any) -> Any:
+    """Of `collect`: compiled once for all of a run's calls."""
+    collected = functools.partial(_collected, sigmas=sigmas, forward=forward)
+    return (
+        jax.jit(functools.partial(noise, forward=forward, dtype=dtype)),
+        compiler.jit(collected, mesh, donate_argnums=0),
+    )
+
+
+def solved(sums: Moments, *, erase: float, keep: float, stay: float) -> Iterator[np.ndarray]:
+    """Of each block X [D, D], float64, which its inputs are multiplied by beside the identity:
+
+        X = argmin erase |C X - (G - C)|^2 + keep |K X|^2 + stay |X|^2
+
+    Args:
+      sums: moments of C, G and K.
+      erase, keep, stay: weights; `stay` above 0.
+    """
+    for block in range(len(sums.kept_LDD)):
+        erased_DD, moved_DD, kept_DD = (
+            on_host(total_LDD[block]).astype(np.float64)
+            for total_LDD in (sums.erased_LDD, sums.moved_LDD, sums.kept_LDD)
+        )
+        gram_DD = erase * erased_DD + keep * kept_DD
+        gram_DD[np.diag_indices(len(gram_DD))] += stay
+        yield np.linalg.solve(gram_DD, erase * moved_DD)
 
 
 def thinned(sigmas: Sequence[float], times: int) -> tuple[float, ...]:
@@ -101,6 +132,36 @@ def thinned(sigmas: Sequence[float], times: int) -> tuple[float, ...]:
     levels = sigmas[:-1]
     chosen = np.linspace(0, len(levels), min(times, len(levels)), endpoint=False).astype(int)
     return (*(levels[index] for index in chosen), sigmas[-1])
+
+
+def together(there_BT: np.ndarray, total: float = 1.0) -> np.ndarray:
+    """Weights of some tokens [B, T], `total` in all: of each row alike, and of its tokens alike."""
+    count_B1 = np.maximum(there_BT.sum(-1, keepdims=True), 1)
+    return (total * there_BT / count_B1 / len(there_BT)).astype(np.float32)
+
+
+def kept(
+    ready: Ready,
+    group: str,
+    numbers: np.ndarray,
+    there_BT: np.ndarray | None = None,
+    *,
+    total: float = 1.0,
+    first: int = 0,
+) -> Prompts:
+    """Prompts of a group of the bank that are kept.
+
+    Args:
+      ready: of the run.
+      group, numbers: see `PromptBank.text`.
+      there_BT: which of their tokens; None for all, padding too.
+      total: what they weigh together.
+      first: number of the first one's path, see `seeds`.
+    """
+    if there_BT is None:
+        there_BT = np.ones((len(numbers), ready.bank.text_mask_UT.shape[1]), bool)
+    own = seeds(ready, first, len(numbers))
+    return Prompts(ready.bank.text(group, numbers), together(there_BT, total), own)
 
 
 def seeds(ready: Ready, first: int, count: int) -> np.ndarray:
@@ -113,16 +174,17 @@ def _batches(given: Sequence[Prompts], batch: int, parts: int) -> Iterator[Promp
     """Rows of each set in batches of one size; rows that only fill up weigh nothing."""
     size = batch + -batch % parts
     for one in given:
-        for start in range(0, len(one.kept_B), size):
+        for start in range(0, len(one.seed_B), size):
             some = jax.tree.map(lambda x, start=start: x[start : start + size], one)
             full, weight_B = pad_rows(some, size)
-            weighed: dict[str, Any] = {"kept_B": full.kept_B * weight_B}
+            weighed: dict[str, Any] = {"kept_BT": full.kept_BT * weight_B[:, None]}
             if full.erased_BT is not None:
                 weighed["erased_BT"] = full.erased_BT * weight_B[:, None]
             yield full.replace(**weighed)
 
 
-def _noise(seed_B: jax.Array, *, forward: Forward, dtype: Any) -> jax.Array:
+def noise(seed_B: jax.Array, *, forward: Forward, dtype: Any) -> jax.Array:
+    """Latents of pure noise [B, S, C] for weights of `dtype`, each of a seed of its own."""
     one = lambda seed: normal(jax.random.key(seed), forward.latent_shape)  # noqa: E731
     return euler.rounded(jax.vmap(one)(seed_B), dtype)
 
@@ -161,16 +223,15 @@ def _collected(
 def _moments(input_RTD: jax.Array, *, given: Prompts) -> Moments:
     """Of one block's inputs; sentences with the concept come first."""
     x_RTD = input_RTD.astype(jnp.float32)
-    kept_BTD = x_RTD[-len(given.kept_B) :]
-    kept_BT = jnp.broadcast_to(given.kept_B[:, None] / x_RTD.shape[1], kept_BTD.shape[:2])
-    kept_DD = _product(kept_BT, kept_BTD, kept_BTD)
-    if given.erased_BT is None or given.guide_BT is None:
+    kept_BTD = x_RTD[-len(given.kept_BT) :]
+    kept_DD = _product(given.kept_BT, kept_BTD, kept_BTD)
+    if given.erased_BT is None or given.goal_BT is None:
         return Moments(jnp.zeros_like(kept_DD), jnp.zeros_like(kept_DD), kept_DD)
     c_BTD = x_RTD[: len(kept_BTD)]
-    guide_BTD = jnp.einsum("btd,bt->bd", kept_BTD, given.guide_BT, precision="highest")[:, None]
+    goal_BTD = jnp.take_along_axis(kept_BTD, jnp.asarray(given.goal_BT)[..., None], axis=1)
     return Moments(
         _product(given.erased_BT, c_BTD, c_BTD),
-        _product(given.erased_BT, c_BTD, guide_BTD - c_BTD),
+        _product(given.erased_BT, c_BTD, goal_BTD - c_BTD),
         kept_DD,
     )
 

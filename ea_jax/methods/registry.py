@@ -8,7 +8,17 @@ from typing import Any, NamedTuple
 
 from ea_jax import lora
 from ea_jax.edits import Edit
-from ea_jax.methods import ca, eap, embedder, esd, gem, meta_unlearning, uce, zeroed_columns
+from ea_jax.methods import (
+    ca,
+    eap,
+    embedder,
+    esd,
+    gem,
+    mace,
+    meta_unlearning,
+    uce,
+    zeroed_columns,
+)
 from ea_jax.methods.erase_anything import method as erase_anything
 from ea_jax.methods.method import Method, Needs, nothing
 from ea_jax.methods.ready import Ready, blank_lora
@@ -38,6 +48,7 @@ METHODS = {
     "ca_noise": Entry(ca.needs, ca.make_noise),
     "gem": Entry(nothing, gem.make),
     "eap": Entry(eap.needs, eap.make),
+    "mace": Entry(mace.needs, mace.make, mace.blank),
     "meta_unlearning": Entry(meta_unlearning.needs, meta_unlearning.make),
     "embedder": Entry(embedder.needs, embedder.make, embedder.blank),
     "uce": Entry(nothing, uce.make, uce.blank),

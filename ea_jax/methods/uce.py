@@ -20,25 +20,20 @@ import logging
 import time
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
-from flax import traverse_util
 
 from ea_jax.concepts.bank import PromptBank
 from ea_jax.concepts.rows import SYNONYM, WORD
-from ea_jax.flux.adapters import Module, kernel_shapes
-from ea_jax.flux.transformer import Text
-from ea_jax.methods import closed_form, layer_inputs, text_outputs
+from ea_jax.flux.adapters import Module
+from ea_jax.methods import closed_form, kernel_changes, layer_inputs, text_outputs
 from ea_jax.methods.method import Method, without_steps
 from ea_jax.methods.ready import Ready
-from ea_jax.runtime.hosts import on_host
 from ea_jax.settings import Settings
 
 _log = logging.getLogger(__name__)
-_STACK = "transformer_blocks"
 LAYERS: dict[str, tuple[Module, ...]] = {
     "embed": (("context_embedder",), ("time_text_embed", "text_embedder", "linear_1")),
-    "dual_qk": ((_STACK, "attn", "add_q_proj"), (_STACK, "attn", "add_k_proj")),
+    "dual_qk": layer_inputs.QUERIES_AND_KEYS,
 }
 _NAMES = (WORD, SYNONYM)
 
@@ -49,26 +44,17 @@ def make(ready: Ready) -> Method:
     def edit(weights: Any) -> Any:
         section, began = ready.settings.uce, time.monotonic()
         solve = {"embed": of_embedders, "dual_qk": of_blocks}[section.scope]
-        changed = {path: {"kernel": delta} for path, delta in solve(ready, weights).items()}
+        changed = solve(ready, weights)
         _log.info("uce solved in %.2f s", time.monotonic() - began)
-        if not section.rank:
-            return ready.edit(deltas=traverse_util.unflatten_dict(changed))
-        low = {path: _low_rank(path, one["kernel"], section.rank) for path, one in changed.items()}
-        return ready.edit(traverse_util.unflatten_dict(low))
+        return kernel_changes.edit_of(ready, changed, rank=section.rank)
 
     return without_steps(edit)
 
 
 def blank(settings: Settings, template: Any) -> Any:
     """Adapters of the scope's layers that change nothing; none where kernels change whole."""
-    section, shapes = settings.uce, kernel_shapes(template)
-    found = {}
-    for path in LAYERS[section.scope] if section.rank else ():
-        *stack, wide_in, wide_out = shapes[path]
-        rank = min(section.rank, wide_in, wide_out)
-        pair = {"A": jnp.zeros((*stack, wide_in, rank)), "B": jnp.zeros((*stack, rank, wide_out))}
-        found[path] = pair
-    return traverse_util.unflatten_dict(found)
+    section = settings.uce
+    return kernel_changes.blank(template, LAYERS[section.scope], rank=section.rank)
 
 
 def of_embedders(ready: Ready, weights: Any) -> dict[Module, np.ndarray]:
@@ -82,7 +68,7 @@ def of_embedders(ready: Ready, weights: Any) -> dict[Module, np.ndarray]:
             rows.kept_DD,
         )
         left_DN, right_ND = closed_form.solved(scaled, keep=section.keep, mu=section.stay)
-        [kernel_DO] = _kernels(weights, path)
+        [kernel_DO] = kernel_changes.kernels(weights, path)
         found[path] = (left_DN @ (right_ND @ kernel_DO)).astype(np.float32)
     return found
 
@@ -92,16 +78,10 @@ def of_blocks(ready: Ready, weights: Any) -> dict[Module, np.ndarray]:
     section = ready.settings.uce
     given, batch = prompts_of(ready, section.templates), ready.settings.sample.batch
     sums = layer_inputs.collect(ready, weights, given, times=section.times, batch=batch)
-    kernels = {path: _kernels(weights, path) for path in LAYERS["dual_qk"]}
+    kernels = {path: kernel_changes.kernels(weights, path) for path in LAYERS["dual_qk"]}
     found: dict[Module, list[np.ndarray]] = {path: [] for path in kernels}
-    for block in range(ready.forward.model.num_layers):
-        erased_DD, moved_DD, kept_DD = (
-            on_host(total_LDD[block]).astype(np.float64)
-            for total_LDD in (sums.erased_LDD, sums.moved_LDD, sums.kept_LDD)
-        )
-        gram_DD = section.erase * erased_DD + section.keep * kept_DD
-        gram_DD[np.diag_indices(len(gram_DD))] += section.stay
-        x_DD = np.linalg.solve(gram_DD, section.erase * moved_DD)
+    strengths = {"erase": section.erase, "keep": section.keep, "stay": section.stay}
+    for block, x_DD in enumerate(layer_inputs.solved(sums, **strengths)):
         for path, each in kernels.items():
             found[path].append((x_DD @ each[block]).astype(np.float32))
     return {path: np.stack(deltas) for path, deltas in found.items()}
@@ -121,28 +101,19 @@ def prompts_of(ready: Ready, templates: int) -> list[layer_inputs.Prompts]:
             if not len(rows):
                 continue
             columns = bank.columns("target", rows)
-            erased_BT = np.zeros((len(rows), bank.text_mask_UT.shape[1]), np.float32)
-            guide_BT = np.zeros_like(erased_BT)
-            guide_BT[np.arange(len(rows)), guides(bank, rows)] = 1
-            mask_BN = np.asarray(columns.mask_BN)
-            share_B1 = 1 / (len(rows) * mask_BN.sum(-1, keepdims=True))
-            row_BN, _ = np.indices(mask_BN.shape)
-            np.add.at(erased_BT, (row_BN, np.asarray(columns.idx_BN)), mask_BN * share_B1)
-            given.append(
-                layer_inputs.Prompts(
-                    kept=bank.text("anchor", rows),
-                    kept_B=np.full(len(rows), 1 / len(rows), np.float32),
-                    seed_B=layer_inputs.seeds(ready, first, len(rows)),
-                    erased=bank.text("target", rows),
-                    erased_BT=erased_BT,
-                    guide_BT=guide_BT,
-                )
+            own_BT = np.zeros((len(rows), bank.text_mask_UT.shape[1]), bool)
+            row_BN, _ = np.indices(columns.mask_BN.shape)
+            np.logical_or.at(own_BT, (row_BN, np.asarray(columns.idx_BN)), columns.mask_BN)
+            erased_BT = layer_inputs.together(own_BT)
+            goal_BT = np.repeat(guides(bank, rows)[:, None], own_BT.shape[1], 1).astype(np.int32)
+            both = layer_inputs.kept(ready, "anchor", rows, first=first).replace(
+                erased=bank.text("target", rows), erased_BT=erased_BT, goal_BT=goal_BT
             )
+            given.append(both)
             first += len(rows)
     if count := len(bank.groups["preserve"].prompt_G):
-        text: Text = bank.text("preserve", range(count))
-        own = layer_inputs.seeds(ready, first, count)
-        given.append(layer_inputs.Prompts(text, np.ones(count, np.float32), own))
+        numbers = np.arange(count)
+        given.append(layer_inputs.kept(ready, "preserve", numbers, total=count, first=first))
     return given
 
 
@@ -177,34 +148,3 @@ def _of_t5(bank: PromptBank) -> closed_form.Outputs:
 
 def _of_clip(bank: PromptBank) -> closed_form.Outputs:
     return text_outputs.of_clip(bank, slips=0.0)
-
-
-def _kernels(weights: Any, path: Module) -> list[np.ndarray]:
-    """A layer's kernel in each block, or the one that it has, float64."""
-    first, *rest = path
-
-    def at(tree: Any, names: Any) -> Any:
-        for name in names:
-            tree = tree[name]
-        return tree["kernel"]
-
-    stack = weights[first]
-    if isinstance(stack, tuple):
-        kernels = [on_host(at(block, rest)) for block in stack]
-    else:
-        kernel = on_host(at(stack, rest))
-        kernels = list(kernel) if kernel.ndim == 3 else [kernel]
-    return [kernel.astype(np.float64) for kernel in kernels]
-
-
-def _low_rank(path: Module, delta: np.ndarray, rank: int) -> dict[str, np.ndarray]:
-    """An adapter of a layer whose product is nearest to a change of its kernel."""
-    pairs, worst = [], 0.0
-    for delta_DO in delta if delta.ndim == 3 else delta[None]:
-        wide = np.eye(len(delta_DO))
-        A, B, error = closed_form.low_rank(wide, delta_DO.astype(np.float64), rank)
-        pairs.append(closed_form.filled(A, B, min(rank, *delta_DO.shape)))
-        worst = max(worst, error)
-    _log.info("%s: rank %d, which is the whole change within %.2g", ".".join(path), rank, worst)
-    stacked = {name: np.stack([pair[name] for pair in pairs]) for name in ("A", "B")}
-    return stacked if delta.ndim == 3 else {name: leaf[0] for name, leaf in stacked.items()}

@@ -12,6 +12,7 @@ from ea_jax.settings.gem import GemSettings
 from ea_jax.settings.log import LogSettings
 from ea_jax.settings.lora import LoraSettings
 from ea_jax.settings.loss import LossSettings
+from ea_jax.settings.mace import MaceSettings
 from ea_jax.settings.mesh import MeshSettings
 from ea_jax.settings.meta_unlearning import MetaUnlearningSettings
 from ea_jax.settings.method import MethodSettings
@@ -32,6 +33,7 @@ __all__ = [
     "LogSettings",
     "LoraSettings",
     "LossSettings",
+    "MaceSettings",
     "MeshSettings",
     "MetaUnlearningSettings",
     "MethodSettings",

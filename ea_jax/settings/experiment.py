@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_type_hints
 
 from ea_jax.settings.ca import CaSettings
 from ea_jax.settings.concept import ConceptSettings
@@ -22,6 +22,7 @@ from ea_jax.settings.gem import GemSettings
 from ea_jax.settings.log import LogSettings
 from ea_jax.settings.lora import LoraSettings
 from ea_jax.settings.loss import LossSettings
+from ea_jax.settings.mace import MaceSettings
 from ea_jax.settings.mesh import MeshSettings
 from ea_jax.settings.meta_unlearning import MetaUnlearningSettings
 from ea_jax.settings.method import MethodSettings
@@ -46,6 +47,7 @@ class Settings:
     ca: CaSettings
     gem: GemSettings
     eap: EapSettings
+    mace: MaceSettings
     meta_unlearning: MetaUnlearningSettings
     uce: UceSettings
     optim: OptimSettings
@@ -87,23 +89,7 @@ class Settings:
 
 
 SECTIONS: Mapping[str, type] = {
-    "method": MethodSettings,
-    "model": ModelSettings,
-    "concept": ConceptSettings,
-    "lora": LoraSettings,
-    "loss": LossSettings,
-    "embedder": EmbedderSettings,
-    "esd": EsdSettings,
-    "ca": CaSettings,
-    "gem": GemSettings,
-    "eap": EapSettings,
-    "meta_unlearning": MetaUnlearningSettings,
-    "uce": UceSettings,
-    "optim": OptimSettings,
-    "data": DataSettings,
-    "sample": SampleSettings,
-    "log": LogSettings,
-    "mesh": MeshSettings,
+    name: kind for name, kind in get_type_hints(Settings).items() if name != "preset"
 }
 
 

@@ -20,10 +20,9 @@ from flax import struct
 
 from ea_jax.flux import euler
 from ea_jax.flux.columns import Columns
-from ea_jax.flux.transformer import Text, Weights, dtype_of, dual_columns
-from ea_jax.lora import scaled
+from ea_jax.flux.transformer import Text, Weights, dtype_of
 from ea_jax.methods import losses
-from ea_jax.methods.forward import Forward, velocity_of
+from ea_jax.methods.forward import Forward, columns_of, velocity_of
 from ea_jax.methods.method import Terms
 from ea_jax.methods.optimisers import update
 from ea_jax.methods.pictures import Pictures
@@ -322,19 +321,5 @@ def _feature(lora, base, x_BSC, t_B, text, columns, s: StepSettings) -> jax.Arra
             cols_BHQN[:, heads], columns.mask_BN, image_tokens=s.grid[0] * s.grid[1]
         )
 
-    guidance_B = None if s.guidance is None else jnp.full(len(t_B), s.guidance, jnp.float32)
-    features_LBQ = dual_columns(
-        base,
-        s.model,
-        x_BSC,
-        t_B,
-        text,
-        columns,
-        grid=s.grid,
-        guidance_B=guidance_B,
-        lora=scaled(lora, s.lora_scale),
-        reduce=reduce,
-        attention=s.attention,
-        remat=s.remat,
-    )
+    features_LBQ = columns_of(base, lora, x_BSC, t_B, text, s, columns=columns, reduce=reduce)
     return features_LBQ[-1]
