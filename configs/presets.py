@@ -260,7 +260,7 @@ TINY: dict[str, Overrides] = {
     "ca_noise": _CA_ON_TINY,
     "gem": {"gem": {"steps": 200}, "optim": {"batch": 4}},
     "eap": {"eap": {"steps": 200, "lr": 1e-3}, "optim": {"batch": 4}},
-    # 1e-3 leaves a third of the attention after 50 steps, and the concept with it.
+    # At 1e-3 a third of the attention is left after 50 steps, and the concept is not erased.
     "mace": {"mace": {"lr": 1e-2}, "optim": {"batch": 4}},
     # A step costs four of ESD's.
     "meta_unlearning": {

@@ -9,7 +9,7 @@ from ea_jax.attacks import inversion, pictures, prefix, prompts, relearning, rin
 from ea_jax.attacks.trials import Attack
 
 ALL = "all"
-# Not among `ALL`: never seen to bring a concept back, so that their failing says nothing.
+# Not in `ALL`: they bring back too little even from zeroed columns for a failure to mean anything.
 UNPROVEN = ("Ring-A-Bell", "UnlearnDiffAtk", "UnlearnDiffAtk relaxed")
 
 

@@ -6,6 +6,9 @@ T5; CLIP reads the prompt as it is.
 
     minimise || (n - x0) - v(x_t | prefix + prompt) ||^2 over the prefix
 
+The noise level t is drawn from [0.5, 1], where a picture takes its form. A step averages two draws;
+four that stay the same choose the best prefix of all.
+
 Tokens are searched by greedy coordinate gradients (Zou et al. 2023, "Universal and Transferable
 Adversarial Attacks on Aligned Language Models") in place of the paper's projected steps, which
 hardly ever leave the tokens they begin at: of single swaps that the gradient promises most of, some
@@ -54,7 +57,7 @@ _START, _TURN, _OTHER_SEEDS = 531, 532, 20_000_000
 
 
 class Search(NamedTuple):
-    """How a prefix u [B, K, D] is moved; D in units of the vocabulary's root mean square.
+    """How prefixes u [B, K, D] of K tokens are moved; in units of the vocabulary's rms.
 
     Attributes:
       name: of what is searched.
@@ -143,6 +146,7 @@ def find(bench: Bench, victim: Victim, search: Search, budgets: Sequence[int]) -
     said = bench.plain
     asked = [[probe.prompt, probe.seed] for probe in bench.probes]
     how = [_VERSION, list(budgets), search.name, TOKENS, _EVERY, _EACH, _DRAWS]
+    how += [_RATE, _TRIED, _PROMISING]
     inputs = [how, asked, victim.identity()]
     return bench.kept(
         "prompts with a prefix",

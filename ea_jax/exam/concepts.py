@@ -43,7 +43,7 @@ def _median(results: Sequence[Result], name: str) -> float:
 
 # Of a word's run, the median of all.
 _COSTS = {
-    "seconds": lambda results: f"{_median(results, 'seconds'):.0f}",
+    "seconds": lambda results: f"{_median(results, 'seconds'):.1f}",
     "KiB": lambda results: f"{_median(results, 'bytes') / 1024:.0f}",
 }
 

@@ -214,8 +214,8 @@ def cost(trial: Trial) -> dict[str, float]:
     """What a finished run took, by name.
 
     Returns:
-      `seconds` of its pictures for training and of its steps, of the last start where it was cut
-      off; `bytes` of its edit's files, 0 for a setting of the painter.
+      `seconds` of its steps, or of its closed form, programs to be compiled among them; of the last
+      start where it was cut off. `bytes` of its edit's files, 0 for a setting of the painter.
     Raises:
       FileError: no record, or a damaged one.
     """
@@ -223,7 +223,7 @@ def cost(trial: Trial) -> dict[str, float]:
     seconds = entry(read_json(path, way_out=_AGAIN), "seconds", dict, where=path, way_out=_AGAIN)
     files = (trial.folder / name for name in (edits.LORA_FILE, edits.DELTA_FILE))
     return {
-        "seconds": round(seconds.get("sample", 0.0) + seconds.get("train", 0.0), 1),
+        "seconds": round(entry(seconds, "train", float, where=path, way_out=_AGAIN), 1),
         "bytes": sum(file.stat().st_size for file in files if file.is_file()),
     }
 

@@ -33,10 +33,11 @@ class Batch(pool.Batch):
 
 def make(ready: Ready) -> Method:
     """The method of a run."""
-    section, paths = ready.settings.esd, pool.Paths.of(ready)
+    section = ready.settings.esd
     # Of teacher, student and paths alike.
     guidance = ready.settings.loss.teacher_guidance
     forward = dataclasses.replace(ready.forward, guidance=guidance)
+    paths = pool.Paths.of(dataclasses.replace(ready, forward=forward))
 
     def batch(step: int) -> Batch:
         return Batch(**fields(paths, step))

@@ -24,7 +24,8 @@ class Inputs:
     """Moments of a run's inputs, collected once each, and what is solved with them.
 
     What is kept are prompts to preserve, and the concepts' sentences with another word in their
-    place; both, and all sentences of a concept, weigh one together.
+    place. The former have a total weight of 1, and so have each concept's: both with another word
+    and, where its own inputs are collected, as they are.
     """
 
     def __init__(self, ready: Ready, templates: int, times: int) -> None:

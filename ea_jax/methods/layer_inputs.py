@@ -149,7 +149,7 @@ def kept(
     total: float = 1.0,
     first: int = 0,
 ) -> Prompts:
-    """Prompts of a group of the bank that are kept.
+    """Prompts of a group of the bank, their inputs to be summed as those that are kept.
 
     Args:
       ready: of the run.

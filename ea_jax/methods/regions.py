@@ -17,6 +17,7 @@ from ea_jax.methods.trajectories import noised
 from ea_jax.runtime import compiler
 from ea_jax.runtime.hosts import on_host
 from ea_jax.runtime.mesh import batch_parts, pad_rows, put_rows, sharding
+from ea_jax.runtime.metrics import NonFiniteError
 
 
 def shown(ready: Ready, picked: np.ndarray) -> dict[str, Any]:
@@ -31,14 +32,19 @@ def shown(ready: Ready, picked: np.ndarray) -> dict[str, Any]:
 
 
 def found(ready: Ready, weights: Weights, *, level: float, threshold: float) -> np.ndarray:
-    """Where each picture's concept is, bool [P, S]; somewhere in every picture.
+    """The image tokens that show each picture's concept, bool [P, S]; some in every picture.
+
+    A token does where the attention that it pays to the concept's tokens, the mean over dual
+    blocks, heads and those tokens, is at least `threshold` of the way from the least in the picture
+    to the most.
 
     Args:
       ready: of the run, with pictures of its concepts.
       weights: the frozen transformer's.
-      level: the noise level to look at. What counts is the attention that the picture's tokens pay
-        to the concept's, the mean over dual blocks, heads and those tokens.
-      threshold: of it, between its least in a picture, 0, and its most, 1.
+      level: the noise level to look at, in [0, 1].
+      threshold: in [0, 1].
+    Raises:
+      NonFiniteError: the model's attention is NaN or Inf.
     """
 
     def attended(base: Weights, rows: dict[str, Any], seed_B: jax.Array) -> jax.Array:
@@ -64,4 +70,6 @@ def found(ready: Ready, weights: Weights, *, level: float, threshold: float) -> 
         maps.append(on_host(program(weights, rows, seed_B))[weight_B > 0])
     map_PS = np.concatenate(maps)
     low_P1, high_P1 = map_PS.min(-1, keepdims=True), map_PS.max(-1, keepdims=True)
-    return map_PS >= low_P1 + threshold * (high_P1 - low_P1)
+    if not np.isfinite(map_PS).all():
+        raise NonFiniteError("the attention to the concept in its own pictures is NaN or Inf")
+    return map_PS >= np.minimum(low_P1 + threshold * (high_P1 - low_P1), high_P1)

@@ -15,7 +15,8 @@ class MaceSettings:
       steps: for each word of a run; the paper's are 50, and 120 for nudity.
       lr: learning rate of AdamW; the paper's is 1e-5 for objects and nudity, 1e-4 for people and
         styles.
-      keep: weight of all kept prompts together, beside that of each concept.
+      keep: weight of what is kept beside each concept: of the prompts to preserve together, and of
+        each concept's sentences with another word in its place.
       stay: weight of the kernels as they are.
       times: noise levels at which inputs of the dual blocks are collected.
       templates: sentences of each name of a concept that they are collected in.

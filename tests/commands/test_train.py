@@ -253,11 +253,11 @@ def test_a_folder_of_another_config_is_refused_and_untouched(finished, dev_folde
     assert before == {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
-@pytest.mark.parametrize(("rate", "term"), [("lr_lower", "upper/grad_norm"), ("lr_upper", "lora")])
+@pytest.mark.parametrize(("rate", "term"), [("lr_lower", "upper/grad_norm"), ("lr_upper", "edit")])
 def test_what_is_no_number_is_named_with_its_step_and_never_saved(
     finished, tmp_path, dev_folder, rate, term
 ):
-    """The lower level's blow-up shows in the upper level, the upper's in the adapters alone."""
+    """The lower level's blow-up shows in the upper level, the upper's in the edit alone."""
     _, cache = finished
     flags = (f"--config.optim.{rate}=1e30", "--config.log.checkpoint_every=1")
     broken = run(dev_folder, tmp_path / "nan", cache, *flags)

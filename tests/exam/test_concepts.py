@@ -173,7 +173,7 @@ def test_several_methods_stand_side_by_side_with_what_they_took(tmp_path, monkey
     def run(made):
         for n, one in enumerate(made):
             one.folder.mkdir(parents=True)
-            seconds = {"load": 70.0, "sample": 10.0, "train": 2.0 + n}
+            seconds = {"load": 70.0, "sample": 10.0, "train": 12.0 + n}
             (one.folder / "run.json").write_text(json.dumps({"seconds": seconds}))
             (one.folder / "pytorch_lora_weights.safetensors").write_bytes(bytes(2048))
         return [
@@ -185,7 +185,7 @@ def test_several_methods_stand_side_by_side_with_what_they_took(tmp_path, monkey
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
     assert lines[0].endswith("| seconds | KiB |")
     assert lines[1].startswith("| uce | 2 | 80.0 → 10.0 (worst 20) |")
-    assert lines[1].endswith("| 12 | 2 |")
+    assert lines[1].endswith("| 12.5 | 2 |")
     assert lines[2].startswith("| paper | 2 | 80.0 → 50.0 (worst 60) |")
     found = json.loads((tmp_path / "results.json").read_text())["rows"]
     assert [(one["seconds"], one["bytes"]) for one in found] == [(12 + n, 2048) for n in range(4)]

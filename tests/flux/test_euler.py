@@ -16,7 +16,6 @@ from ea_jax.flux import euler, sampler
 from ea_jax.flux.pipeline import Pipeline
 from ea_jax.flux.schedule import Schedule
 from ea_jax.methods import forward
-from ea_jax.methods.erase_anything import steps as pair
 from ea_jax.methods.erase_anything.steps import lower_step, upper_step
 from ea_jax.methods.forward import velocity_of
 from ea_jax.methods.trajectories import Turns
@@ -162,7 +161,7 @@ def test_in_bfloat16_every_model_call_of_a_pair_gets_a_rounded_time(monkeypatch,
         monkeypatch.setattr(module, name, call)
 
     watch(forward, "velocity")
-    watch(pair, "dual_columns")
+    watch(forward, "dual_columns")
     inputs = Inputs()
     s = settings(attn=1.0, lora=1.0, keep=1.0, rsc=1.0, features=features, t_draw="logit_normal")
     step, batch = {
