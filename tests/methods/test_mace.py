@@ -173,9 +173,11 @@ def test_a_region_is_where_the_frozen_model_attends_from() -> None:
     map_PS = np.asarray(cols.mean((0, 2)).sum(-1))
     with jax.set_mesh(made.mesh):
         found = regions.found(made, BASE, level=0.4, threshold=0.6)
+        least = regions.found(made, BASE, level=0.4, threshold=1.0)
     low, high = map_PS.min(1)[:, None], map_PS.max(1)[:, None]
     np.testing.assert_array_equal(found, (map_PS - low) / (high - low) >= 0.6)
     assert 0 < found.mean() < 1
+    assert (least.sum(1) == 1).all()
 
 
 def test_noise_levels_are_drawn_in_proportion_to_the_difference_of_two_sigmoids() -> None:
