@@ -10,10 +10,10 @@ The noise level t is drawn from [0.5, 1], where a picture takes its form. A step
 four that stay the same choose the best prefix of all.
 
 Tokens are searched by greedy coordinate gradients (Zou et al. 2023, "Universal and Transferable
-Adversarial Attacks on Aligned Language Models") in place of the paper's projected steps, which
-hardly ever leave the tokens they begin at: of single swaps that the gradient promises most of, some
-are tried and the best one is made. Tokens of the word itself are not allowed. The relaxed form
-moves embeddings, which no text has: how far any prefix could come.
+Adversarial Attacks on Aligned Language Models"): of single swaps that the gradient promises most
+of, some are tried and the best one is made. With the paper's projected steps no count changed in a
+trial on flux-tiny. Tokens of the word itself are not allowed. The relaxed form moves embeddings,
+which no text has: how far any prefix could come.
 """
 
 from __future__ import annotations
