@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Self
 
 import jax
@@ -154,7 +156,8 @@ class Parts:
                 "text_encoder_2": (t5, self.t5_config),
                 "vae": (vae, self.vae_config),
             }[part]
-            self._templates[part] = module.abstract_weights(config, self.dtype)
+            traced = _abstract_weights(module, config, self.dtype)
+            self._templates[part] = jax.tree.map(lambda leaf: leaf, traced)
         return self._templates[part]
 
     def fingerprint(self, part: str) -> str:
@@ -176,6 +179,12 @@ class Parts:
         if part not in self.weights:
             raise ValueError(f"{part} is not loaded; call load_part({part!r}) first")
         return self.weights[part]
+
+
+@functools.lru_cache(maxsize=16)
+def _abstract_weights(module: ModuleType, config: Any, dtype: Any) -> Weights:
+    """Traced once for all pipelines of one shape, which takes seconds: not to be changed."""
+    return module.abstract_weights(config, dtype)
 
 
 def _within(part: str, function: Callable[..., Any] | None) -> Callable[..., Any] | None:

@@ -10,23 +10,17 @@ import contextlib
 import json
 import logging
 import math
-import socket
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from tensorboardX import summary
-from tensorboardX.proto import event_pb2 as generated
-from tensorboardX.record_writer import RecordWriter
 
 from convert.disk import FileError, draft, entry, parse_json, reported
 from ea_jax.runtime.progress import Progress
 
 _log = logging.getLogger(__name__)
-event_pb2: Any = generated  # made as it is imported: no checker knows its classes
 
 
 # What a run of `ea-jax erase` does about a term that is no number.
@@ -57,7 +51,10 @@ class MetricsLog:
         path = folder / "metrics.jsonl"
         _drop_after(path, start)
         self._lines = path.open("a", encoding="utf-8")
-        self._events = _Events(folder / "tensorboard", start=start)
+        # Imports torch where that is installed, which takes seconds: not before it is needed.
+        from ea_jax.runtime.events import Events
+
+        self._events = Events(folder / "tensorboard", start=start)
 
     def __enter__(self) -> MetricsLog:
         return self
@@ -80,13 +77,12 @@ class MetricsLog:
         with reported(self._lines.name):
             self._lines.write(json.dumps({"step": step, **plain}) + "\n")
             self._lines.flush()
-        self._events.add(step, *(summary.scalar(name, value) for name, value in numbers.items()))
+        self._events.scalars(step, numbers)
 
     def image(self, step: int, name: str, image_HWC: np.ndarray) -> None:
         """Logs a picture, uint8 [H, W, 3] or float in [0, 1], to TensorBoard alone."""
         if self._is_writer:
-            picture = summary.image(name, np.asarray(image_HWC), dataformats="HWC")
-            self._events.add(step, picture)
+            self._events.image(step, name, np.asarray(image_HWC))
 
     def close(self) -> None:
         if self._is_writer:
@@ -96,41 +92,6 @@ class MetricsLog:
                     self._lines.close()
             finally:
                 self._events.close()
-
-
-class _Events:
-    """A TensorBoard event file, written in the caller's thread.
-
-    tensorboardX's own writer hands events to a thread. On a full disk that thread dies, and the
-    next events wait for it forever.
-    """
-
-    def __init__(self, folder: Path, *, start: int) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        # Named by the time: a reader takes files in the order of their names.
-        self._path = folder / f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}"
-        with reported(self._path):
-            self._records = RecordWriter(str(self._path))
-            self._write(event_pb2.Event(file_version="brain.Event:2"), 0)
-            if start:
-                # A file can't be shortened; its reader drops the steps of others from here on.
-                begun = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-                self._write(event_pb2.Event(session_log=begun), start + 1)
-            self._records.flush()
-
-    def add(self, step: int, *summaries: Any) -> None:
-        with reported(self._path):
-            for made in summaries:
-                self._write(event_pb2.Event(summary=made), step)
-            self._records.flush()
-
-    def close(self) -> None:
-        with reported(self._path):
-            self._records.close()
-
-    def _write(self, event: Any, step: int) -> None:
-        event.step, event.wall_time = step, time.time()
-        self._records.write(event.SerializeToString())
 
 
 class Watch:
