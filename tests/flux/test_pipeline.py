@@ -185,8 +185,8 @@ def test_a_folder_without_index_is_named(tmp_path):
 
 
 def test_a_single_file_transformer_stands_in_for_the_folder_s(dev_folder, tmp_path, pipeline, text):
+    from bfl_layout import bfl_tensors
     from safetensors.numpy import save_file
-    from test_bfl_file import bfl_tensors
 
     weights = jax.tree.map(np.asarray, pipeline.weights["transformer"])
     save_file(bfl_tensors(weights), tmp_path / "flux1.safetensors")
