@@ -50,7 +50,7 @@ def main(arguments: Sequence[str]) -> None:
         for result in results:
             require_terms(result)
         trials.write(
-            *(given, TASK, arguments),
+            *(given, TASK, arguments, results),
             table=table(results),
             rows=[trials.as_json(result) for result in results],
             method=given.method,

@@ -79,7 +79,7 @@ def main(arguments: Sequence[str]) -> None:
             tables = {"all": means.rows_table(results, rows, _COSTS), **tables}
         shown = "\n".join(f"### {row}\n\n{shown}" for row, shown in tables.items())
         trials.write(
-            *(given, TASK, arguments),
+            *(given, TASK, arguments, results),
             table=shown,
             rows=[
                 trials.as_json(

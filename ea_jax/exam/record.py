@@ -123,6 +123,8 @@ def contact_sheet(
     path: Path,
     rows: Mapping[str, Sequence[np.ndarray]],
     columns: Sequence[str] = (),
+    *,
+    inches: tuple[float, float] = (1.5, 1.6),
 ) -> None:
     """Writes a PNG: a row a name, its pictures [H, W, 3] in [0, 1] side by side.
 
@@ -130,9 +132,11 @@ def contact_sheet(
       path: of the PNG.
       rows: pictures by the name of their row.
       columns: a heading for each column; none are written where empty.
+      inches: width and height of a picture's place, at 110 pixels an inch.
     """
     width = max(len(pictures) for pictures in rows.values())
-    figure = Figure(figsize=(1.5 * width + 1.6, 1.6 * len(rows) + 0.4), dpi=110)
+    size = inches[0] * width + 1.6, inches[1] * len(rows) + 0.4
+    figure = Figure(figsize=size, dpi=110)
     axes = figure.subplots(len(rows), width, squeeze=False)
     for line, (name, pictures) in zip(axes, rows.items(), strict=True):
         for column, axis in enumerate(line):

@@ -47,7 +47,7 @@ def main(arguments: Sequence[str]) -> None:
         }
         results = trials.run(trials.trials_of(given, rows, words))
         trials.write(
-            *(given, TASK, arguments),
+            *(given, TASK, arguments, results),
             table=means.rows_table(results, rows),
             rows=[trials.as_json(result) for result in results],
             method=given.method,

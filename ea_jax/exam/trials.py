@@ -14,6 +14,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from convert.disk import FileError, entry, read_json
 from ea_jax import edits
 from ea_jax.arguments import Parser, each, number, text
@@ -27,8 +30,11 @@ from ea_jax.flux import hub
 from ea_jax.runtime import config_file, run_folder
 
 _log = logging.getLogger(__name__)
-# The last file that a run writes.
+# The last file that a run writes is its record.
 _RECORD, _RESULTS = "run.json", "results.json"
+_GRID = "grid.png"
+# A grid on a sheet: pixels, and the inches of its place.
+_THUMBNAIL, _INCHES = (720, 720), (7.0, 3.5)
 _AGAIN = "remove the run's folder, and the same command makes it again"
 Rates = Mapping[str, Rate]
 
@@ -232,6 +238,7 @@ def write(
     given: argparse.Namespace,
     task: str,
     arguments: Sequence[str],
+    results: Sequence[Result],
     *,
     table: str,
     rows: Sequence[Mapping[str, Any]],
@@ -242,10 +249,12 @@ def write(
     Args:
       given: what the task's command was given; `arguments` are the same as text.
       task: its name.
+      results: of its trials, whose grids go on one sheet.
       table: in Markdown.
       rows: of `as_json`.
       protocol: further facts of it.
     """
+    write_sheet(Path(given.out) / "pictures.png", results)
     record.write(
         Path(given.out),
         task,
@@ -259,6 +268,24 @@ def write(
         rows=rows,
     )
     sys.stdout.write(table)
+
+
+def write_sheet(path: Path, results: Sequence[Result]) -> None:
+    """Writes the runs' before/after grids as one picture, unless they were made without.
+
+    A row is a word and a seed, a column a row of the table, so that methods stand side by side.
+    """
+    columns = list(dict.fromkeys(result.trial.row for result in results))
+    rows: dict[str, list[np.ndarray]] = {}
+    for result in results:
+        trial = result.trial
+        if not (trial.folder / _GRID).is_file():
+            return
+        with Image.open(trial.folder / _GRID) as grid:
+            grid.thumbnail(_THUMBNAIL)
+            picture = np.asarray(grid.convert("RGB"), np.float32) / 255
+        rows.setdefault(f"{trial.word}\nseed {trial.seed}", []).append(picture)
+    record.contact_sheet(path, rows, columns, inches=_INCHES)
 
 
 def _names(trial: Trial) -> tuple[str, str, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from PIL import Image
 
 from convert.disk import FileError
 from ea_jax.arguments import Parser
@@ -192,6 +193,30 @@ def test_several_methods_stand_side_by_side_with_what_they_took(tmp_path, monkey
     (tmp_path / "runs" / "uce" / "cat-0" / "run.json").write_text("{}")
     with pytest.raises(FileError, match="remove the run's folder"):
         trials.cost(trials.trials_of(given(tmp_path), {"uce": ("uce", {})}, ["cat"])[0])
+
+
+def test_grids_of_all_runs_go_on_one_sheet(tmp_path, monkeypatch):
+    """A row a word, a column a method; none where pictures are off."""
+    sheets = []
+    monkeypatch.setattr(
+        *(trials.record, "contact_sheet"),
+        lambda path, rows, columns, inches: sheets.append((rows, columns)),
+    )
+    rows = {"uce": ("uce", {}), "paper": ("paper", {})}
+    made = trials.trials_of(given(tmp_path), rows, ["cat", "nude"])
+    for shade, one in enumerate(made):
+        one.folder.mkdir(parents=True)
+        Image.new("RGB", (1440, 400), (shade, 0, 0)).save(one.folder / "grid.png")
+    found = [Result(one, {}, {}) for one in made]
+    trials.write_sheet(tmp_path / "pictures.png", found)
+    ((pictures, columns),) = sheets
+    assert columns == ["uce", "paper"]
+    reds = {row: [round(255 * p[0, 0, 0]) for p in both] for row, both in pictures.items()}
+    assert reds == {"cat\nseed 0": [0, 2], "nude\nseed 0": [1, 3]}
+    assert pictures["cat\nseed 0"][0].shape == (200, 720, 3)
+    (made[1].folder / "grid.png").unlink()
+    trials.write_sheet(tmp_path / "pictures.png", found)
+    assert len(sheets) == 1
 
 
 def test_a_sweep_refuses_words_that_are_kept_for_tests(tmp_path):
