@@ -72,7 +72,7 @@ class Package:
 
     def kinds(self, word: str) -> Sequence[str]:
         """Of names first; of the common word that is spelled so too, afterwards."""
-        both = (_find(word), _common().get(_plain(word)))
+        both = (_find(word), _common().get(forms.folded(word)))
         return tuple(dict.fromkeys(kind for found in both if found for kind in found.kinds))
 
     def words(self) -> Sequence[str]:
@@ -135,11 +135,9 @@ def _is_one_of(word: str, others: Sequence[str]) -> bool:
 
 def _find(word: str) -> Entry | None:
     key = " ".join(word.split())
-    return _names().get(key) or _folded().get(_plain(word)) or _common().get(_plain(word))
-
-
-def _plain(word: str) -> str:
-    return " ".join(word.casefold().replace("-", " ").replace("_", " ").split())
+    return (
+        _names().get(key) or _folded().get(forms.folded(word)) or _common().get(forms.folded(word))
+    )
 
 
 @functools.cache
@@ -158,9 +156,9 @@ def _names() -> dict[str, Entry]:
 def _folded() -> dict[str, Entry]:
     """Names by their plain form; where a common word is spelled so too, only names in its case."""
     return {
-        _plain(name): entry
+        forms.folded(name): entry
         for name, entry in _names().items()
-        if name.islower() or _plain(name) not in _common()
+        if name.islower() or forms.folded(name) not in _common()
     }
 
 
@@ -169,7 +167,7 @@ def _common() -> dict[str, Entry]:
     found = {}
     for line in lists.lines("common.txt"):
         word, kinds, rest = (*line.split("|", 2), "")[:3]
-        found[_plain(word)] = _entry(f"{word}|{rest}", tuple(kinds.split(",")))
+        found[forms.folded(word)] = _entry(f"{word}|{rest}", tuple(kinds.split(",")))
     return found
 
 

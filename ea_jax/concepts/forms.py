@@ -196,3 +196,8 @@ def _dictionary(word: str, *, listed: bool = True) -> dict[str, Words]:
         return lemminflect.getAllLemmas(word)
     rules = lemminflect.getAllLemmasOOV
     return rules(word, "NOUN") | rules(word, "VERB")
+
+
+def folded(word: str) -> str:
+    """A word or words in lower case, hyphens and underscores as single spaces."""
+    return " ".join(word.casefold().replace("-", " ").replace("_", " ").split())

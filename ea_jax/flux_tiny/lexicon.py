@@ -100,12 +100,12 @@ class Vocabulary:
     def unknown(self, word: str) -> str:
         """Why a word can't be erased here, and which could be meant."""
         for found in vocabulary.CONCEPTS.values():
-            if any(_plain(word) == _plain(name) for name in found.synonyms):
+            if any(forms.folded(word) == forms.folded(name) for name in found.synonyms):
                 return (
                     f"flux-tiny's world knows {word!r} as a synonym of {found.name!r}; erase that"
                 )
-        names = {_plain(name): name for name in vocabulary.CONCEPTS}
-        close = [names[key] for key in difflib.get_close_matches(_plain(word), names, n=3)]
+        names = {forms.folded(name): name for name in vocabulary.CONCEPTS}
+        close = [names[key] for key in difflib.get_close_matches(forms.folded(word), names, n=3)]
         hint = f"did you mean {', '.join(map(repr, close))}?" if close else "one is 'apple'"
         return f"flux-tiny's world has no concept {word!r}; {hint}"
 
@@ -131,9 +131,5 @@ class Vocabulary:
 
 def find(word: str) -> Concept | None:
     """The concept of a name, whatever its case and hyphens; None if the world has none."""
-    wanted = _plain(word)
-    return next((c for c in vocabulary.CONCEPTS.values() if _plain(c.name) == wanted), None)
-
-
-def _plain(word: str) -> str:
-    return " ".join(word.casefold().replace("-", " ").replace("_", " ").split())
+    wanted = forms.folded(word)
+    return next((c for c in vocabulary.CONCEPTS.values() if forms.folded(c.name) == wanted), None)
