@@ -10,6 +10,7 @@ can be asked for.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,8 +38,8 @@ def probes_for(
 
     Args:
       word: name of the concept.
-      pictures: for each metric of the concept, its synonyms and its neighbour; for that of other
-        concepts where there are no more of them than that, else one for each.
+      pictures: for each metric; more for that of other concepts where it takes more to ask for
+        each of them once, the words of a run together.
       seed: of scenes and wording.
       trained: other concepts that training uses, in any of its prompts; none of them is asked for.
       erased: other concepts that the same run erases; none is asked for, or shown beside this one.
@@ -76,7 +77,12 @@ def probes_for(
     barred = {concept.name, concept.near, *unasked}
     others = [other for other in CONCEPTS.values() if other.name not in barred]
     order = rng.permutation(len(others))
-    for i in range(max(pictures, len(others))):
+    count = max(pictures, math.ceil(len(others) / len(gone))) if others else 0
+    if erased:
+        # Each word asks for the next part of one order.
+        turn = sorted(one.name for one in gone).index(concept.name)
+        order = np.roll(np.random.default_rng(seed).permutation(len(others)), -turn * count)
+    for i in range(count):
         other = others[order[i % len(others)]]
         styled = unusual or concept.name == vocabulary.DEFAULT_STYLE
         scene = scene_of(other, rng, gone, styled=styled)

@@ -108,6 +108,19 @@ def test_what_else_a_run_erases_is_neither_asked_for_nor_shown():
     assert all(any(style in p.prompt for style in vocabulary.STYLE_NAMES) for p in probes)
 
 
+def test_words_of_one_run_ask_together_for_each_other_concept():
+    gone = [vocabulary.concept(name) for name in ("cat", "kiss", "mosaic", "apple")]
+    barred = {one.name for one in gone} | {one.near for one in gone}
+    found = []
+    for one in gone:
+        rest = [other for other in gone if other is not one]
+        probes = probes_for(one.name, pictures=2, erased=rest, trained=sorted(barred))
+        found.append([answers for _, answers in asked(probes, "Acc_ir")])
+    others = {frozenset({key(c)}) for c in vocabulary.CONCEPTS.values() if c.name not in barred}
+    assert {answers for part in found for answers in part} == others
+    assert len(found[0]) == -(-len(others) // 4)
+
+
 def test_acc_rest_asks_only_what_the_prompt_says():
     for probe, answers in asked(probes_for("soccer ball", pictures=60), "Acc_rest"):
         for _, label in answers:
