@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +58,16 @@ _FILES = (
 _FOLDERS = ("checkpoints", "tensorboard", "grids", "trace")
 
 
-def erase(config: dict[str, Any]) -> int:
-    """Runs an experiment to its end; returns what the shell should see."""
+def erase(config: dict[str, Any], *, changed: Iterable[str] = ()) -> int:
+    """Runs an experiment to its end; returns what the shell should see.
+
+    Args:
+      config: all sections.
+      changed: names of settings that a user changed by hand; the method has to read them.
+    """
     config = spelled_out(config)
     settings = from_config(config)
+    registry.require_read(settings.method.name, settings.method.plus, changed)
     with lock.held(settings.log.folder):
         return _erase(settings, config, Path(settings.log.folder))
 
@@ -279,7 +285,7 @@ def _run(_: list[str]) -> int:
         if not hosts.is_first():
             start_logging(logging.WARNING)
         memory.keep_freed()
-        return erase(FLAGS.config.to_dict())
+        return erase(FLAGS.config.to_dict(), changed=config_file.overridden())
     return 1
 
 

@@ -27,6 +27,7 @@ from ea_jax.evaluate.outputs import versions
 from ea_jax.exam import record
 from ea_jax.exam.model import CACHE
 from ea_jax.flux import hub
+from ea_jax.methods.registry import require_read
 from ea_jax.runtime import config_file, run_folder
 
 _log = logging.getLogger(__name__)
@@ -140,7 +141,8 @@ def trials_of(
       rows: name -> preset, and what is changed of it: {"loss.attn": 0.0}.
       words: that are erased.
     Raises:
-      ValueError: no such model or preset, or a change of a key that isn't there.
+      ValueError: no such model or preset, or a change of a key that isn't there, or that the
+        row's method doesn't read.
     """
     variant, path = variant_of(given.model)
     found = []
@@ -164,6 +166,7 @@ def trials_of(
                     if name not in config.get(section, {}):
                         raise ValueError(f"row {row!r} changes {key}, which is no setting")
                     config[section][name] = value
+                require_read(config["method"]["name"], config["method"]["plus"], changes)
                 found.append(Trial(row, word, seed, folder, config))
     return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from ea_jax import lora
@@ -34,26 +34,52 @@ class Entry(NamedTuple):
       make: the method made of that.
       blank: (settings, the transformer's shapes) -> adapters of its edit's shapes that change
         nothing; none where its edit has no adapters.
+      section: of the settings, which it alone reads; none where it has no such section.
     """
 
     needs: Callable[[Settings], Needs]
     make: Callable[[Ready], Method]
     blank: Callable[[Settings, Any], Any] = blank_lora
+    section: str | None = None
 
 
 METHODS = {
     "erase_anything": Entry(erase_anything.needs, erase_anything.make),
-    "esd": Entry(nothing, esd.make),
-    "ca_model": Entry(ca.needs, ca.make_model),
-    "ca_noise": Entry(ca.needs, ca.make_noise),
-    "gem": Entry(nothing, gem.make),
-    "eap": Entry(eap.needs, eap.make),
-    "mace": Entry(mace.needs, mace.make, mace.blank),
-    "meta_unlearning": Entry(meta_unlearning.needs, meta_unlearning.make),
-    "embedder": Entry(embedder.needs, embedder.make, embedder.blank),
-    "uce": Entry(nothing, uce.make, uce.blank),
+    "esd": Entry(nothing, esd.make, section="esd"),
+    "ca_model": Entry(ca.needs, ca.make_model, section="ca"),
+    "ca_noise": Entry(ca.needs, ca.make_noise, section="ca"),
+    "gem": Entry(nothing, gem.make, section="gem"),
+    "eap": Entry(eap.needs, eap.make, section="eap"),
+    "mace": Entry(mace.needs, mace.make, mace.blank, "mace"),
+    "meta_unlearning": Entry(
+        meta_unlearning.needs, meta_unlearning.make, section="meta_unlearning"
+    ),
+    "embedder": Entry(embedder.needs, embedder.make, embedder.blank, "embedder"),
+    "uce": Entry(nothing, uce.make, uce.blank, "uce"),
     "zeroed_columns": Entry(nothing, zeroed_columns.make, zeroed_columns.blank),
 }
+
+
+def require_read(name: str, plus: str, changed: Iterable[str]) -> None:
+    """Refuses settings that a user changed, and that are another method's alone.
+
+    Args:
+      name, plus: of section `method`.
+      changed: full names: `esd.lr`.
+    Raises:
+      SettingsError: names the first that would go unread.
+    """
+    owners: dict[str, list[str]] = {}
+    for owner, entry in METHODS.items():
+        if entry.section is not None:
+            owners.setdefault(entry.section, []).append(owner)
+    for key in changed:
+        of = owners.get(key.partition(".")[0], [name])
+        if name not in of and plus not in of:
+            raise SettingsError(
+                f"{key} is changed, and method.name = {shown(name)} doesn't read it; leave it as "
+                f"it is, or take the method {' or '.join(of)}"
+            )
 
 
 def chosen(settings: Settings) -> Entry:

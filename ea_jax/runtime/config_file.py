@@ -35,6 +35,11 @@ def define(arguments: Sequence[str] | None = None) -> None:
     flags.mark_flag_as_required("config")
 
 
+def overridden() -> list[str]:
+    """Full names of the settings that flags changed, like `esd.lr`, once flags are parsed."""
+    return list(config_flags.get_override_values(flags.FLAGS["config"]))
+
+
 def load(path: str) -> ConfigDict:
     """What a config file's `get_config` returns, locked.
 

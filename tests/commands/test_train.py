@@ -294,6 +294,7 @@ def in_this_process(monkeypatch) -> Iterator[None]:
         ("--config.model.attention=chunkd", "chunkd"),
         ("--config.concept.kind=thng", "thng"),
         ("--config.lora.rank=500", "rank 500 is out of range: "),
+        ("--config.esd.lr=1e-4", "esd.lr is changed, and method.name = 'erase_anything' doesn't"),
         ("--hosts=", "--hosts= is neither"),
     ],
 )

@@ -108,3 +108,18 @@ def test_zeroed_columns_are_an_edit_without_weights():
     assert (edit.zeroed, edit.adapters, edit.deltas) == (("soccer ball",), {}, {})
     assert (edit.concept, edit.method, edit.base) == ("soccer ball", "zeroed_columns", "hash")
     assert entry.blank(made, BASE) == {}
+
+
+def test_a_changed_setting_is_one_that_the_method_reads():
+    registry.require_read("ca_noise", "nothing", ["ca.lr", "lora.rank", "loss.eta"])
+    registry.require_read("erase_anything", "embedder", ["embedder.keep"])
+    for name, plus in (("gem", "nothing"), ("erase_anything", "embedder")):
+        with pytest.raises(settings.SettingsError, match=r"ca\.lr .* method ca_model or ca_noise$"):
+            registry.require_read(name, plus, ["lora.rank", "ca.lr"])
+    with pytest.raises(settings.SettingsError, match=r"embedder\.keep .* take the method embedder"):
+        registry.require_read("esd", "nothing", ["embedder.keep"])
+
+
+def test_each_methods_own_section_is_one_of_the_settings():
+    sections = {entry.section for entry in registry.METHODS.values()} - {None}
+    assert sections < {*settings.SECTIONS}
