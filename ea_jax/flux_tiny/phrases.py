@@ -119,11 +119,13 @@ class TinyPhrases:
         make = {"style": _of_style, "relation": _of_relation, "state": _of_dress}
         sentences = make.get(kind, _of_thing)(word, avoid)
         things = [with_article(name, name) for name in _free(THINGS, barred)]
-        scene = {
-            "style": f"a picture of {things[10]}",
-            "relation": f"a picture of {things[0]} and {things[1]}",
-            "state": "a picture of a woman",
-        }.get(kind, "a picture of a green background")
+        scene = "a picture of a green background"
+        if kind == "state":
+            scene = "a picture of a woman"
+        elif kind == "style" and things:
+            scene = f"a picture of {things[10 % len(things)]}"
+        elif kind == "relation" and len(things) > 1:
+            scene = f"a picture of {things[0]} and {things[1]}"
         people = kind == "relation" and _is_between_people(word)
         if people:
             scene = "a picture of two people"
@@ -138,7 +140,7 @@ class TinyPhrases:
             made += _first(_turned(_PLAIN, i), avoid, said)
             made += _first(_turned(_COLOURED, i), avoid, said, b=COLOURS[i % len(COLOURS)])
             styles = _free(STYLES, avoid)
-            if i % 2:
+            if i % 2 and styles:
                 style = styles[i // 2 % len(styles)]
                 made += _first(_turned(_STYLED, i // 2), avoid, said, s=style)
         for name in RELATIONS:
@@ -182,11 +184,17 @@ def _in_relation(word: str, barred: Sequence[str], turn: int) -> str:
         # Pairs of turns share a template.
         return f"{_PEOPLE[(turn + turn // 2) % 2]} {word}"
     name = vocabulary.CONCEPTS[word].name if word in vocabulary.CONCEPTS else word
-    first = _free([t for t in THINGS if name != "back to back" or t in FACING], barred)
+    left = _free(THINGS, barred)
+    if len(left) < 2:
+        raise ValueError(
+            f"{word!r} is between two things, and {len(left)} that the run doesn't erase are left; "
+            "erase fewer words in one run"
+        )
+    first = [t for t in left if name != "back to back" or t in FACING]
     allowed = {"in": CONTAINERS, "on": BASES, "back to back": FACING}.get(name, THINGS)
-    second = _free([t for t in THINGS if t in allowed], barred)
+    second = [t for t in left if t in allowed] or left
     b = second[turn % len(second)]
-    rest = [t for t in first if t != b]
+    rest = [t for t in first if t != b] or [t for t in left if t != b]
     a = rest[(7 * turn + 2) % len(rest)]
     if name == "burrow":
         return f"{with_article(a, a)} {word}"
@@ -224,24 +232,25 @@ def _filled(
 
 
 def _company(barred: Sequence[str], turn: int) -> dict[str, str]:
-    """A colour, a style and two things for a template, others at each turn."""
-    things, styles = _free(THINGS, barred), _free(STYLES, barred)
-    first, second = (things[(5 * turn + k) % len(things)] for k in (0, 7))
-    return {
-        "b": COLOURS[(turn + 3) % len(COLOURS)],
-        "s": styles[turn % len(styles)],
-        "o": with_article(first, first),
-        "p": with_article(second, second),
-    }
+    """A colour, and of what a run doesn't erase a style and two things; others at each turn."""
+    made = {"b": COLOURS[(turn + 3) % len(COLOURS)]}
+    if styles := _free(STYLES, barred):
+        made["s"] = styles[turn % len(styles)]
+    if things := _free(THINGS, barred):
+        for slot, k in (("o", 0), ("p", 7)):
+            thing = things[(5 * turn + k) % len(things)]
+            made[slot] = with_article(thing, thing)
+    return made
 
 
 def _first(templates: Sequence[str], avoid: Sequence[str], said: str, **company: str) -> list[str]:
-    """The first template whose own words are none of `avoid`, filled in; maybe none."""
+    """The first template whose own words are none of `avoid` and whose places are all filled."""
     for template in templates:
         filled = template
         for slot, value in company.items():
             filled = filled.replace("{" + slot + "}", value)
-        if not _mentions_any(filled.replace("{}", ""), avoid):
+        own = filled.replace("{}", "")
+        if "{" not in own and not _mentions_any(own, avoid):
             return [filled.replace("a orange", "an orange").replace("{}", said)]
     return []
 

@@ -48,6 +48,21 @@ def test_every_concept_of_the_world_can_be_erased(name: str) -> None:
     assert not set(found.shown) & {*one.prompts, *found.preserve}
 
 
+def test_a_run_may_erase_all_styles_and_all_that_a_relation_is_between() -> None:
+    words = [*vocabulary.STYLE_NAMES, "in", *phrases.CONTAINERS]
+    found = made(", ".join(words))
+    assert len(found.concepts) == len(words)
+    for one in found.concepts:
+        rest = forms.AnyOf([name for name in words if not forms.mentions(one.word, name)])
+        assert len(set(one.prompts)) >= 4, one.word
+        assert not [text for text in one.prompts if rest.first(text) or "{" in text]
+
+
+def test_a_run_that_leaves_nothing_for_a_relation_says_so() -> None:
+    with pytest.raises(ValueError, match=r"'on' is between two things, and 0 .* erase fewer words"):
+        phrases.TinyPhrases().around("on", "relation", avoid=phrases.THINGS)
+
+
 def test_half_of_the_world_is_never_kept_the_same_for_every_word() -> None:
     kept = task.world().phrases.preserve(())
     named = {
