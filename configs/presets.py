@@ -250,18 +250,18 @@ CHANGES: dict[str, Overrides] = {
 # The same losses with other rates: what the paper chose for FLUX.1-dev takes everything along on
 # flux-tiny. Chosen by `ea-jax evaluate sweep` on development words; see docs/results.md.
 _PAPER_ON_TINY: Overrides = {"optim": {"pairs": 500, "lr_lower": 3e-4}}
-# For flux-tiny's rank and width; not swept yet.
 _CA_ON_TINY: Overrides = {"ca": {"steps": 200, "lr": 1e-3, "pictures": 64}, "optim": {"batch": 4}}
+# Learning rates, and `uce.keep`, are from sweeps on development words; steps are not.
 TINY: dict[str, Overrides] = {
     "paper": _PAPER_ON_TINY,
     "literal": _PAPER_ON_TINY,
     "esd": {"esd": {"steps": 200, "lr": 1e-3}, "optim": {"batch": 4}},
     "ca_model": _CA_ON_TINY,
     "ca_noise": _CA_ON_TINY,
-    "gem": {"gem": {"steps": 200}, "optim": {"batch": 4}},
+    "gem": {"gem": {"steps": 200, "lr": 3e-4}, "optim": {"batch": 4}},
     "eap": {"eap": {"steps": 200, "lr": 1e-3}, "optim": {"batch": 4}},
-    # At 1e-3 a third of the attention is left after 50 steps, and the concept is not erased.
-    "mace": {"mace": {"lr": 1e-2}, "optim": {"batch": 4}},
+    "mace": {"mace": {"lr": 5e-3}, "optim": {"batch": 4}},
+    "uce": {"uce": {"keep": 0.1}},
     # A step costs four of ESD's.
     "meta_unlearning": {
         "meta_unlearning": {"steps": 100, "lr": 1e-3, "pictures": 16},

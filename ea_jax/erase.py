@@ -63,7 +63,8 @@ def erase(config: dict[str, Any], *, changed: Iterable[str] = ()) -> int:
 
     Args:
       config: all sections.
-      changed: names of settings that a user changed by hand; the method has to read them.
+      changed: names of settings that a user set by hand; none may be in a section that only
+        another method reads.
     """
     config = spelled_out(config)
     settings = from_config(config)

@@ -29,6 +29,7 @@ from ea_jax.exam.model import CACHE
 from ea_jax.flux import hub
 from ea_jax.methods.registry import require_read
 from ea_jax.runtime import config_file, run_folder
+from ea_jax.settings import SettingsError
 
 _log = logging.getLogger(__name__)
 # The last file that a run writes is its record.
@@ -166,7 +167,10 @@ def trials_of(
                     if name not in config.get(section, {}):
                         raise ValueError(f"row {row!r} changes {key}, which is no setting")
                     config[section][name] = value
-                require_read(config["method"]["name"], config["method"]["plus"], changes)
+                try:
+                    require_read(config["method"]["name"], config["method"]["plus"], changes)
+                except SettingsError as error:
+                    raise SettingsError(f"row {row!r}: {error}") from None
                 found.append(Trial(row, word, seed, folder, config))
     return found
 
@@ -257,7 +261,6 @@ def write(
       rows: of `as_json`.
       protocol: further facts of it.
     """
-    write_sheet(Path(given.out) / "pictures.png", results)
     record.write(
         Path(given.out),
         task,
@@ -271,6 +274,7 @@ def write(
         rows=rows,
     )
     sys.stdout.write(table)
+    write_sheet(Path(given.out) / "pictures.png", results)
 
 
 def write_sheet(path: Path, results: Sequence[Result]) -> None:
@@ -283,6 +287,7 @@ def write_sheet(path: Path, results: Sequence[Result]) -> None:
     for result in results:
         trial = result.trial
         if not (trial.folder / _GRID).is_file():
+            _log.info("%s has no %s: no sheet of all grids is drawn", trial.folder, _GRID)
             return
         with Image.open(trial.folder / _GRID) as grid:
             grid.thumbnail(_THUMBNAIL)

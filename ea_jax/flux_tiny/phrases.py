@@ -118,6 +118,11 @@ class TinyPhrases:
         barred = (word, *avoid)
         make = {"style": _of_style, "relation": _of_relation, "state": _of_dress}
         sentences = make.get(kind, _of_thing)(word, avoid)
+        if not sentences:
+            raise ValueError(
+                f"what the run erases leaves nothing for a sentence of {word!r}; erase fewer words "
+                "in one run"
+            )
         things = [with_article(name, name) for name in _free(THINGS, barred)]
         scene = "a picture of a green background"
         if kind == "state":
@@ -130,7 +135,8 @@ class TinyPhrases:
         if people:
             scene = "a picture of two people"
         neutral = _NEUTRAL.get(kind) or (("shake hands", "hug") if people else ("beside", "and"))
-        return Phrases(sentences, _free(neutral, (word,))[0], scene)
+        kept = _free(neutral, barred) or _free(neutral, (word,))
+        return Phrases(sentences, kept[0], scene)
 
     def preserve(self, avoid: Sequence[str]) -> tuple[str, ...]:
         """Each kept thing plain and coloured, every second one styled, people and relations."""
@@ -173,6 +179,8 @@ def _of_dress(word: str, avoid: Sequence[str]) -> tuple[str, ...]:
 def _of_relation(word: str, avoid: Sequence[str]) -> tuple[str, ...]:
     """People in it, or things that can be; each template once."""
     barred, made = (word, *avoid), []
+    if not _is_between_people(word) and len(_free(THINGS, barred)) < 2:
+        return ()
     for i, template in enumerate(_OF_RELATION):
         said = _in_relation(word, barred, i)
         made += _first([template], avoid, said, **_company(barred, i))
@@ -185,11 +193,6 @@ def _in_relation(word: str, barred: Sequence[str], turn: int) -> str:
         return f"{_PEOPLE[(turn + turn // 2) % 2]} {word}"
     name = vocabulary.CONCEPTS[word].name if word in vocabulary.CONCEPTS else word
     left = _free(THINGS, barred)
-    if len(left) < 2:
-        raise ValueError(
-            f"{word!r} is between two things, and {len(left)} that the run doesn't erase are left; "
-            "erase fewer words in one run"
-        )
     first = [t for t in left if name != "back to back" or t in FACING]
     allowed = {"in": CONTAINERS, "on": BASES, "back to back": FACING}.get(name, THINGS)
     second = [t for t in left if t in allowed] or left

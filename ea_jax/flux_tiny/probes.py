@@ -118,7 +118,7 @@ def scene_of(
             return scene
     raise ValueError(
         f"{_DRAWS} scenes of {concept.name!r} all show {' or '.join(w.name for w in without)!r}; "
-        "draw them in any style, or ask for another concept"
+        "draw them in any style, ask for another concept, or erase fewer words in one run"
     )
 
 

@@ -61,14 +61,16 @@ METHODS = {
 
 
 def require_read(name: str, plus: str, changed: Iterable[str]) -> None:
-    """Refuses settings that a user changed, and that are another method's alone.
+    """Refuses settings that a user set in another method's own section.
 
     Args:
-      name, plus: of section `method`.
+      name, plus: of section `method`; an unknown name is left to `chosen`.
       changed: full names: `esd.lr`.
     Raises:
       SettingsError: names the first that would go unread.
     """
+    if name not in METHODS:
+        return
     owners: dict[str, list[str]] = {}
     for owner, entry in METHODS.items():
         if entry.section is not None:
@@ -76,9 +78,10 @@ def require_read(name: str, plus: str, changed: Iterable[str]) -> None:
     for key in changed:
         of = owners.get(key.partition(".")[0], [name])
         if name not in of and plus not in of:
+            added = ", or add method.plus=embedder" if "embedder" in of else ""
             raise SettingsError(
-                f"{key} is changed, and method.name = {shown(name)} doesn't read it; leave it as "
-                f"it is, or take the method {' or '.join(of)}"
+                f"{key} is set, and method.name = {shown(name)} doesn't read it; leave it out, or "
+                f"take the method {' or '.join(of)}{added}"
             )
 
 

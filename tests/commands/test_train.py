@@ -139,7 +139,7 @@ def test_with_a_judge_the_base_is_read_once_and_compared_to_each_erasure(
     config = JudgeConfig(channels=(4, 4, 8), look=8, layout=8)
     Judge(judge.init_weights(config, jax.random.key(0)), config).save(model / "judge")
     found = []
-    # All of them with the programs of the first.
+    # How many pairs there are is no part of a program: both runs have those of the first.
     for count in ("1", "2"):
         flags = ("--config.sample.eval_pictures=2", f"--config.optim.pairs={count}")
         done = run(model, tmp_path / count, finished[1], *flags)
@@ -294,7 +294,7 @@ def in_this_process(monkeypatch) -> Iterator[None]:
         ("--config.model.attention=chunkd", "chunkd"),
         ("--config.concept.kind=thng", "thng"),
         ("--config.lora.rank=500", "rank 500 is out of range: "),
-        ("--config.esd.lr=1e-4", "esd.lr is changed, and method.name = 'erase_anything' doesn't"),
+        ("--config.esd.lr=1e-4", "esd.lr is set, and method.name = 'erase_anything' doesn't"),
         ("--hosts=", "--hosts= is neither"),
     ],
 )

@@ -55,7 +55,7 @@ def test_trials_differ_in_row_word_and_seed_alone(tmp_path):
     with pytest.raises(ValueError, match=r"changes loss.atn, which is no setting"):
         trials.trials_of(given(tmp_path), {"typo": ("", {"loss.atn": 1.0})}, ["cat"])
     with pytest.raises(
-        ValueError, match=r"esd\.lr is changed, and method\.name = 'uce' doesn't read"
+        ValueError, match=r"row .other.: esd\.lr is set, and method\.name = 'uce' doesn't read"
     ):
         trials.trials_of(given(tmp_path), {"other": ("uce", {"esd.lr": 1.0})}, ["cat"])
 

@@ -59,8 +59,19 @@ def test_a_run_may_erase_all_styles_and_all_that_a_relation_is_between() -> None
 
 
 def test_a_run_that_leaves_nothing_for_a_relation_says_so() -> None:
-    with pytest.raises(ValueError, match=r"'on' is between two things, and 0 .* erase fewer words"):
+    with pytest.raises(ValueError, match=r"leaves nothing for a sentence of 'on'; erase fewer"):
         phrases.TinyPhrases().around("on", "relation", avoid=phrases.THINGS)
+    # A relation that is only to be kept is left out.
+    kept = phrases.TinyPhrases().preserve(phrases.THINGS)
+    assert kept
+    assert not any(forms.mentions(text, "jump over") for text in kept)
+
+
+def test_what_stands_in_for_a_word_is_not_erased_with_it() -> None:
+    around = phrases.TinyPhrases().around
+    alone, beside = (around("cat", "thing", avoid=avoid).neutral for avoid in ((), ("balloon",)))
+    assert alone == "balloon"
+    assert beside not in ("balloon", "cat")
 
 
 def test_half_of_the_world_is_never_kept_the_same_for_every_word() -> None:

@@ -116,10 +116,15 @@ def test_a_changed_setting_is_one_that_the_method_reads():
     for name, plus in (("gem", "nothing"), ("erase_anything", "embedder")):
         with pytest.raises(settings.SettingsError, match=r"ca\.lr .* method ca_model or ca_noise$"):
             registry.require_read(name, plus, ["lora.rank", "ca.lr"])
-    with pytest.raises(settings.SettingsError, match=r"embedder\.keep .* take the method embedder"):
+    with pytest.raises(settings.SettingsError, match=r"embedder, or add method\.plus=embedder$"):
         registry.require_read("esd", "nothing", ["embedder.keep"])
+    registry.require_read("typo", "nothing", ["ca.lr"])
 
 
 def test_each_methods_own_section_is_one_of_the_settings():
-    sections = {entry.section for entry in registry.METHODS.values()} - {None}
-    assert sections < {*settings.SECTIONS}
+    sections = {name: entry.section for name, entry in registry.METHODS.items()}
+    assert {name for name, own in sections.items() if own is None} == {
+        "erase_anything",
+        "zeroed_columns",
+    }
+    assert {*sections.values()} - {None} < {*settings.SECTIONS}
