@@ -134,10 +134,8 @@ def _is_one_of(word: str, others: Sequence[str]) -> bool:
 
 
 def _find(word: str) -> Entry | None:
-    key = " ".join(word.split())
-    return (
-        _names().get(key) or _folded().get(forms.folded(word)) or _common().get(forms.folded(word))
-    )
+    key, low = " ".join(word.split()), forms.folded(word)
+    return _names().get(key) or _folded().get(low) or _common().get(low)
 
 
 @functools.cache
