@@ -24,6 +24,9 @@ from ea_jax.methods.method import Method, Needs, nothing
 from ea_jax.methods.ready import Ready, blank_lora
 from ea_jax.settings import Settings, SettingsError
 from ea_jax.settings.fields import did_you_mean, shown
+from ea_jax.settings.lora import LoraSettings
+from ea_jax.settings.loss import LossSettings
+from ea_jax.settings.optim import OptimSettings
 
 
 class Entry(NamedTuple):
@@ -35,24 +38,44 @@ class Entry(NamedTuple):
       blank: (settings, the transformer's shapes) -> adapters of its edit's shapes that change
         nothing; none where its edit has no adapters.
       section: of the settings, which it alone reads; none where it has no such section.
+      shared: what it reads of sections `lora`, `optim` and `loss` besides `optim.seed`.
     """
 
     needs: Callable[[Settings], Needs]
     make: Callable[[Ready], Method]
     blank: Callable[[Settings, Any], Any] = blank_lora
     section: str | None = None
+    shared: frozenset[str] = frozenset()
 
 
+_SHARED = frozenset(
+    f"{section}.{field.name}"
+    for section, kind in {
+        "lora": LoraSettings,
+        "optim": OptimSettings,
+        "loss": LossSettings,
+    }.items()
+    for field in dataclasses.fields(kind)
+) - {"optim.seed"}
+_ADAMW = ("batch", "lr_decay", "b1", "b2", "eps", "weight_decay")
+# Every method that trains a LoRA reads these.
+_TRAINED = frozenset(
+    {"lora.scope", "lora.rank", "lora.alpha", *(f"optim.{name}" for name in _ADAMW)}
+)
+_GUIDED = _TRAINED | {"loss.teacher_guidance"}
+_DRAWN = _TRAINED | {"loss.t_draw"}
 METHODS = {
-    "erase_anything": Entry(erase_anything.needs, erase_anything.make),
-    "esd": Entry(nothing, esd.make, section="esd"),
-    "ca_model": Entry(ca.needs, ca.make_model, section="ca"),
-    "ca_noise": Entry(ca.needs, ca.make_noise, section="ca"),
-    "gem": Entry(nothing, gem.make, section="gem"),
-    "eap": Entry(eap.needs, eap.make, section="eap"),
-    "mace": Entry(mace.needs, mace.make, mace.blank, "mace"),
+    "erase_anything": Entry(erase_anything.needs, erase_anything.make, shared=_SHARED),
+    "esd": Entry(nothing, esd.make, section="esd", shared=_GUIDED),
+    "ca_model": Entry(ca.needs, ca.make_model, section="ca", shared=_DRAWN),
+    "ca_noise": Entry(ca.needs, ca.make_noise, section="ca", shared=_DRAWN),
+    "gem": Entry(nothing, gem.make, section="gem", shared=_TRAINED),
+    "eap": Entry(eap.needs, eap.make, section="eap", shared=_GUIDED),
+    "mace": Entry(mace.needs, mace.make, mace.blank, "mace", _TRAINED),
     "meta_unlearning": Entry(
-        meta_unlearning.needs, meta_unlearning.make, section="meta_unlearning"
+        *(meta_unlearning.needs, meta_unlearning.make),
+        section="meta_unlearning",
+        shared=_GUIDED | _DRAWN,
     ),
     "embedder": Entry(embedder.needs, embedder.make, embedder.blank, "embedder"),
     "uce": Entry(nothing, uce.make, uce.blank, "uce"),
@@ -61,7 +84,7 @@ METHODS = {
 
 
 def require_read(name: str, plus: str, changed: Iterable[str]) -> None:
-    """Refuses settings that a user set in another method's own section.
+    """Refuses settings that a user set and that only other methods read.
 
     Args:
       name, plus: of section `method`; an unknown name is left to `chosen`.
@@ -71,18 +94,21 @@ def require_read(name: str, plus: str, changed: Iterable[str]) -> None:
     """
     if name not in METHODS:
         return
-    owners: dict[str, list[str]] = {}
-    for owner, entry in METHODS.items():
-        if entry.section is not None:
-            owners.setdefault(entry.section, []).append(owner)
     for key in changed:
-        of = owners.get(key.partition(".")[0], [name])
-        if name not in of and plus not in of:
-            added = ", or add method.plus=embedder" if "embedder" in of else ""
+        readers = [method for method, entry in METHODS.items() if _reads(entry, key)]
+        if readers and name not in readers and plus not in readers:
+            added = ", or add method.plus=embedder" if "embedder" in readers else ""
+            own = METHODS[name].section
             raise SettingsError(
-                f"{key} is set, and method.name = {shown(name)} doesn't read it; leave it out, or "
-                f"take the method {' or '.join(of)}{added}"
+                f"{key} is set, and method.name = {shown(name)} doesn't read it; leave it out"
+                f"{f', set one of section {own}' if own else ''}, or take the method "
+                f"{' or '.join(readers)}{added}"
             )
+
+
+def _reads(entry: Entry, key: str) -> bool:
+    """Whether a method reads a setting that not all do."""
+    return key in entry.shared or key.partition(".")[0] == entry.section
 
 
 def chosen(settings: Settings) -> Entry:

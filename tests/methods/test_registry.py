@@ -29,6 +29,33 @@ def of_method(name: str) -> settings.Settings:
 
 
 @pytest.mark.parametrize("name", registry.METHODS)
+def test_a_methods_entry_says_what_it_reads_of_shared_sections(name, monkeypatch):
+    """What tracing its programs asks of `optim` and `loss`."""
+    made, read = of_method(name), set()
+
+    def noting(section):
+        def get(self, key):
+            read.add(f"{section}.{key}")
+            return object.__getattribute__(self, key)
+
+        return get
+
+    for section in ("optim", "loss"):
+        kind = type(getattr(made, section))
+        monkeypatch.setattr(kind, "__getattribute__", noting(section))
+    given = shapes(made, SMALL, latent=(4, 6, 2), mesh=make_mesh({}, jax.devices()[:1]))
+    for level in given.method.levels:
+        jax.eval_shape(level.step, given.state, given.base, given.batches[level.name])
+    # All methods draw by the seed, and every run's settings are checked for the others.
+    always = {"optim.seed", "loss.teacher_guidance", *([] if given.batches else ["optim.batch"])}
+    said = {key for key in registry.METHODS[name].shared if not key.startswith("lora.")}
+    if name == "erase_anything":  # This config gives some of its terms no weight.
+        assert read - always <= said
+    else:
+        assert read - always == said - always
+
+
+@pytest.mark.parametrize("name", registry.METHODS)
 def test_every_methods_state_and_batches_have_shapes_without_a_model(name):
     given = shapes(of_method(name), SMALL, latent=(4, 6, 2), mesh=make_mesh({}, jax.devices()[:1]))
     assert set(given.batches) == {level.name for level in given.method.levels}
@@ -111,13 +138,20 @@ def test_zeroed_columns_are_an_edit_without_weights():
 
 
 def test_a_changed_setting_is_one_that_the_method_reads():
-    registry.require_read("ca_noise", "nothing", ["ca.lr", "lora.rank", "loss.eta"])
-    registry.require_read("erase_anything", "embedder", ["embedder.keep"])
+    registry.require_read("ca_noise", "nothing", ["ca.lr", "lora.rank", "loss.t_draw", "log.every"])
+    registry.require_read("erase_anything", "embedder", ["embedder.keep", "optim.pairs"])
+    registry.require_read("uce", "nothing", ["optim.seed", "concept.word"])
+    registry.require_read("eap", "nothing", ["loss.teacher_guidance"])
     for name, plus in (("gem", "nothing"), ("erase_anything", "embedder")):
         with pytest.raises(settings.SettingsError, match=r"ca\.lr .* method ca_model or ca_noise$"):
             registry.require_read(name, plus, ["lora.rank", "ca.lr"])
     with pytest.raises(settings.SettingsError, match=r"embedder, or add method\.plus=embedder$"):
         registry.require_read("esd", "nothing", ["embedder.keep"])
+    unread = r"optim\.pairs is set, .*'esd' .*set one of section esd, or take the method erase_any"
+    with pytest.raises(settings.SettingsError, match=unread):
+        registry.require_read("esd", "nothing", ["esd.steps", "optim.pairs"])
+    with pytest.raises(settings.SettingsError, match=r"lora\.rank is set, .*section embedder, or"):
+        registry.require_read("embedder", "nothing", ["lora.rank"])
     registry.require_read("typo", "nothing", ["ca.lr"])
 
 
