@@ -17,16 +17,13 @@ from configs import presets
 MODELS = {"tiny": "robust", "flux-dev": "paper", "flux-schnell": "paper"}
 
 
-def experiment(
-    name: str, variant: str, *, word: str | None = None, pictures: str = "plain"
-) -> ConfigDict:
+def experiment(name: str, variant: str, *, word: str | None = None) -> ConfigDict:
     """A config with every key present; sentences and other words are made for the concept.
 
     Args:
       name: of the experiment; its run folder is called after it. `{word}` is what is erased.
       variant: model, or model+preset.
       word: what is erased; None leaves it to the command line.
-      pictures: how those of a run are shown; see `log.pictures`.
     Raises:
       ValueError: an unknown model or preset.
     """
@@ -40,7 +37,6 @@ def experiment(
     for section, values in _model_sections(model).items():
         config[section].update(values)
     config.concept.word = word
-    config.log.pictures = pictures
     presets.apply(config, preset if plus else MODELS[model], model)
     if config.model.guidance is None:
         with config.ignore_type():
@@ -86,6 +82,7 @@ def _empty(name: str, variant: str) -> ConfigDict:
                 "image_every": 100,
                 "checkpoint_every": 50,
                 "keep": 2,
+                "pictures": "auto",
                 "profile_steps": placeholder(str),
             },
             "mesh": {"data": 1, "fsdp": 1},

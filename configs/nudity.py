@@ -16,6 +16,4 @@ from configs import common
 
 def get_config(variant: str = "tiny") -> ConfigDict:
     """The experiment for `MODEL` or `MODEL+PRESET`; see `configs.common`."""
-    # Nothing explicit is written to disk unless the user says so.
-    pictures = "pixelated" if variant.startswith("flux") else "plain"
-    return common.experiment("nudity", variant, word="nude", pictures=pictures)
+    return common.experiment("nudity", variant, word="nude")

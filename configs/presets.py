@@ -82,7 +82,14 @@ PAPER: Overrides = {
     "esd": {"steps": 1000, "lr": 5e-5, "eta": 1.0},
     # Their papers' numbers, and of a range its end that learns most.
     "ca": {"steps": 1000, "lr": 1e-5, "pictures": 1000, "keep": 1.0},
-    "gem": {"steps": 250, "lr": 1e-3, "share": 10 / 28, "margin": 0.0},
+    "gem": {
+        "steps": 25,
+        "lr": 1e-3,
+        "share": 10 / 28,
+        "eta": 1.0,
+        "guidance": 1.0,
+        "path_guidance": 3.0,
+    },
     "eap": {
         "steps": 1000,
         "lr": 1e-4,
@@ -109,10 +116,10 @@ PAPER: Overrides = {
         "lr": 1e-5,
         "eta": 1.0,
         "keep": 0.1,
-        "anchor": 0.01,
+        "related": 0.01,
         "harm_concept": 0.1,
         "harm_keep": 0.01,
-        "harm_anchor": 0.1,
+        "harm_related": 0.1,
         "clip": 1.0,
         "relearn_steps": 2,
         "relearn_lr": 1e-3,
@@ -138,6 +145,7 @@ PAPER: Overrides = {
         "x_t": "pool",
         "shuffle": "phrase",
         "shuffle_probability": 0.9,
+        "rows": "sentences",
         "shuffles": 32,
         "irrelevant": 3,
         "pictures": 8,
@@ -150,6 +158,8 @@ PAPER: Overrides = {
     },
 }
 
+# Their papers train the word by itself: what a sentence says besides would be erased with it.
+_ALONE = {"rows": "word", "shuffle_probability": 0.0}
 # Each but `paper` is what it changes of it.
 CHANGES: dict[str, Overrides] = {
     "paper": {},
@@ -204,7 +214,11 @@ CHANGES: dict[str, Overrides] = {
         # Training has gone most of the way, so that keeping weighs more than in `embedder` alone.
         "embedder": {"keep": 1.0},
     },
-    "esd": {"method": {"name": "esd"}, "loss": {"teacher_guidance": 3.0}},
+    "esd": {
+        "method": {"name": "esd"},
+        "loss": {"teacher_guidance": 3.0},
+        "data": _ALONE,
+    },
     # Sentences in their own order: an anchor's picture is of its prompt.
     **{
         name: {
@@ -214,12 +228,15 @@ CHANGES: dict[str, Overrides] = {
         }
         for name in ("ca_model", "ca_noise")
     },
+    # Its authors' own scope. A batch of 10, since they update once for ten places of a path.
     "gem": {
         "method": {"name": "gem"},
         "concept": {"anchor": "replaced"},
-        "lora": {"rank": 16, "alpha": 16.0},
+        "lora": {"scope": "dual_qk+image", "rank": 16, "alpha": 16.0},
+        "optim": {"batch": 10},
+        "data": {**_ALONE, "pool": 10},
     },
-    "eap": {"method": {"name": "eap"}},
+    "eap": {"method": {"name": "eap"}, "data": _ALONE},
     "mace": {
         "method": {"name": "mace"},
         # What a sentence's other words are mapped to.
@@ -231,8 +248,7 @@ CHANGES: dict[str, Overrides] = {
         "method": {"name": "meta_unlearning"},
         "concept": {"anchor": "replaced"},
         "optim": {"weight_decay": 1e-4},
-        # As for CA.
-        "data": {"shuffle_probability": 0.0},
+        "data": _ALONE,
     },
     "embedder": {
         "method": {"name": "embedder"},
@@ -242,6 +258,7 @@ CHANGES: dict[str, Overrides] = {
         "method": {"name": "uce"},
         # Its guide is what stands in the concept's place.
         "concept": {"erase": "word_and_synonyms", "anchor": "replaced"},
+        "data": {"shuffle_probability": 0.0},
     },
     "zeroed_columns": {"method": {"name": "zeroed_columns"}},
 }
@@ -258,7 +275,7 @@ TINY: dict[str, Overrides] = {
     "esd": {"esd": {"steps": 200, "lr": 1e-3}, "optim": {"batch": 4}},
     "ca_model": _CA_ON_TINY,
     "ca_noise": _CA_ON_TINY,
-    "gem": {"gem": {"steps": 200, "lr": 3e-4}, "optim": {"batch": 4}},
+    "gem": {"gem": {"steps": 80, "lr": 3e-4}},
     "eap": {"eap": {"steps": 200, "lr": 1e-3}, "optim": {"batch": 4}},
     "mace": {"mace": {"lr": 5e-3}, "optim": {"batch": 4}},
     "uce": {"uce": {"keep": 0.1}},

@@ -14,10 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from ea_jax.arguments import Parser, text
+from ea_jax.concepts import minors
 from ea_jax.flux import hub
 from ea_jax.settings.concept import KINDS
 
 CONFIG = Path(__file__).parents[1] / "configs" / "anything.py"
+_EPILOG = (
+    "All other settings are flags, too: --config.SECTION.KEY=VALUE, with the sections and keys of "
+    "ea_jax/settings, as --config.optim.seed=1. --config=FILE starts from another config."
+)
 _SLUG = 60  # letters of a folder's name, at most
 
 
@@ -27,6 +32,9 @@ def flags_of(arguments: Sequence[str]) -> list[str]:
     Args:
       arguments: words, then flags; or flags alone, which are left as they are.
     """
+    is_short = not any(one.partition("=")[0] == "--config" for one in arguments)
+    if is_short and {"-h", "--help"} & {*arguments}:
+        _parser().parse_args(["--help"])
     if not arguments or (arguments[0].startswith("-") and not _is_ours(arguments[0])):
         return list(arguments)
     parser = _parser()
@@ -57,7 +65,7 @@ def spelled_out(config: dict[str, Any]) -> dict[str, Any]:
     """A config whose words are read from their file, and whose folder is named after them.
 
     `concept.words = @FILE` is a file with one word or phrase a line; `{word}` in `log.folder` is
-    what is erased.
+    what is erased; `log.pictures = auto` becomes what `minors.shown` says of all texts.
 
     Raises:
       ValueError: no such file, or no word in it.
@@ -69,11 +77,21 @@ def spelled_out(config: dict[str, Any]) -> dict[str, Any]:
     if isinstance(log.get("folder"), str):
         named = words or concept.get("word") or "word"
         log["folder"] = log["folder"].replace("{word}", slug(str(named)))
+    if log.get("pictures") == "auto":
+        said = [text for value in concept.values() for text in _texts(value)]
+        log["pictures"] = minors.shown(said, real=config["model"].get("path") != hub.EMBEDDED)
     return {**config, "concept": concept, "log": log}
+
+
+def _texts(value: Any) -> list[str]:
+    """The texts of a setting: one, or a list of them."""
+    listed = value if isinstance(value, (list, tuple)) else [value]
+    return [one for one in listed if isinstance(one, str)]
 
 
 def _parser() -> Parser:
     parser = Parser("erase", "Erases one word or several from a model.")
+    parser.epilog = _EPILOG
     parser.add_argument("word", nargs="*", help="what is erased; several words go in one run")
     parser.add("--words", rule=text, help="the same, with commas, or @FILE with one a line")
     parser.add(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ from toy_t5 import t5_tokenizer
 
 from configs import soccer
 from ea_jax import lora, settings
-from ea_jax.concepts import bank, choose
+from ea_jax.concepts import bank, choose, rows
 from ea_jax.methods import pictures, registry
 from ea_jax.methods.forward import Forward, forward_of, velocity_of
 from ea_jax.methods.ready import Ready
@@ -52,10 +53,10 @@ def places(index: int, inputs: Inputs, *, fresh: bool = False, rows: int = 2) ->
 
 
 @jax.jit
-def velocity(made: Any, x_BSC: Any, t: Any, text: Any) -> jax.Array:
+def velocity(made: Any, x_BSC: Any, t: Any, text: Any, guidance: float | None = None) -> jax.Array:
     """With adapters, or of the frozen model for None; t of all rows, or of each."""
     t_B = jnp.broadcast_to(jnp.asarray(t, jnp.float32), (len(x_BSC),))
-    return velocity_of(BASE, made, x_BSC, t_B, text, FORWARD)[0]
+    return velocity_of(BASE, made, x_BSC, t_B, text, FORWARD, guidance=guidance)[0]
 
 
 def descended(before: State, loss: Any) -> Any:
@@ -67,7 +68,15 @@ def close(found: Any, wanted: Any) -> None:
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), found, wanted)
 
 
-def ready(name: str, mesh: Any = None, *, batch: int = 2, steps: int = 3) -> Ready:
+def ready(
+    name: str,
+    mesh: Any = None,
+    *,
+    batch: int = 2,
+    steps: int = 3,
+    concepts: Sequence[rows.Concept] = (BALL,),
+    near: Sequence[str] = (),
+) -> Ready:
     """What a method is made of: a random bank, and pictures that hold their prompt's number.
 
     Args:
@@ -75,15 +84,17 @@ def ready(name: str, mesh: Any = None, *, batch: int = 2, steps: int = 3) -> Rea
       mesh: one device by default.
       batch: of a step.
       steps: of the schedule; three are `SIGMAS`.
+      concepts: that are erased.
+      near: prompts about what is nearest to them.
     """
     config = soccer.get_config(f"tiny+{name}")
     config.model.attention = "chunked"
-    config.data.update({"shuffles": 4, "cache": None})
+    config.data.update({"shuffles": 4, "cache": None, "pool": 4})
     config.optim.batch = batch
     made = settings.from_config(config)
-    concept = dataclasses.replace(BALL, neutral="cloud")
+    given = [dataclasses.replace(one, neutral="cloud") for one in concepts]
     words = bank.build(
-        [concept], choose.recipe(made), preserve=KEPT, encode=encode,
+        given, choose.recipe(made), preserve=KEPT, near=near, encode=encode,
         tokenizer=t5_tokenizer(), max_length=LENGTH, encoder="random",
     )  # fmt: skip
     sigmas = SIGMAS if steps == 3 else np.linspace(1, 0, steps + 1)

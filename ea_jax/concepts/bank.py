@@ -30,6 +30,7 @@ from ea_jax.runtime.streams import stream
 
 # Names that are erased in earnest: paths follow them, and pictures are made of them.
 _ERASED = (rows.WORD, rows.SYNONYM)
+_CONCEPT = 11  # first key of the streams that draw a concept
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,11 +59,12 @@ class PromptBank:
       groups: `target`, `anchor`: [rows], a row's sentence with the concept and without it;
         `others`: [G, W], a row's synonym first, then its irrelevant words;
         `plain`: the unshuffled sentences, `plain_G` says whose; `preserve`: prompts without the
-        concept; `empty`: the empty prompt.
+        concept, those about what is nearest to it last; `empty`: the empty prompt.
       concept_G, sentence_G: concept of each row, and which of its sentences.
       name_G: what its target names the concept by: `word`, `synonym` or `slip`.
       contrast_G: for each row its place in `others`, -1 where its concept has no synonym.
       plain_G, plain_name_G: concept of each sentence in `plain`, and what names it there.
+      near: how many prompts of `preserve` are about what is nearest.
       words: all words besides the concepts that rows were made with.
     """
 
@@ -77,6 +79,7 @@ class PromptBank:
     contrast_G: np.ndarray
     plain_G: np.ndarray
     plain_name_G: np.ndarray
+    near: int
     words: tuple[str, ...]
 
     def rows(
@@ -89,6 +92,13 @@ class PromptBank:
         """Numbers of the rows with names of these kinds, of one concept, of one sentence."""
         chosen = _is(self.concept_G, concept) & _is(self.sentence_G, sentence)
         return np.flatnonzero(chosen & np.isin(self.name_G, list(names)))
+
+    def drawn(self, seed: int, *purpose: int) -> int:
+        """A row drawn for a purpose, of the concepts one as likely as another; see `draw`."""
+        if self.concepts == 1:
+            return draw(self.rows(), seed, *purpose)
+        concept = draw(np.arange(self.concepts), seed, _CONCEPT, *purpose)
+        return draw(self.rows(concept=concept), seed, *purpose)
 
     def contrast_rows(self, *, concept: int | None = None) -> np.ndarray:
         """Numbers of the rows that have a synonym and irrelevant words; maybe none."""
@@ -228,10 +238,11 @@ def build(
     *,
     tokenizer: Any,
     preserve: Sequence[str] = (),
+    near: Sequence[str] = (),
     **options: Any,
 ) -> PromptBank:
     """`prompts.make`, and `encode` with its `options`."""
-    made = make(concepts, recipe, preserve=preserve, tokenizer=tokenizer)
+    made = make(concepts, recipe, preserve=preserve, near=near, tokenizer=tokenizer)
     return encode(made, tokenizer=tokenizer, **options)
 
 
@@ -255,6 +266,7 @@ def _bank(
         contrast_G=_places([bool(row.others) for row in made]),
         plain_G=np.array([number for number, *_ in prompts.plain], np.int32),
         plain_name_G=np.array([kind for _, kind, _ in prompts.plain]),
+        near=prompts.near,
         words=tuple(dict.fromkeys(word for row in made for word in row.words)),
     )
 

@@ -179,6 +179,7 @@ def _concept(
         read,
         contrasted.classes if contrasted else (),
         neutral=neutral.get(chosen.anchor),
+        alone=world.phrases.alone(one.word, one.kind),
     )
     return concept, record
 
@@ -317,6 +318,7 @@ def _restored(stored: Any) -> Words:
             tuple(one["synonyms"]),
             tuple(tuple(words) for words in one["irrelevant"]),
             neutral=one["neutral"],
+            alone=one.get("alone", "{}"),
             also=tuple(one["also"]),
             slips=tuple(one["slips"]),
         )
@@ -331,6 +333,7 @@ def recipe(settings: Settings) -> rows.Recipe:
     data = settings.data
     return rows.Recipe(
         shuffles=data.shuffles,
+        alone=data.rows == "word",
         shuffle=data.shuffle,
         probability=data.shuffle_probability,
         words=data.irrelevant,

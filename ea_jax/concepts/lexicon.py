@@ -84,6 +84,10 @@ class Phrasebook(Protocol):
         """Sentences around a word; nothing else in them is a form of a word in `avoid`."""
         ...
 
+    def alone(self, word: str, kind: str) -> str:
+        """A prompt of a word and nothing else that the model can paint."""
+        ...
+
     def preserve(self, avoid: Sequence[str]) -> tuple[str, ...]:
         """Prompts about all sorts of things, none of them a form of a word in `avoid`."""
         ...

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from ea_jax.concepts import forms, lists, spans
 
@@ -43,6 +43,18 @@ def require_adults(texts: Sequence[str]) -> None:
                 f"{text!r} has {word!r}, a word for a minor, in a run that is about nudity "
                 f"({bare[1]!r}); name adults alone: woman, man, person"
             )
+
+
+def shown(texts: Iterable[str], *, real: bool) -> str:
+    """How pictures of some texts are written to disk unless a user says otherwise.
+
+    Args:
+      texts: prompts, or words that are erased.
+      real: whether a model of real pictures makes them; flux-tiny is none.
+    Returns:
+      "pixelated" if a text is about nudity and pictures are real, else "plain".
+    """
+    return "pixelated" if real and any(map(nudity_in, texts)) else "plain"
 
 
 def nudity_in(text: str) -> str | None:

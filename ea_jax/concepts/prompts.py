@@ -16,12 +16,14 @@ class Prompts:
     Attributes:
       rows: of all concepts.
       plain: the unshuffled sentences, each with its concept's number and the kind of its name.
-      preserve: prompts without any concept.
+      preserve: prompts without any concept; the last ones are about what is nearest to one.
+      near: how many those are.
     """
 
     rows: Sequence[rows.Row]
     plain: Sequence[tuple[int, str, rows.Variant]]
     preserve: Sequence[str]
+    near: int = 0
 
     @property
     def contrast(self) -> list[rows.Row]:
@@ -50,6 +52,7 @@ def make(
     recipe: rows.Recipe,
     *,
     preserve: Sequence[str] = (),
+    near: Sequence[str] = (),
     tokenizer: Any = None,
 ) -> Prompts:
     """Makes a bank's texts.
@@ -57,6 +60,7 @@ def make(
     Args:
       concepts, recipe: see `ea_jax.concepts.rows`.
       preserve: prompts without any concept.
+      near: likewise, about what is nearest to one.
       tokenizer: T5's fast tokenizer, to see that it knows the words' letters; None looks at none.
     Raises:
       ValueError: concepts, prompts or words that don't do; see `rows.rows` and
@@ -65,6 +69,7 @@ def make(
     made = rows.rows(concepts, recipe)
     for concept in concepts:
         rows.require_absent(concept.word, preserve, setting="concept.preserve_prompts")
+        rows.require_absent(concept.word, near, setting="concept.near_prompts")
     erased = [name for concept in concepts for _, name in rows.names(concept)]
     named = [*erased, *(word for row in made for word in row.words)]
     for word in dict.fromkeys(named if tokenizer is not None else ()):
@@ -75,4 +80,4 @@ def make(
         for kind, name in rows.names(concept)
         for text in rows.plain(concept, name)
     ]
-    return Prompts(made, plain, preserve)
+    return Prompts(made, plain, (*preserve, *near), len(near))

@@ -36,6 +36,7 @@ class Concept:
       also: further names that are erased like the word, in its sentences; synonyms, mostly.
       slips: the word misspelled and so on; see `ea_jax.concepts.slips`.
       neutral: word or sentence that L_esd goes towards; see `Recipe.anchor`.
+      alone: a prompt of the word and nothing else.
     """
 
     word: str
@@ -45,6 +46,7 @@ class Concept:
     also: tuple[str, ...] = ()
     slips: tuple[str, ...] = ()
     neutral: str | None = None
+    alone: str = "{}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Recipe:
 
     Attributes:
       shuffles: rows for each concept; they take its prompts in turn.
+      alone: rows hold `Concept.alone` in the place of its prompts.
       shuffle: `phrase` keeps a concept of several words together, `word` doesn't.
       probability: of shuffling a row; otherwise it keeps the plain order.
       words: irrelevant words in a row, from the classes in turn.
@@ -62,6 +65,7 @@ class Recipe:
     """
 
     shuffles: int = 32
+    alone: bool = False
     shuffle: str = "phrase"
     probability: float = 0.9
     words: int = 3
@@ -116,18 +120,20 @@ class Row:
     words: tuple[str, ...]
 
 
-def plain(concept: Concept, name: str | None = None) -> list[str]:
+def plain(concept: Concept, name: str | None = None, *, alone: bool = False) -> list[str]:
     """A concept's sentences, unshuffled: they make the pictures I_f.
 
     Args:
       concept: whose.
       name: what stands in its word's place; None for the word.
+      alone: its one prompt without any scene in their place.
     Raises:
       ValueError: no prompts, an empty concept, or a sentence that doesn't hold it.
     """
     if not concept.prompts:
         raise ValueError(f"concept {concept.word!r} has no prompts; give some in concept.sentences")
-    made = [sentences.complete(prompt, concept.word) for prompt in concept.prompts]
+    prompts = (concept.alone,) if alone else concept.prompts
+    made = [sentences.complete(prompt, concept.word) for prompt in prompts]
     if name is None or name == concept.word:
         return made
     return [sentences.exchange(text, concept.word, name) for text in made]
@@ -182,7 +188,7 @@ def _require_apart(concept: Concept, recipe: Recipe) -> None:
                 "'replaced', concept.anchor_sentence for 'sentence'"
             )
         require_absent(concept.word, [concept.neutral], setting=setting[recipe.anchor])
-    for text in plain(concept):
+    for text in plain(concept, alone=recipe.alone):
         left = _anchor(text, concept.word, concept, recipe)
         require_absent(concept.word, [left], setting=f"of sentence {text!r} the anchor")
     if concept.synonyms and not (concept.irrelevant and all(concept.irrelevant)):
@@ -205,8 +211,9 @@ def require_absent(word: str, texts: Sequence[str], *, setting: str) -> None:
 def _row(
     number: int, kind: str, concept: Concept, name: str, turn: int, recipe: Recipe, own_stream: int
 ) -> Row:
-    sentence = turn % len(concept.prompts)
-    text = plain(concept, name)[sentence]
+    texts = plain(concept, name, alone=recipe.alone)
+    sentence = turn % len(texts)
+    text = texts[sentence]
 
     def own(purpose: int) -> np.random.Generator:
         return stream(recipe.seed, _ROWS, own_stream, turn, purpose)

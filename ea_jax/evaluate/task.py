@@ -41,9 +41,18 @@ class Classes:
     development: tuple[str, ...]
 
     def chosen(self, which: str) -> tuple[str, ...]:
-        """Those of `development`, `test`, `all`, or names separated by commas."""
+        """Those of `development`, `test`, `all`, or names separated by commas.
+
+        Raises:
+          ValueError: the development words of a world that has none.
+        """
         every = tuple(word for words in self.categories.values() for word in words)
         if which == "development":
+            if not self.development:
+                raise ValueError(
+                    "there are no development words here; give --words all, or some of "
+                    + ", ".join(every)
+                )
             return self.development
         if which == "test":
             return tuple(word for word in every if word not in self.development)

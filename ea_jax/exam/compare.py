@@ -92,13 +92,10 @@ def compare(given: argparse.Namespace, command: str) -> str:
 def how_shown(given: argparse.Namespace, texts: Sequence[str]) -> str:
     """Whether pictures are written plain or pixelated; ValueError for a minor beside nudity.
 
-    Pictures about nudity by a model of real pictures are pixelated, unless `--pictures` says else.
+    See `minors.shown` for what is done where `--pictures` says nothing.
     """
     minors.require_adults(texts)
-    if given.pictures is not None:
-        return given.pictures
-    bare = given.model != hub.EMBEDDED and any(map(minors.nudity_in, texts))
-    return "pixelated" if bare else "plain"
+    return given.pictures or minors.shown(texts, real=given.model != hub.EMBEDDED)
 
 
 def add_pictures(parser: Parser) -> None:

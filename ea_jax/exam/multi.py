@@ -23,6 +23,7 @@ from ea_jax.runtime.program import TRAIN_IN_LESS, one_line_errors, start_logging
 
 TASK = "multi"
 _SUMS = {"sum": edits.summed, "mean": edits.averaged}
+_COUNTS = (1, 3, 5, 10)  # the paper's
 _SHOWN = 6  # pictures in a row of the contact sheet
 
 
@@ -30,13 +31,18 @@ def main(arguments: Sequence[str]) -> None:
     """The command line."""
     parser = Parser("evaluate multi", "The sum and the mean of N erasures (Eq. 12).")
     several.add_arguments(parser)
-    parser.add("--counts", rule=each(number(int, low=1)), default=[1, 3, 5, 10], help="N: 1,3,5,10")
+    parser.add(
+        "--counts",
+        rule=each(number(int, low=1)),
+        help="N; by default those of 1, 3, 5 and 10 that there are erasures for",
+    )
     given = parser.parse_args(arguments)
     start_logging()
     with one_line_errors(TRAIN_IN_LESS):
         out = record.claim(given.out, TASK, {"model": given.model, "pictures": given.pictures})
-        found = several.erasures(given, at_least=max(given.counts))
-        subjects = _subjects(found, given.counts)
+        found = several.erasures(given, at_least=max(given.counts or [2]))
+        counts = given.counts or [n for n in _COUNTS if n <= len(found.edits)]
+        subjects = _subjects(found, counts)
         erased = {
             word: several.asked(task, metrics.CONCEPT.name, given.pictures)
             for word, task in found.tasks.items()
@@ -45,8 +51,8 @@ def main(arguments: Sequence[str]) -> None:
         probes = [*others, *(probe for part in erased.values() for probe in part)]
         painter = model.open_painter(given, several.prompts_of(probes), subjects)
         read = model.read(painter, probes, found.detector, subjects, cache=given.cache)
-        counts = {name: _counted(erased, others, answers) for name, answers in read.items()}
-        shown = table(counts, given.counts, list(erased))
+        rates = {name: _counted(erased, others, answers) for name, answers in read.items()}
+        shown = table(rates, counts, list(erased))
         sheet = others[:_SHOWN] + [part[0] for part in list(erased.values())[:_SHOWN]]
         record.contact_sheet(
             out / "pictures.png",
@@ -68,7 +74,7 @@ def main(arguments: Sequence[str]) -> None:
             command=record.command(TASK, arguments),
             table=shown,
             protocol=record.protocol_of(painter, subjects, [found.detector]),
-            counts=record.rates(counts),
+            counts=record.rates(rates),
             **record.pictures_of(probes, read),
         )
         sys.stdout.write(shown)

@@ -138,6 +138,10 @@ class TinyPhrases:
         kept = _free(neutral, barred) or _free(neutral, (word,))
         return Phrases(sentences, kept[0], scene)
 
+    def alone(self, word: str, kind: str) -> str:
+        """A style by itself, a thing with its article; people in a relation, or bare."""
+        return word if kind == "style" else self.around(word, kind, avoid=()).sentences[0]
+
     def preserve(self, avoid: Sequence[str]) -> tuple[str, ...]:
         """Each kept thing plain and coloured, every second one styled, people and relations."""
         made: list[str] = []

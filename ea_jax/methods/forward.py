@@ -40,6 +40,10 @@ class Forward:
         """[S, C] of a packed latent."""
         return self.grid[0] * self.grid[1], self.model.in_channels
 
+    def guided(self, guidance: float) -> Forward:
+        """The same at another guidance; a model without any stays as it is."""
+        return self if self.guidance is None else dataclasses.replace(self, guidance=guidance)
+
 
 def forward_of(
     settings: Settings, model: TransformerConfig, grid: tuple[int, int], sigmas: Iterable[float]

@@ -12,7 +12,8 @@ left to relearn it from. The gradient at theta' is taken for one at theta: first
 FM is the flow-matching loss of noised pictures under their own prompts, here in the place of the
 loss of a diffusion model. All pictures are the frozen model's: D_hrm of the concept's sentences,
 D_irt of prompts to keep (`concept.preserve_prompts`). For D_tgt, benign and related, the paper has
-pictures of a hand-picked word ("skin" for nudity); ours are of the anchors (`concept.anchor`; the
+pictures of a hand-picked word ("skin" for nudity); ours are of what is nearest to the concept
+(`concept.near_prompts`), or where nothing near is known, of the anchors (`concept.anchor`; the
 preset puts a neutral word in the concept's place). ESD is that of `ea_jax.methods.esd`, at the
 run's guidance.
 
@@ -28,6 +29,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
 
@@ -37,27 +39,26 @@ from ea_jax.methods import esd, losses, pool
 from ea_jax.methods.forward import Forward, velocity_of
 from ea_jax.methods.method import Method, Needs, Terms
 from ea_jax.methods.optimisers import update
-from ea_jax.methods.pictures import Pictures, in_turn
+from ea_jax.methods.pictures import LatentSet, Pictures, in_turn
 from ea_jax.methods.ready import Ready
 from ea_jax.methods.trained import State, descend, trained
 from ea_jax.methods.trajectories import drawn
 from ea_jax.runtime.mesh import batch_parts
 from ea_jax.settings import MetaUnlearningSettings, Settings
 
-# Sets of pictures, each with its group of the prompt bank and a stream of its own.
-_SETS = {"concept": ("plain", 501), "keep": ("preserve", 502), "anchor": ("anchor", 503)}
+_STREAMS = {"concept": 501, "keep": 502, "related": 503}  # of the sets of pictures
 
 
 class Batch(esd.Batch):
     """Places in the pool with their prompts, and as many pictures of each set.
 
     Attributes:
-      of_concept, of_keep, of_anchor: D_hrm, D_irt and D_tgt.
+      of_concept, of_keep, of_related: D_hrm, D_irt and D_tgt.
     """
 
     of_concept: Pictures
     of_keep: Pictures
-    of_anchor: Pictures
+    of_related: Pictures
 
 
 class Rows(struct.PyTreeNode):
@@ -70,14 +71,14 @@ class Rows(struct.PyTreeNode):
 
 
 def needs(settings: Settings) -> Needs:
-    """Pictures of the concept, of prompts to keep and of anchors."""
+    """Pictures of the concept, of prompts to keep, and of what is nearest or the anchors."""
     count = settings.meta_unlearning.pictures
-    return Needs(concept=True, keep=True, anchor=count, check=require_kept)
+    return Needs(concept=True, keep=True, related=count, check=require_kept)
 
 
 def require_kept(bank: PromptBank) -> None:
-    """Raises ValueError if there is no prompt to keep."""
-    if not len(bank.groups["preserve"].prompt_G):
+    """Raises ValueError if there is no prompt to keep besides those about what is nearest."""
+    if len(bank.groups["preserve"].prompt_G) == bank.near:
         raise ValueError(
             "meta_unlearning keeps pictures of concept.preserve_prompts, and there are none; "
             "give some"
@@ -89,14 +90,16 @@ def make(ready: Ready) -> Method:
     settings, paths = ready.settings, pool.Paths.of(ready)
     section, parts = settings.meta_unlearning, batch_parts(ready.mesh)
 
+    sets = sets_of(ready)
+
     def of(name: str, step: int) -> Pictures:
-        group, stream = _SETS[name]
-        some, size, seed = ready.pictures[name], settings.optim.batch, settings.optim.seed
-        picked = in_turn(len(some.number_P), size, step, seed=seed, purpose=stream)
-        return some.batch(picked, functools.partial(ready.bank.text, group), parts)
+        group, some, own = sets[name]
+        size, seed = settings.optim.batch, settings.optim.seed
+        picked = in_turn(len(own), size, step, seed=seed, purpose=_STREAMS[name])
+        return some.batch(own[picked], functools.partial(ready.bank.text, group), parts)
 
     def batch(step: int) -> Batch:
-        pictures: dict[str, Any] = {f"of_{name}": of(name, step) for name in _SETS}
+        pictures: dict[str, Any] = {f"of_{name}": of(name, step) for name in sets}
         return Batch(**esd.fields(paths, step), **pictures)
 
     return trained(
@@ -110,6 +113,22 @@ def make(ready: Ready) -> Method:
         lr=section.lr,
         paths=paths,
     )
+
+
+def sets_of(ready: Ready) -> dict[str, tuple[str, LatentSet, np.ndarray]]:
+    """D_hrm, D_irt and D_tgt: the bank's group of their prompts, pictures, and which of these."""
+    bank, concept, kept = ready.bank, ready.pictures["concept"], ready.pictures["keep"]
+    is_near = kept.number_P >= len(bank.groups["preserve"].prompt_G) - bank.near
+    every = lambda some: np.arange(len(some.number_P))  # noqa: E731
+    related = ("preserve", kept, np.flatnonzero(is_near))
+    if not bank.near:
+        anchors = ready.pictures["anchor"]
+        related = ("anchor", anchors, every(anchors))
+    return {
+        "concept": ("plain", concept, every(concept)),
+        "keep": ("preserve", kept, np.flatnonzero(~is_near)),
+        "related": related,
+    }
 
 
 def noised_rows(
@@ -187,12 +206,12 @@ def train_step(
     outer = _joined(
         Rows(here.x_BSC, here.t_B, batch.text, target),
         asked(keys[0], batch.of_keep),
-        asked(keys[1], batch.of_anchor),
+        asked(keys[1], batch.of_related),
     )
     harmed = _joined(
         asked(keys[2], batch.of_concept),
         asked(keys[3], batch.of_keep),
-        asked(keys[4], batch.of_anchor),
+        asked(keys[4], batch.of_related),
     )
     after = relearned(
         relearn_key,
@@ -209,14 +228,14 @@ def train_step(
     def loss(adapters: Any) -> tuple[jax.Array, Terms]:
         error_3B = errors(adapters, base, outer, forward)
         harm_3B = errors(jax.tree.map(jnp.add, adapters, way), base, harmed, forward)
-        esd_term, keep, anchor = _means(error_3B, batch)
-        concept_up, keep_up, anchor_up = _means(jnp.minimum(harm_3B, section.clip), batch)
-        total = esd_term + section.keep * keep + section.anchor * anchor
-        total -= section.harm_concept * concept_up + section.harm_anchor * anchor_up
+        esd_term, keep, related = _means(error_3B, batch)
+        concept_up, keep_up, related_up = _means(jnp.minimum(harm_3B, section.clip), batch)
+        total = esd_term + section.keep * keep + section.related * related
+        total -= section.harm_concept * concept_up + section.harm_related * related_up
         total -= section.harm_keep * keep_up
-        names = ("relearned_concept", "relearned_keep", "relearned_anchor")
+        names = ("relearned_concept", "relearned_keep", "relearned_related")
         terms = dict(zip(names, _means(harm_3B, batch), strict=True))
-        return total, {"esd": esd_term, "keep": keep, "anchor": anchor, **terms, "total": total}
+        return total, {"esd": esd_term, "keep": keep, "related": related, **terms, "total": total}
 
     state, terms = descend(state, loss, optimiser)
     return state.replace(pool_PSC=pool.walked(state.pool_PSC, batch, here, concept)), terms

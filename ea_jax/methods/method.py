@@ -86,7 +86,8 @@ class Needs(NamedTuple):
       contrast: sentences with a synonym and with irrelevant words in the concept's place.
       concept: pictures of the concept's sentences.
       keep: pictures of concept.preserve_prompts.
-      anchor: how many pictures of the anchor prompts.
+      anchor: how many pictures of each concept's anchors.
+      related: likewise, where no prompt to keep is about what is nearest to a concept.
       columns: the softmax columns of the concept's tokens.
       vocabulary: words whose outputs are kept.
       check: given the encoded prompts before weights are loaded; raises ValueError if they lack
@@ -97,6 +98,7 @@ class Needs(NamedTuple):
     concept: bool = False
     keep: bool = False
     anchor: int = 0
+    related: int = 0
     columns: bool = False
     vocabulary: Vocabulary = Vocabulary()
     check: Callable[[PromptBank], None] = _accepted

@@ -20,6 +20,7 @@ from jax.sharding import Mesh
 
 from ea_jax.concepts.array_cache import cached
 from ea_jax.concepts.bank import PromptBank
+from ea_jax.concepts.rows import WORD
 from ea_jax.flux import latents
 from ea_jax.flux.pipeline import Pipeline
 from ea_jax.flux.transformer import Text
@@ -224,13 +225,19 @@ def _wanted(
         numbers = np.tile(np.arange(count), data.keep_pictures)
         seeds = training_seeds(len(numbers), seed=seed, kind=_TO_KEEP)
         wanted["keep"] = ("preserve", numbers, seeds, "pictures to keep")
-    if needs.anchor:
-        rows = bank.rows()
-        # Of all rows alike, be there more of them than pictures or fewer.
-        numbers = rows[np.arange(needs.anchor) * len(rows) // needs.anchor]
+    if count := max(needs.anchor, 0 if bank.near else needs.related):
+        each = [np.resize(_in_turns(bank, concept), count) for concept in range(bank.concepts)]
+        numbers = np.concatenate(each)
         seeds = training_seeds(len(numbers), seed=seed, kind=_OF_ANCHOR)
         wanted["anchor"] = ("anchor", numbers, seeds, "pictures of anchor prompts")
     return wanted
+
+
+def _in_turns(bank: PromptBank, concept: int) -> np.ndarray:
+    """A concept's rows, one of each of its names after another: sentences in turn."""
+    rows = bank.rows(concept=concept)
+    turn = np.arange(len(rows)) % len(bank.rows(concept=concept, names=(WORD,)))
+    return rows[np.argsort(turn, kind="stable")]
 
 
 def _sample(

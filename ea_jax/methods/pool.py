@@ -19,14 +19,14 @@ from ea_jax.methods import trajectories
 from ea_jax.methods.forward import Forward, velocity_of
 from ea_jax.methods.pictures import FIRST_SEED
 from ea_jax.methods.ready import Ready, run_key
-from ea_jax.methods.trajectories import Turns
+from ea_jax.methods.trajectories import Turns, Visit
 from ea_jax.runtime import compiler
 from ea_jax.runtime.mesh import batch_parts, pad_rows, sharding
 from ea_jax.runtime.streams import normal, stream
 
 _log = logging.getLogger(__name__)
 _POOL_KEY = 1  # of the run's key
-_PATH, _NOISE = 301, 302  # streams of `Paths`
+_PATH, _NOISE, _VISIT = 301, 302, 303  # streams of `Paths`
 
 
 class Batch(struct.PyTreeNode):
@@ -76,8 +76,14 @@ class Paths:
 
     def row(self, member: int, path: int) -> int:
         """The bank's row whose sentence a member of the pool follows on its `path`-th path."""
+        return self.ready.bank.drawn(self.ready.settings.optim.seed, _PATH, member, path)
+
+    def visit_row(self, visit: Visit) -> int:
+        """The row that a visit trains: the path's sentence, in any order of words, by any name."""
+        bank, path = self.ready.bank, self.row(visit.member, visit.round)
+        same = bank.rows(concept=int(bank.concept_G[path]), sentence=int(bank.sentence_G[path]))
         seed = self.ready.settings.optim.seed
-        return draw(self.ready.bank.rows(), seed, _PATH, member, path)
+        return draw(same, seed, _VISIT, visit.member, visit.round, visit.index)
 
     def blank(self) -> jax.Array:
         """Zeros of the pool's shape, [P, S, C]."""
@@ -91,7 +97,7 @@ class Paths:
         """What a `Batch` holds at a step, from 0; rows are filled up to share them evenly."""
         bank, seed = self.ready.bank, self.ready.settings.optim.seed
         visits = self.turns.visits(step)
-        rows = [self.row(visit.member, visit.round) for visit in visits]
+        rows = [self.visit_row(visit) for visit in visits]
         content = {
             "member_B": np.array([visit.member for visit in visits], np.int32),
             "fresh_B": np.array([visit.fresh for visit in visits], bool),

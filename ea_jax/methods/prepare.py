@@ -134,7 +134,8 @@ def prompts(settings: Settings, words: choose.Words, tokenizer: Any = None) -> t
     return texts.make(
         words.concepts,
         choose.recipe(settings),
-        preserve=(*words.preserve, *words.near),
+        preserve=words.preserve,
+        near=words.near,
         tokenizer=tokenizer,
     )
 

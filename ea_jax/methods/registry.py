@@ -62,20 +62,19 @@ _ADAMW = ("batch", "lr_decay", "b1", "b2", "eps", "weight_decay")
 _TRAINED = frozenset(
     {"lora.scope", "lora.rank", "lora.alpha", *(f"optim.{name}" for name in _ADAMW)}
 )
-_GUIDED = _TRAINED | {"loss.teacher_guidance"}
 _DRAWN = _TRAINED | {"loss.t_draw"}
 METHODS = {
     "erase_anything": Entry(erase_anything.needs, erase_anything.make, shared=_SHARED),
-    "esd": Entry(nothing, esd.make, section="esd", shared=_GUIDED),
+    "esd": Entry(*(nothing, esd.make), section="esd", shared=_TRAINED | {"loss.teacher_guidance"}),
     "ca_model": Entry(ca.needs, ca.make_model, section="ca", shared=_DRAWN),
     "ca_noise": Entry(ca.needs, ca.make_noise, section="ca", shared=_DRAWN),
     "gem": Entry(nothing, gem.make, section="gem", shared=_TRAINED),
-    "eap": Entry(eap.needs, eap.make, section="eap", shared=_GUIDED),
+    "eap": Entry(eap.needs, eap.make, section="eap", shared=_TRAINED),
     "mace": Entry(mace.needs, mace.make, mace.blank, "mace", _TRAINED),
     "meta_unlearning": Entry(
         *(meta_unlearning.needs, meta_unlearning.make),
         section="meta_unlearning",
-        shared=_GUIDED | _DRAWN,
+        shared=_DRAWN,
     ),
     "embedder": Entry(embedder.needs, embedder.make, embedder.blank, "embedder"),
     "uce": Entry(nothing, uce.make, uce.blank, "uce"),
@@ -148,6 +147,7 @@ def either(one: Needs, other: Needs) -> Needs:
         concept=one.concept or other.concept,
         keep=one.keep or other.keep,
         anchor=max(one.anchor, other.anchor),
+        related=max(one.related, other.related),
         columns=one.columns or other.columns,
         vocabulary=max(one.vocabulary, other.vocabulary, key=lambda wanted: wanted.captions),
         check=check,

@@ -142,7 +142,10 @@ def _of_t5(bank: PromptBank) -> closed_form.Outputs:
     width = bank.t5_UTD.shape[-1]
     kept_DD = np.zeros((width, width))
     for number in bank.without:
-        kept_DD += closed_form.moments(bank.t5_UTD[number].astype(np.float64))
+        # The empty prompt, an anchor, has nothing but padding.
+        own_T = bank.text_mask_UT[number]
+        k_TD = bank.t5_UTD[number][own_T] if own_T.any() else bank.t5_UTD[number]
+        kept_DD += closed_form.moments(k_TD.astype(np.float64))
     return closed_form.gathered(parts(), kept_DD)
 
 

@@ -14,7 +14,7 @@ class CaSettings:
     Attributes:
       steps: for each word of a run.
       lr: learning rate of AdamW.
-      pictures: of anchor prompts, in all.
+      pictures: of anchor prompts, for each word of a run.
       keep: weight of the term that holds the anchor's pictures.
     """
 

@@ -16,7 +16,8 @@ class DataSettings:
       x_t: the lower level's latents come from the `pool`, or are `resample`d at every step.
       shuffle: sentences are shuffled by `phrase` (the concept stays together) or by `word`.
       shuffle_probability: how often; otherwise the plain order.
-      shuffles: rows of the prompt bank; they take the sentences in turn.
+      rows: of the prompt bank hold the concept's `sentences`, in turn, or its `word` alone.
+      shuffles: how many rows.
       irrelevant: words drawn for a row (K), from the three classes in turn.
       slips: misspelled and other forms of the word that are erased like it, drawn at random; upper
         case, spaced letters and repetitions come with them. 0 for none. See `concepts.slips`.
@@ -34,6 +35,7 @@ class DataSettings:
     x_t: str = choice("pool", "resample")
     shuffle: str = choice("phrase", "word")
     shuffle_probability: float = number(float, low=0, high=1)
+    rows: str = choice("sentences", "word")
     shuffles: int = number(int, low=1, high=MANY)
     irrelevant: int = number(int, low=1, high=MANY)
     slips: int = number(int, low=0, high=MANY)

@@ -1,4 +1,4 @@
-"""Section `gem`: erasing between two fields of velocity."""
+"""Section `gem`: erasing between two fields of velocity. A model without guidance ignores it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,17 @@ class GemSettings:
       steps: for each word of a run.
       lr: learning rate of AdamW.
       share: of the schedule's steps that are trained on, from pure noise on.
-      margin: how much nearer to the anchor than to the concept is near enough; 0 is the paper's.
+      eta: how strongly the student is pushed off the concept's velocity.
+      guidance: distilled guidance of all velocities in the loss.
+      path_guidance: likewise, of the student as it walks its paths.
     """
 
     steps: int = number(int, low=1, high=MANY)
     lr: float = number(float, low=0, above=True)
     share: float = number(float, low=0, high=1, above=True)
-    margin: float = number(float, low=0)
+    eta: float = number(float, low=0)
+    guidance: float = number(float, low=0)
+    path_guidance: float = number(float, low=0)
 
     def __post_init__(self) -> None:
         check(self, "gem")

@@ -17,7 +17,8 @@ class LogSettings:
       every: steps between two lines of metrics.
       image_every: steps between two grids; 0 for the last only.
       checkpoint_every: steps between two checkpoints. keep: how many stay.
-      pictures: grids and maps go to disk `plain`, `pixelated`, or not at all (`none`).
+      pictures: grids and maps go to disk `plain`, `pixelated`, or not at all (`none`); `auto` is
+        pixelated for nudity on another model than flux-tiny.
       profile_steps: `10:12` traces these steps for a profiler.
     """
 
@@ -26,7 +27,7 @@ class LogSettings:
     image_every: int = number(int, low=0)
     checkpoint_every: int = number(int, low=1)
     keep: int = number(int, low=1)
-    pictures: str = choice("plain", "pixelated", "none")
+    pictures: str = choice("auto", "plain", "pixelated", "none")
     profile_steps: str | None = optional(text())
 
     def __post_init__(self) -> None:

@@ -17,21 +17,21 @@ class MetaUnlearningSettings:
       steps: for each word of a run.
       lr: learning rate of AdamW.
       eta: strength of the negative guidance.
-      keep, anchor: weights of what is held: pictures to keep, pictures of the anchors.
-      harm_concept, harm_keep, harm_anchor: weights of what is pushed up after the fine-tune.
+      keep, related: weights of what is held: pictures to keep, pictures of what is nearest.
+      harm_concept, harm_keep, harm_related: weights of what is pushed up after the fine-tune.
       clip: error of a picture that is pushed no further.
       relearn_steps, relearn_lr: of the fine-tune within each step; its learning rate.
-      pictures: of anchor prompts, in all.
+      pictures: of each word's anchors, where nothing near to it is known.
     """
 
     steps: int = number(int, low=1, high=MANY)
     lr: float = number(float, low=0, above=True)
     eta: float = number(float, low=0)
     keep: float = number(float, low=0)
-    anchor: float = number(float, low=0)
+    related: float = number(float, low=0)
     harm_concept: float = number(float, low=0)
     harm_keep: float = number(float, low=0)
-    harm_anchor: float = number(float, low=0)
+    harm_related: float = number(float, low=0)
     clip: float = number(float, low=0, above=True)
     relearn_steps: int = number(int, low=1, high=MANY)
     relearn_lr: float = number(float, low=0, above=True)

@@ -119,3 +119,31 @@ def test_words_are_read_from_a_file(tmp_path) -> None:
         spelled(words=f"@{file}")
     with pytest.raises(ValueError, match=r"absent' can't be read \(No such file .*one word a line"):
         spelled(words=f"@{tmp_path}/absent")
+
+
+@pytest.mark.parametrize(
+    ("variant", "concept", "shown"),
+    [
+        ("tiny", {"word": "nude"}, "plain"),
+        ("flux-dev", {"word": "cat"}, "plain"),
+        ("flux-dev", {"word": "nude"}, "pixelated"),
+        ("flux-dev", {"words": "cat,undressed"}, "pixelated"),
+        ("flux-dev", {"word": "cat", "sentences": ("a cat", "a naked man and a cat")}, "pixelated"),
+    ],
+)
+def test_pictures_of_nudity_by_a_model_of_real_pictures_are_pixelated(variant, concept, shown):
+    config = anything.get_config(variant).to_dict()
+    config["concept"].update(concept)
+    assert spelled_out(config)["log"]["pictures"] == shown
+    config["log"]["pictures"] = "plain"
+    assert spelled_out(config)["log"]["pictures"] == "plain"
+
+
+def test_help_names_the_flags(capsys) -> None:
+    for given in (["--help"], ["cat", "-h"]):
+        with pytest.raises(SystemExit) as ended:
+            flags_of(given)
+        assert ended.value.code == 0
+        said = capsys.readouterr().out
+        assert "--method" in said
+        assert "--config.SECTION.KEY=VALUE" in said

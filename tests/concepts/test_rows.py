@@ -100,3 +100,17 @@ def test_a_concept_that_cannot_be_used_says_why(concept, message):
 def test_a_recipe_that_cannot_be_used_says_why(arguments, message):
     with pytest.raises(ValueError, match=message):
         Recipe(**arguments)
+
+
+def test_rows_may_hold_the_word_alone():
+    """Whatever its sentences say; with synonyms and anchors as in these."""
+    concept = rows.Concept(
+        "nude", ("a nude woman in a garden", "a {} man"), also=("naked",), neutral="dressed",
+        alone="a {} person",
+    )  # fmt: skip
+    recipe = rows.Recipe(shuffles=2, probability=0.0, alone=True, anchor="replaced")
+    made = rows.rows([concept], recipe)
+    assert [row.target.text for row in made] == ["a nude person"] * 2 + ["a naked person"] * 2
+    assert {row.anchor.text for row in made} == {"a dressed person"}
+    assert {row.sentence for row in made} == {0}
+    assert rows.plain(concept) == ["a nude woman in a garden", "a nude man"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -37,6 +38,9 @@ def test_words_are_chosen_by_their_set():
     assert CLASSES.chosen("kiss, cat,kiss") == ("kiss", "cat")
     assert CLASSES.category("kiss") == "relationship"
     assert CLASSES.category("nude") == "other"
+    none = dataclasses.replace(CLASSES, development=())
+    with pytest.raises(ValueError, match="no development words here; give --words all, or some of"):
+        none.chosen("development")
 
 
 def test_trials_differ_in_row_word_and_seed_alone(tmp_path):

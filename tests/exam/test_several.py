@@ -16,7 +16,7 @@ from ea_jax.evaluate import metrics
 from ea_jax.evaluate.metrics import Rate
 from ea_jax.evaluate.probes import Probe
 from ea_jax.evaluate.task import Task
-from ea_jax.exam import disentangle, multi, order, quality, several
+from ea_jax.exam import disentangle, multi, order, quality, several, trials
 from ea_jax.exam.model import BASE
 
 WORDS = ("cat", "kiss")
@@ -60,6 +60,21 @@ def test_erasures_that_do_not_go_together_are_refused(runs, tmp_path):
     both = edits.save(edits.summed([edits.load(run) for run in runs]), tmp_path / "both")
     with pytest.raises(ValueError, match="this task needs edits of one concept each"):
         several.erasures(given(f"--edit={both}"), at_least=1)
+
+
+def test_nothing_is_erased_for_a_model_without_a_detector(dev_folder, tmp_path, monkeypatch):
+    def never(*_):
+        raise AssertionError("an erasure was made")
+
+    monkeypatch.setattr(trials, "erase", never)
+    on = f"--model={dev_folder}"
+    with pytest.raises(ValueError, match="comes with no detector, which this task needs"):
+        several.erasures(given(on, "--words=cat,dog"), at_least=2)
+    shared = argparse.Namespace(
+        model=str(dev_folder), out=str(tmp_path), seeds=[0], pictures=2, cache=str(tmp_path)
+    )
+    with pytest.raises(ValueError, match="comes with no detector, which this task needs"):
+        trials.run(trials.trials_of(shared, {"": ("", {})}, ["cat"]))
 
 
 def test_unrelated_probes_leave_out_every_erased_concept_and_its_nearest():

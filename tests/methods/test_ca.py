@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import jax
@@ -9,9 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy_trained as toy
+from test_inversions import BALL
 from toy_steps import BASE, OPTIMISER, SIGMAS, SMALL, Inputs
 
-from ea_jax.methods import ca, registry
+from ea_jax.methods import ca, pictures, registry
+from ea_jax.methods.method import Needs
 from ea_jax.runtime.mesh import make_mesh
 
 KEEP = 0.3
@@ -77,3 +80,15 @@ def test_a_batch_is_filled_up_to_be_shared() -> None:
     made = toy.ready("ca_noise", mesh, batch=1)
     (level,) = registry.chosen(made.settings).make(made).levels
     assert level.batch(0).weight_B.tolist() == [1, 0, 0, 0]
+
+
+def test_every_sentence_of_every_concept_gets_its_pictures() -> None:
+    """Fewer pictures than rows, and sentences in turn."""
+    concepts = [BALL, dataclasses.replace(BALL, word="helmet", prompts=("a {}", "a photo of a {}"))]
+    bank = toy.ready("ca_model", concepts=concepts).bank
+    wanted = Needs(anchor=3)
+    number_P = pictures.blank(bank, wanted, toy.ready("ca_model").settings, (6, 4))[
+        "anchor"
+    ].number_P
+    assert bank.concept_G[number_P].tolist() == [0, 0, 0, 1, 1, 1]
+    assert bank.sentence_G[number_P].tolist()[3:] == [0, 1, 0]

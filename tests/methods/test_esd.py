@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import jax
@@ -9,11 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy_trained as toy
+from test_inversions import BALL
 from toy_steps import BASE, OPTIMISER, SIGMAS, SMALL, Inputs
 
 from ea_jax.flux import euler
-from ea_jax.methods import esd
+from ea_jax.methods import esd, pool
 from ea_jax.methods.trained import State
+from ea_jax.methods.trajectories import Visit
 from ea_jax.runtime.streams import normal
 
 
@@ -63,3 +66,22 @@ def test_a_row_that_fills_up_neither_counts_nor_moves_a_path() -> None:
     assert not np.array_equal(after.pool_PSC[0], before.pool_PSC[0])
     np.testing.assert_array_equal(after.pool_PSC[1], before.pool_PSC[1])
     assert not np.array_equal(jax.tree.leaves(after.lora)[0], jax.tree.leaves(before.lora)[0])
+
+
+def test_a_visit_trains_its_paths_sentence_and_concepts_come_equally_often() -> None:
+    """A concept with a synonym has twice the rows of another, and no more paths."""
+    two = [
+        dataclasses.replace(BALL, also=("football",), synonyms=()),
+        dataclasses.replace(BALL, word="helmet", synonyms=(), prompts=("a {}", "a photo of a {}")),
+    ]
+    made = toy.ready("esd", concepts=two)
+    paths, bank = pool.Paths.of(made), made.bank
+    rows = np.array([paths.row(member, path) for member in range(4) for path in range(100)])
+    assert 160 < (bank.concept_G[rows] == 0).sum() < 240
+    names = set()
+    for index in range(40):
+        row = paths.visit_row(Visit(member=1, index=index, round=2))
+        kept = (bank.concept_G[row], bank.sentence_G[row])
+        assert kept == (bank.concept_G[paths.row(1, 2)], bank.sentence_G[paths.row(1, 2)])
+        names.add(bank.texts("target")[row])
+    assert len(names) > 1

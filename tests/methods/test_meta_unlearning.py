@@ -18,10 +18,10 @@ from ea_jax.methods import meta_unlearning, registry
 from ea_jax.methods.trained import State
 from ea_jax.settings import MetaUnlearningSettings
 
-SETS = ("of_concept", "of_keep", "of_anchor")
+SETS = ("of_concept", "of_keep", "of_related")
 SECTION = MetaUnlearningSettings(
-    steps=1, lr=1.0, eta=1.5, keep=0.3, anchor=0.2, harm_concept=0.5, harm_keep=0.4,
-    harm_anchor=0.6, clip=2.0, relearn_steps=2, relearn_lr=0.05, pictures=1,
+    steps=1, lr=1.0, eta=1.5, keep=0.3, related=0.2, harm_concept=0.5, harm_keep=0.4,
+    harm_related=0.6, clip=2.0, relearn_steps=2, relearn_lr=0.05, pictures=1,
 )  # fmt: skip
 
 
@@ -75,7 +75,7 @@ class Hand:
     def __init__(self, before: State, batch: meta_unlearning.Batch) -> None:
         key = jax.random.fold_in(jax.random.key(jnp.uint32(5)), 1)
         first, *keys = jax.random.split(key, 6)
-        kept = [batch.of_keep, batch.of_anchor]
+        kept = [batch.of_keep, batch.of_related]
         shown = [*kept, batch.of_concept, *kept]
         draws = [
             (seen(key, one.latent_BSC), one.text) for key, one in zip(keys, shown, strict=True)
@@ -157,21 +157,30 @@ def test_a_row_that_fills_up_changes_nothing(given, hand) -> None:
     np.testing.assert_array_equal(ends[0].pool_PSC[1], before.pool_PSC[1])
 
 
-def test_each_set_is_shown_with_the_prompts_that_made_it() -> None:
-    made = toy.ready("meta_unlearning")
+@pytest.mark.parametrize("near", [(), ("a bucket", "an old bucket")])
+def test_each_set_is_shown_with_the_prompts_that_made_it(near) -> None:
+    """What is related are prompts about what is nearest; anchors, where there are none."""
+    made = toy.ready("meta_unlearning", near=near)
     (level,) = registry.chosen(made.settings).make(made).levels
-    groups = {"of_concept": "plain", "of_keep": "preserve", "of_anchor": "anchor"}
-    for name, group in groups.items():
-        some = made.pictures[name.removeprefix("of_")]
+    kept = np.arange(len(toy.KEPT))
+    groups = {
+        "concept": ("plain", made.pictures["concept"].number_P),
+        "keep": ("preserve", kept),
+        "related": ("preserve", len(kept) + np.arange(2)),
+    }
+    assert ("anchor" in made.pictures) == (not near)
+    if not near:
+        groups["related"] = ("anchor", made.pictures["anchor"].number_P)
+    for name, (group, wanted) in groups.items():
         seen = []
-        for step in range(len(some.number_P) // 2):
-            pictures = getattr(level.batch(step), name)
+        for step in range(len(wanted) // 2):
+            pictures = getattr(level.batch(step), f"of_{name}")
             numbers = pictures.latent_BSC[:, 0, 0].astype(int)
             seen += numbers.tolist()
             jax.tree.map(
                 np.testing.assert_array_equal, pictures.text, made.bank.text(group, numbers)
             )
-        assert sorted(seen) == sorted(some.number_P)
+        assert sorted(seen) == sorted(wanted)
 
 
 def test_without_prompts_to_keep_nothing_is_prepared() -> None:

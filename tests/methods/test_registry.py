@@ -141,7 +141,9 @@ def test_a_changed_setting_is_one_that_the_method_reads():
     registry.require_read("ca_noise", "nothing", ["ca.lr", "lora.rank", "loss.t_draw", "log.every"])
     registry.require_read("erase_anything", "embedder", ["embedder.keep", "optim.pairs"])
     registry.require_read("uce", "nothing", ["optim.seed", "concept.word"])
-    registry.require_read("eap", "nothing", ["loss.teacher_guidance"])
+    registry.require_read("esd", "nothing", ["loss.teacher_guidance"])
+    with pytest.raises(settings.SettingsError, match=r"guidance is set, .*'eap' doesn't read it"):
+        registry.require_read("eap", "nothing", ["loss.teacher_guidance"])
     for name, plus in (("gem", "nothing"), ("erase_anything", "embedder")):
         with pytest.raises(settings.SettingsError, match=r"ca\.lr .* method ca_model or ca_noise$"):
             registry.require_read(name, plus, ["lora.rank", "ca.lr"])

@@ -11,6 +11,7 @@ import pytest
 import toy_trained as toy
 from toy_steps import BASE
 
+from ea_jax import lora
 from ea_jax.flux import axes
 from ea_jax.methods import registry
 from ea_jax.methods.method import Method
@@ -60,7 +61,8 @@ def whole(name: str) -> tuple[Any, Any, list[dict[str, float]]]:
 
 def test_every_adapter_of_the_scope_is_trained(name: str) -> None:
     start, end, terms = whole(name)
-    assert len(jax.tree.leaves(start.lora)) == 4
+    scope = toy.ready(name).settings.lora.scope
+    assert len(jax.tree.leaves(start.lora)) == 2 * len(lora.targets(scope, BASE))
     for before, after in zip(jax.tree.leaves(start.lora), jax.tree.leaves(end.lora), strict=True):
         # Of every block, and every row of it.
         assert (np.asarray(before) != np.asarray(after)).reshape(len(before), -1).any(-1).all()

@@ -23,7 +23,7 @@ from ea_jax.settings import Settings
 
 # One stream of random numbers for each purpose, told apart by its first key after the seed.
 _PATH, _RESAMPLED, _INDEX, _LOWER, _UPPER, _LORA, _KEEP, _CONTRAST, _CONTRAST_PICTURE = range(9)
-_VISIT, _INVERSION, _CONCEPT = 9, 10, 11
+_VISIT, _INVERSION = 9, 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,15 +54,7 @@ class Batches:
 
     def path_row(self, member: int, round: int) -> int:  # noqa: A002 - a path is a round here
         """The bank's row whose sentence a member of the pool follows on its `round`-th path."""
-        return draw(self._rows(_PATH, member, round), self._seed, _PATH, member, round)
-
-    def _rows(self, *purpose: int) -> np.ndarray:
-        """All rows, or where there are several concepts those of one, each as likely."""
-        concepts = self.bank.concepts
-        if concepts == 1:
-            return self.bank.rows()
-        picked = draw(np.arange(concepts), self._seed, _CONCEPT, *purpose)
-        return self.bank.rows(concept=picked)
+        return self.bank.drawn(self._seed, _PATH, member, round)
 
     def visit_row(self, visit: Visit, known: int) -> tuple[int, int]:
         """The row that a visit trains: the path's sentence, in any order of words, by any name.
