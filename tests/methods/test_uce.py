@@ -116,9 +116,11 @@ def test_embedders_change_to_the_optimum_of_the_published_objective(made):
             pooled_move.append(share * (there - here))
     kept = sorted({*made.texts("anchor"), *made.texts("preserve")})
     numbers = [made.prompts.index(text) for text in kept]
-    k = np.asarray(made.t5_UTD[numbers], np.float64) / np.sqrt(LENGTH)
+    # Tokens of the text, without padding.
+    own = [np.asarray(made.t5_UTD[n][made.text_mask_UT[n]], np.float64) for n in numbers]
+    k = np.concatenate([tokens / np.sqrt(len(tokens)) for tokens in own])
     for path, mine, goal, others in (
-        (("context_embedder",), c, move, k.reshape(-1, k.shape[-1])),
+        (("context_embedder",), c, move, k),
         (
             ("time_text_embed", "text_embedder", "linear_1"),
             *(pooled, pooled_move, np.asarray(made.pooled_UD[numbers], np.float64)),
