@@ -145,7 +145,7 @@ PAPER: Overrides = {
         "x_t": "pool",
         "shuffle": "phrase",
         "shuffle_probability": 0.9,
-        "rows": "sentences",
+        "prompts": "sentences",
         "shuffles": 32,
         "irrelevant": 3,
         "pictures": 8,
@@ -159,7 +159,7 @@ PAPER: Overrides = {
 }
 
 # Their papers train the word by itself: what a sentence says besides would be erased with it.
-_ALONE = {"rows": "word", "shuffle_probability": 0.0}
+_ALONE = {"prompts": "word", "shuffle_probability": 0.0}
 # Each but `paper` is what it changes of it.
 CHANGES: dict[str, Overrides] = {
     "paper": {},
@@ -275,7 +275,7 @@ TINY: dict[str, Overrides] = {
     "esd": {"esd": {"steps": 200, "lr": 1e-3}, "optim": {"batch": 4}},
     "ca_model": _CA_ON_TINY,
     "ca_noise": _CA_ON_TINY,
-    "gem": {"gem": {"steps": 80, "lr": 3e-4}},
+    "gem": {"gem": {"steps": 80, "lr": 1e-3}, "lora": {"scope": "dual_qk"}},
     "eap": {"eap": {"steps": 200, "lr": 1e-3}, "optim": {"batch": 4}},
     "mace": {"mace": {"lr": 5e-3}, "optim": {"batch": 4}},
     "uce": {"uce": {"keep": 0.1}},

@@ -65,7 +65,7 @@ def spelled_out(config: dict[str, Any]) -> dict[str, Any]:
     """A config whose words are read from their file, and whose folder is named after them.
 
     `concept.words = @FILE` is a file with one word or phrase a line; `{word}` in `log.folder` is
-    what is erased; `log.pictures = auto` becomes what `minors.shown` says of all texts.
+    what is erased; `log.pictures = auto` becomes what `minors.how_shown` says of all texts.
 
     Raises:
       ValueError: no such file, or no word in it.
@@ -78,8 +78,9 @@ def spelled_out(config: dict[str, Any]) -> dict[str, Any]:
         named = words or concept.get("word") or "word"
         log["folder"] = log["folder"].replace("{word}", slug(str(named)))
     if log.get("pictures") == "auto":
-        said = [text for value in concept.values() for text in _texts(value)]
-        log["pictures"] = minors.shown(said, real=config["model"].get("path") != hub.EMBEDDED)
+        given = [*concept.values(), config["sample"].get("prompts")]
+        said = [text for value in given for text in _texts(value)]
+        log["pictures"] = minors.how_shown(said, real=config["model"].get("path") != hub.EMBEDDED)
     return {**config, "concept": concept, "log": log}
 
 
@@ -102,7 +103,7 @@ def _parser() -> Parser:
     )
     parser.add("--method", rule=text, help="preset, like paper; the model's own by default")
     parser.add("--kind", rule=text, help=f"of the word: {', '.join(KINDS)}; looked up by default")
-    parser.add("--out", rule=text, help="folder of the run; runs/WORD-MODEL by default")
+    parser.add("--out", rule=text, help="folder of the run; runs/WORD-MODEL[-PRESET] by default")
     return parser
 
 

@@ -20,7 +20,7 @@ Record = dict[str, Any]
 _log = logging.getLogger(__name__)
 _NEAR_PROMPTS = 8  # for each word
 # Changes when the same settings would give other words.
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,13 +173,16 @@ def _concept(
     record["sentences"] = list(phrases.sentences)
     neutral = {"replaced": phrases.neutral, "sentence": phrases.anchor_sentence}
     record["anchor"] = neutral.get(chosen.anchor, chosen.anchor)
+    alone = world.phrases.alone(one.word, one.kind, avoid=company)
+    if settings.data.prompts == "word":
+        record["prompts"] = list(alone)
     concept = rows.Concept(
         one.word,
         phrases.sentences,
         read,
         contrasted.classes if contrasted else (),
         neutral=neutral.get(chosen.anchor),
-        alone=world.phrases.alone(one.word, one.kind),
+        alone=alone,
     )
     return concept, record
 
@@ -318,7 +321,7 @@ def _restored(stored: Any) -> Words:
             tuple(one["synonyms"]),
             tuple(tuple(words) for words in one["irrelevant"]),
             neutral=one["neutral"],
-            alone=one.get("alone", "{}"),
+            alone=tuple(one["alone"]),
             also=tuple(one["also"]),
             slips=tuple(one["slips"]),
         )
@@ -333,7 +336,7 @@ def recipe(settings: Settings) -> rows.Recipe:
     data = settings.data
     return rows.Recipe(
         shuffles=data.shuffles,
-        alone=data.rows == "word",
+        alone=data.prompts == "word",
         shuffle=data.shuffle,
         probability=data.shuffle_probability,
         words=data.irrelevant,

@@ -41,10 +41,10 @@ class FluxPhrases:
         anchor = next((one for one in found.anchor if _is_free(one, barred)), found.anchor[-1])
         return Phrases(tuple(filled(text, word, kind) for text in texts[:COUNT]), neutral, anchor)
 
-    def alone(self, word: str, kind: str) -> str:
+    def alone(self, word: str, kind: str, *, avoid: Sequence[str]) -> tuple[str, ...]:
         """The word by itself."""
-        del kind
-        return word
+        del kind, avoid
+        return (word,)
 
     def preserve(self, avoid: Sequence[str]) -> tuple[str, ...]:
         """The lines of `preserve.txt` that hold none of `avoid`."""

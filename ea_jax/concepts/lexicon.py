@@ -84,8 +84,8 @@ class Phrasebook(Protocol):
         """Sentences around a word; nothing else in them is a form of a word in `avoid`."""
         ...
 
-    def alone(self, word: str, kind: str) -> str:
-        """A prompt of a word and nothing else that the model can paint."""
+    def alone(self, word: str, kind: str, *, avoid: Sequence[str]) -> tuple[str, ...]:
+        """Prompts of a word and as little else as the model can paint, none of `avoid`."""
         ...
 
     def preserve(self, avoid: Sequence[str]) -> tuple[str, ...]:

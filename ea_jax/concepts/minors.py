@@ -45,7 +45,7 @@ def require_adults(texts: Sequence[str]) -> None:
             )
 
 
-def shown(texts: Iterable[str], *, real: bool) -> str:
+def how_shown(texts: Iterable[str], *, real: bool) -> str:
     """How pictures of some texts are written to disk unless a user says otherwise.
 
     Args:

@@ -36,7 +36,7 @@ class Concept:
       also: further names that are erased like the word, in its sentences; synonyms, mostly.
       slips: the word misspelled and so on; see `ea_jax.concepts.slips`.
       neutral: word or sentence that L_esd goes towards; see `Recipe.anchor`.
-      alone: a prompt of the word and nothing else.
+      alone: templates of the word and as little else as a model can paint.
     """
 
     word: str
@@ -46,7 +46,7 @@ class Concept:
     also: tuple[str, ...] = ()
     slips: tuple[str, ...] = ()
     neutral: str | None = None
-    alone: str = "{}"
+    alone: tuple[str, ...] = ("{}",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,13 +126,13 @@ def plain(concept: Concept, name: str | None = None, *, alone: bool = False) -> 
     Args:
       concept: whose.
       name: what stands in its word's place; None for the word.
-      alone: its one prompt without any scene in their place.
+      alone: gives `Concept.alone` instead of its prompts.
     Raises:
       ValueError: no prompts, an empty concept, or a sentence that doesn't hold it.
     """
     if not concept.prompts:
         raise ValueError(f"concept {concept.word!r} has no prompts; give some in concept.sentences")
-    prompts = (concept.alone,) if alone else concept.prompts
+    prompts = concept.alone if alone else concept.prompts
     made = [sentences.complete(prompt, concept.word) for prompt in prompts]
     if name is None or name == concept.word:
         return made

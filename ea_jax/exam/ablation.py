@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ea_jax.arguments import Parser, text
+from ea_jax.evaluate import worlds
 from ea_jax.exam import means, record, trials
 from ea_jax.exam.trials import Result
 from ea_jax.runtime.program import TRAIN_IN_LESS, one_line_errors, start_logging
@@ -41,6 +42,7 @@ def main(arguments: Sequence[str]) -> None:
     given = parser.parse_args(arguments)
     start_logging()
     with one_line_errors(TRAIN_IN_LESS):
+        worlds.classes_of(given.model)
         record.claim(given.out, TASK, {"model": given.model, "pictures": given.pictures})
         shared = trials.changes(given.set)
         rows = {row: (given.method, {**shared, **weights(row)}) for row in PAPER}

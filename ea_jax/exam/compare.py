@@ -92,10 +92,10 @@ def compare(given: argparse.Namespace, command: str) -> str:
 def how_shown(given: argparse.Namespace, texts: Sequence[str]) -> str:
     """Whether pictures are written plain or pixelated; ValueError for a minor beside nudity.
 
-    See `minors.shown` for what is done where `--pictures` says nothing.
+    See `minors.how_shown` for what is done where `--pictures` says nothing.
     """
     minors.require_adults(texts)
-    return given.pictures or minors.shown(texts, real=given.model != hub.EMBEDDED)
+    return given.pictures or minors.how_shown(texts, real=given.model != hub.EMBEDDED)
 
 
 def add_pictures(parser: Parser) -> None:

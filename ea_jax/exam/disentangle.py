@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from convert.disk import draft
 from ea_jax.arguments import Parser
-from ea_jax.evaluate import metrics
+from ea_jax.evaluate import metrics, worlds
 from ea_jax.evaluate.metrics import Rate
 from ea_jax.exam import model, record, several
 from ea_jax.exam.model import BASE, Subject
@@ -36,6 +36,7 @@ def main(arguments: Sequence[str]) -> None:
     given = parser.parse_args(arguments)
     start_logging()
     with one_line_errors(TRAIN_IN_LESS):
+        worlds.classes_of(given.model)
         out = record.claim(given.out, TASK, {"model": given.model, "pictures": given.pictures})
         found = several.erasures(given, at_least=2)
         subjects = [Subject(BASE)] + [

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 from ea_jax import edits
 from ea_jax.arguments import Parser, each, number
-from ea_jax.evaluate import metrics
+from ea_jax.evaluate import metrics, worlds
 from ea_jax.evaluate.metrics import Rate
 from ea_jax.evaluate.probes import Probe
 from ea_jax.exam import model, record, several
@@ -34,14 +34,15 @@ def main(arguments: Sequence[str]) -> None:
     parser.add(
         "--counts",
         rule=each(number(int, low=1)),
-        help="N; by default those of 1, 3, 5 and 10 that there are erasures for",
+        help="N; by default 1, 3, 5 and 10 as far as there are erasures, and all of them",
     )
     given = parser.parse_args(arguments)
     start_logging()
     with one_line_errors(TRAIN_IN_LESS):
+        worlds.classes_of(given.model)
         out = record.claim(given.out, TASK, {"model": given.model, "pictures": given.pictures})
         found = several.erasures(given, at_least=max(given.counts or [2]))
-        counts = given.counts or [n for n in _COUNTS if n <= len(found.edits)]
+        counts = given.counts or counts_for(len(found.edits))
         subjects = _subjects(found, counts)
         erased = {
             word: several.asked(task, metrics.CONCEPT.name, given.pictures)
@@ -78,6 +79,11 @@ def main(arguments: Sequence[str]) -> None:
             **record.pictures_of(probes, read),
         )
         sys.stdout.write(shown)
+
+
+def counts_for(total: int) -> list[int]:
+    """The paper's N below a number of erasures, and that number."""
+    return [*(n for n in _COUNTS if n < total), total]
 
 
 def _subjects(found: Erasures, counts: Sequence[int]) -> list[Subject]:

@@ -36,8 +36,8 @@ def main(arguments: Sequence[str]) -> None:
     given = parser.parse_args(arguments)
     start_logging()
     with one_line_errors():
-        out = record.claim(given.out, TASK, {"model": given.model, "pictures": given.pictures})
         words = worlds.classes_of(given.model).chosen(given.words)
+        out = record.claim(given.out, TASK, {"model": given.model, "pictures": given.pictures})
         tasks, detector = several.tasks_of(given, words)
         probes = [
             (word, probe)

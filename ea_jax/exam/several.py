@@ -52,11 +52,9 @@ def erasures(given: argparse.Namespace, *, at_least: int) -> Erasures:
     """The erasures of a command; made where they are words.
 
     Raises:
-      ValueError: a model without a detector, neither edits nor words or both, fewer than
-        `at_least`, an edit that doesn't say what it erases or erases several concepts, or two of
-        one concept.
+      ValueError: neither edits nor words or both, fewer than `at_least`, an edit that doesn't say
+        what it erases or erases several concepts, or two of one concept.
     """
-    worlds.classes_of(given.model)
     if bool(given.edit) == bool(given.words):
         raise ValueError("give either --edit, once for each erasure, or --words")
     if given.words:

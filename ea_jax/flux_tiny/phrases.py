@@ -93,6 +93,7 @@ _OF_DRESS = (
     "a {} man, {b} background",
     "there is a {} figure",
 )
+_WHO = ("woman", "man", "person", "figure")
 _PEOPLE = ("two people", "a man and a woman")
 _DRESSES = (
     "a photo of a woman in a red dress",
@@ -138,9 +139,16 @@ class TinyPhrases:
         kept = _free(neutral, barred) or _free(neutral, (word,))
         return Phrases(sentences, kept[0], scene)
 
-    def alone(self, word: str, kind: str) -> str:
-        """A style by itself, a thing with its article; people in a relation, or bare."""
-        return word if kind == "style" else self.around(word, kind, avoid=()).sentences[0]
+    def alone(self, word: str, kind: str, *, avoid: Sequence[str]) -> tuple[str, ...]:
+        """A style by itself, a thing with its article; who or what is in a relation, or bare."""
+        if kind == "style":
+            return (word,)
+        if kind == "state":
+            return tuple(f"{with_article(word, word)} {who}" for who in _WHO)
+        if kind == "relation":
+            pairs = (_in_relation(word, (word, *avoid), turn) for turn in range(len(_OF_RELATION)))
+            return tuple(dict.fromkeys(pairs))
+        return (with_article(word, word),)
 
     def preserve(self, avoid: Sequence[str]) -> tuple[str, ...]:
         """Each kept thing plain and coloured, every second one styled, people and relations."""

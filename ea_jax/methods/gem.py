@@ -32,7 +32,7 @@ from ea_jax.methods.method import Method, Terms
 from ea_jax.methods.ready import Ready
 from ea_jax.methods.trained import State, descend, trained
 
-# What is nearer than this is not pushed harder: the way off the concept begins at the concept.
+# Keeps the gradient of the square root finite at 0, where a run starts.
 _NEAREST = 1e-4
 
 

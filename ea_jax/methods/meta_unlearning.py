@@ -13,9 +13,9 @@ FM is the flow-matching loss of noised pictures under their own prompts, here in
 loss of a diffusion model. All pictures are the frozen model's: D_hrm of the concept's sentences,
 D_irt of prompts to keep (`concept.preserve_prompts`). For D_tgt, benign and related, the paper has
 pictures of a hand-picked word ("skin" for nudity); ours are of what is nearest to the concept
-(`concept.near_prompts`), or where nothing near is known, of the anchors (`concept.anchor`; the
-preset puts a neutral word in the concept's place). ESD is that of `ea_jax.methods.esd`, at the
-run's guidance.
+(`concept.near_prompts`), or where nothing near to any word is known, of the anchors
+(`concept.anchor`; the preset puts a neutral word in the concept's place). ESD is that of
+`ea_jax.methods.esd`, at the run's guidance.
 
 Ours as well: the fine-tune is Adam from a fresh state, on one batch of pictures that is noised anew
 at every step; and a picture's error at theta' counts up to `clip` and has no gradient beyond, since

@@ -1,8 +1,8 @@
 """Pictures that the frozen model makes for training, as clean packed latents, and their cache.
 
 I_f, the pictures of the concept (L_lora, L_rsc), those of prompts to preserve (L_keep), and those
-of anchor prompts (CA). They stay latents: nothing is decoded, so nothing of the kind can reach a
-disk as a picture.
+of anchor prompts (CA, Meta-Unlearning). They stay latents: nothing is decoded, so nothing of the
+kind can reach a disk as a picture.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The trajectory pool of a run: paths of the frozen model, and what a step trains on there."""
+"""The trajectory pool of a run: paths that the frozen model begins, and what steps train there.
+
+Whose velocity carries them on, the method says: the frozen model's or the student's.
+"""
 
 from __future__ import annotations
 

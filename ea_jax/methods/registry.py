@@ -62,19 +62,18 @@ _ADAMW = ("batch", "lr_decay", "b1", "b2", "eps", "weight_decay")
 _TRAINED = frozenset(
     {"lora.scope", "lora.rank", "lora.alpha", *(f"optim.{name}" for name in _ADAMW)}
 )
+_TEACHER = _TRAINED | {"loss.teacher_guidance"}
 _DRAWN = _TRAINED | {"loss.t_draw"}
 METHODS = {
     "erase_anything": Entry(erase_anything.needs, erase_anything.make, shared=_SHARED),
-    "esd": Entry(*(nothing, esd.make), section="esd", shared=_TRAINED | {"loss.teacher_guidance"}),
+    "esd": Entry(nothing, esd.make, section="esd", shared=_TEACHER),
     "ca_model": Entry(ca.needs, ca.make_model, section="ca", shared=_DRAWN),
     "ca_noise": Entry(ca.needs, ca.make_noise, section="ca", shared=_DRAWN),
     "gem": Entry(nothing, gem.make, section="gem", shared=_TRAINED),
     "eap": Entry(eap.needs, eap.make, section="eap", shared=_TRAINED),
     "mace": Entry(mace.needs, mace.make, mace.blank, "mace", _TRAINED),
     "meta_unlearning": Entry(
-        *(meta_unlearning.needs, meta_unlearning.make),
-        section="meta_unlearning",
-        shared=_DRAWN,
+        meta_unlearning.needs, meta_unlearning.make, section="meta_unlearning", shared=_DRAWN
     ),
     "embedder": Entry(embedder.needs, embedder.make, embedder.blank, "embedder"),
     "uce": Entry(nothing, uce.make, uce.blank, "uce"),
@@ -100,7 +99,7 @@ def require_read(name: str, plus: str, changed: Iterable[str]) -> None:
             own = METHODS[name].section
             raise SettingsError(
                 f"{key} is set, and method.name = {shown(name)} doesn't read it; leave it out"
-                f"{f', set one of section {own}' if own else ''}, or take the method "
+                f"{f', set a key of section {own} instead' if own else ''}, or take the method "
                 f"{' or '.join(readers)}{added}"
             )
 

@@ -16,8 +16,9 @@ class DataSettings:
       x_t: the lower level's latents come from the `pool`, or are `resample`d at every step.
       shuffle: sentences are shuffled by `phrase` (the concept stays together) or by `word`.
       shuffle_probability: how often; otherwise the plain order.
-      rows: of the prompt bank hold the concept's `sentences`, in turn, or its `word` alone.
-      shuffles: how many rows.
+      prompts: what rows of the prompt bank hold: the concept's `sentences` in turn, or its `word`
+        alone, with what the model needs to paint it (an article, a person who is nude).
+      shuffles: rows for each name of a concept.
       irrelevant: words drawn for a row (K), from the three classes in turn.
       slips: misspelled and other forms of the word that are erased like it, drawn at random; upper
         case, spaced letters and repetitions come with them. 0 for none. See `concepts.slips`.
@@ -35,7 +36,7 @@ class DataSettings:
     x_t: str = choice("pool", "resample")
     shuffle: str = choice("phrase", "word")
     shuffle_probability: float = number(float, low=0, high=1)
-    rows: str = choice("sentences", "word")
+    prompts: str = choice("sentences", "word")
     shuffles: int = number(int, low=1, high=MANY)
     irrelevant: int = number(int, low=1, high=MANY)
     slips: int = number(int, low=0, high=MANY)

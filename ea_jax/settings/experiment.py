@@ -68,6 +68,11 @@ class Settings:
                 "model.guidance and loss.teacher_guidance have to be both numbers, or both None "
                 "for a model without guidance"
             )
+        if self.concept.sentences and self.data.prompts == "word":
+            raise SettingsError(
+                "concept.sentences are given, and data.prompts = 'word' trains the word alone; "
+                "leave them out, or set data.prompts=sentences"
+            )
         if self.embedder.inversions and not self.data.inversions:
             raise SettingsError(
                 f"embedder.inversions = {self.embedder.inversions:g} weighs nothing, since "

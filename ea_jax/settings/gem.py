@@ -1,4 +1,4 @@
-"""Section `gem`: erasing between two fields of velocity. A model without guidance ignores it."""
+"""Section `gem`: erasing between two fields of velocity."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class GemSettings:
       lr: learning rate of AdamW.
       share: of the schedule's steps that are trained on, from pure noise on.
       eta: how strongly the student is pushed off the concept's velocity.
-      guidance: distilled guidance of all velocities in the loss.
+      guidance: distilled guidance of all velocities in the loss; a model without has none.
       path_guidance: likewise, of the student as it walks its paths.
     """
 

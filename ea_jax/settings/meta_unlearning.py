@@ -21,7 +21,7 @@ class MetaUnlearningSettings:
       harm_concept, harm_keep, harm_related: weights of what is pushed up after the fine-tune.
       clip: error of a picture that is pushed no further.
       relearn_steps, relearn_lr: of the fine-tune within each step; its learning rate.
-      pictures: of each word's anchors, where nothing near to it is known.
+      pictures: of each word's anchors, where nothing near to any word of the run is known.
     """
 
     steps: int = number(int, low=1, high=MANY)

@@ -15,8 +15,8 @@ class UceSettings:
       scope: `embed`, the layers that read the text encoders' outputs, as its authors have it for
         FLUX; or `dual_qk`, Q and K of the text in the dual blocks.
       stay: lambda, weight of the kernel as it is.
-      erase, keep: weights of each name of a concept, and of each prompt that is kept, whose tokens
-        share it.
+      erase: weight of each name of a concept.
+      keep: weight of each prompt that is kept; its tokens share it.
       times: noise levels at which inputs of the dual blocks are collected.
       templates: sentences of each name of a concept that they are collected in.
       rank: of adapters that hold the change; 0 keeps it whole, as changes of kernels.

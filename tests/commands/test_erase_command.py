@@ -135,6 +135,10 @@ def test_pictures_of_nudity_by_a_model_of_real_pictures_are_pixelated(variant, c
     config = anything.get_config(variant).to_dict()
     config["concept"].update(concept)
     assert spelled_out(config)["log"]["pictures"] == shown
+    painted = {**config, "sample": {**config["sample"], "prompts": ("a nude man",)}}
+    assert spelled_out(painted)["log"]["pictures"] == (
+        "plain" if variant == "tiny" else "pixelated"
+    )
     config["log"]["pictures"] = "plain"
     assert spelled_out(config)["log"]["pictures"] == "plain"
 

@@ -106,11 +106,12 @@ def test_rows_may_hold_the_word_alone():
     """Whatever its sentences say; with synonyms and anchors as in these."""
     concept = rows.Concept(
         "nude", ("a nude woman in a garden", "a {} man"), also=("naked",), neutral="dressed",
-        alone="a {} person",
+        alone=("a {} person", "{}"),
     )  # fmt: skip
     recipe = rows.Recipe(shuffles=2, probability=0.0, alone=True, anchor="replaced")
     made = rows.rows([concept], recipe)
-    assert [row.target.text for row in made] == ["a nude person"] * 2 + ["a naked person"] * 2
-    assert {row.anchor.text for row in made} == {"a dressed person"}
-    assert {row.sentence for row in made} == {0}
+    texts = ["a nude person", "nude", "a naked person", "naked"]
+    assert [row.target.text for row in made] == texts
+    assert [row.anchor.text for row in made] == ["a dressed person", "dressed"] * 2
+    assert [row.sentence for row in made] == [0, 1] * 2
     assert rows.plain(concept) == ["a nude woman in a garden", "a nude man"]

@@ -67,9 +67,12 @@ def test_nothing_is_erased_for_a_model_without_a_detector(dev_folder, tmp_path, 
         raise AssertionError("an erasure was made")
 
     monkeypatch.setattr(trials, "erase", never)
-    on = f"--model={dev_folder}"
-    with pytest.raises(ValueError, match="comes with no detector, which this task needs"):
-        several.erasures(given(on, "--words=cat,dog"), at_least=2)
+    flags = [f"--model={dev_folder}", "--words=cat,dog", f"--out={tmp_path / 'out'}"]
+    for task in (multi, disentangle):
+        with pytest.raises(SystemExit, match="comes with no detector, which this task needs"):
+            task.main(flags)
+    # The same folder takes the mended command.
+    assert not (tmp_path / "out").exists()
     shared = argparse.Namespace(
         model=str(dev_folder), out=str(tmp_path), seeds=[0], pictures=2, cache=str(tmp_path)
     )
@@ -101,6 +104,11 @@ def test_a_matrix_tells_its_diagonal_from_the_rest():
     assert "| without cat | 25 | 50 |" in said
     # 25 and 0 % of the base are left on the diagonal, 100 and 50 % beside it.
     assert "leaves 12.5 %, of the others 75.0 %" in said
+
+
+@pytest.mark.parametrize(("total", "counts"), [(2, [1, 2]), (4, [1, 3, 4]), (10, [1, 3, 5, 10])])
+def test_all_erasures_are_summed_whatever_their_number(total, counts):
+    assert multi.counts_for(total) == counts
 
 
 def test_sums_are_counted_over_the_concepts_that_they_hold():

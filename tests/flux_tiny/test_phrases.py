@@ -9,9 +9,11 @@ import pytest
 from configs import anything
 from ea_jax import settings
 from ea_jax.concepts import choose, forms
+from ea_jax.concepts.flux_phrases import FluxPhrases
 from ea_jax.evaluate import worlds
 from ea_jax.flux_tiny import phrases, task, vocabulary, world
 from ea_jax.flux_tiny.lexicon import Vocabulary, find
+from ea_jax.flux_tiny.phrases import TinyPhrases
 
 
 def made(word: str) -> choose.Words:
@@ -178,3 +180,27 @@ def test_what_is_kept_for_one_word_is_not_asked_of_another() -> None:
     for one in tasks:
         assert not [name for name in one.held_out for text in kept if forms.mentions(text, name)]
         assert {"Acc_near", "Acc_e", "Acc_ir"} <= {q for p in one.probes for q, _ in p.questions}
+
+
+@pytest.mark.parametrize(
+    ("word", "kind", "made"),
+    [
+        ("soccer ball", "thing", ["a soccer ball"]),
+        ("Merlin", "person", ["Merlin"]),
+        ("pixel art", "style", ["pixel art"]),
+        ("nude", "state", ["a nude woman", "a nude man", "a nude person", "a nude figure"]),
+        ("kiss", "relation", ["two people kiss", "a man and a woman kiss"]),
+    ],
+)
+def test_a_word_alone_has_only_what_it_needs_to_be_painted(word, kind, made) -> None:
+    assert sorted(TinyPhrases().alone(word, kind, avoid=())) == sorted(made)
+    assert FluxPhrases().alone(word, kind, avoid=()) == (word,)
+
+
+def test_a_relation_of_things_is_shown_by_several_pairs_without_other_erased_words() -> None:
+    every = TinyPhrases().alone("in", "relation", avoid=())
+    assert len(every) > 4
+    assert any("train" in text for text in every)
+    assert not any(
+        "train" in text for text in TinyPhrases().alone("in", "relation", avoid=("train",))
+    )

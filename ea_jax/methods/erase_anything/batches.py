@@ -21,7 +21,8 @@ from ea_jax.runtime.mesh import pad_rows
 from ea_jax.runtime.streams import stream
 from ea_jax.settings import Settings
 
-# One stream of random numbers for each purpose, told apart by its first key after the seed.
+# One stream of random numbers for each purpose, told apart by its first key after the seed; 11 is
+# the prompt bank's.
 _PATH, _RESAMPLED, _INDEX, _LOWER, _UPPER, _LORA, _KEEP, _CONTRAST, _CONTRAST_PICTURE = range(9)
 _VISIT, _INVERSION = 9, 10
 
