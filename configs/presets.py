@@ -268,7 +268,7 @@ CHANGES: dict[str, Overrides] = {
 # flux-tiny. Chosen by `ea-jax evaluate sweep` on development words; see docs/results.md.
 _PAPER_ON_TINY: Overrides = {"optim": {"pairs": 500, "lr_lower": 3e-4}}
 _CA_ON_TINY: Overrides = {"ca": {"steps": 200, "lr": 1e-3, "pictures": 64}, "optim": {"batch": 4}}
-# Learning rates, and `uce.keep`, are from sweeps on development words; steps are not.
+# Learning rates, `gem.steps` and `uce.keep` are from sweeps on development words; other steps aren't.
 TINY: dict[str, Overrides] = {
     "paper": _PAPER_ON_TINY,
     "literal": _PAPER_ON_TINY,
@@ -276,7 +276,7 @@ TINY: dict[str, Overrides] = {
     "ca_model": _CA_ON_TINY,
     "ca_noise": _CA_ON_TINY,
     "gem": {"gem": {"steps": 80, "lr": 1e-3}, "lora": {"scope": "dual_qk"}},
-    "eap": {"eap": {"steps": 200, "lr": 1e-3}, "optim": {"batch": 4}},
+    "eap": {"eap": {"steps": 200, "lr": 2e-3}, "optim": {"batch": 4}},
     "mace": {"mace": {"lr": 5e-3}, "optim": {"batch": 4}},
     "uce": {"uce": {"keep": 0.1}},
     # A step costs four of ESD's.
