@@ -268,7 +268,8 @@ CHANGES: dict[str, Overrides] = {
 # flux-tiny. Chosen by `ea-jax evaluate sweep` on development words; see docs/results.md.
 _PAPER_ON_TINY: Overrides = {"optim": {"pairs": 500, "lr_lower": 3e-4}}
 _CA_ON_TINY: Overrides = {"ca": {"steps": 200, "lr": 1e-3, "pictures": 64}, "optim": {"batch": 4}}
-# Learning rates, `gem.steps` and `uce.keep` are from sweeps on development words; other steps aren't.
+# Learning rates, `gem.steps` and `uce.keep` are from sweeps on development words; other steps are
+# not.
 TINY: dict[str, Overrides] = {
     "paper": _PAPER_ON_TINY,
     "literal": _PAPER_ON_TINY,
