@@ -22,7 +22,6 @@ from ea_jax import edits
 from ea_jax.arguments import Parser, each, number, text
 from ea_jax.erase import erase
 from ea_jax.erase_command import CONFIG, slug, variant_of
-from ea_jax.evaluate import worlds
 from ea_jax.evaluate.metrics import Rate
 from ea_jax.evaluate.outputs import versions
 from ea_jax.exam import record
@@ -177,14 +176,7 @@ def trials_of(
 
 
 def run(trials: Sequence[Trial]) -> list[Result]:
-    """Makes each erasure that isn't there yet, and reads what was measured.
-
-    Raises:
-      ValueError: a model without a detector, before anything is made; else as `make`.
-    """
-    models = [trial.config["model"] for trial in trials]
-    for path, revision in {(model["path"], model.get("revision")) for model in models}:
-        worlds.classes_of(path, revision)
+    """Makes each erasure that isn't there yet, and reads what was measured; errors as `make`."""
     make(trials)
     return [read(trial) for trial in trials]
 

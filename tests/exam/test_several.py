@@ -16,7 +16,7 @@ from ea_jax.evaluate import metrics
 from ea_jax.evaluate.metrics import Rate
 from ea_jax.evaluate.probes import Probe
 from ea_jax.evaluate.task import Task
-from ea_jax.exam import disentangle, multi, order, quality, several, trials
+from ea_jax.exam import ablation, concepts, disentangle, multi, order, quality, several, trials
 from ea_jax.exam.model import BASE
 
 WORDS = ("cat", "kiss")
@@ -68,16 +68,11 @@ def test_nothing_is_erased_for_a_model_without_a_detector(dev_folder, tmp_path, 
 
     monkeypatch.setattr(trials, "erase", never)
     flags = [f"--model={dev_folder}", "--words=cat,dog", f"--out={tmp_path / 'out'}"]
-    for task in (multi, disentangle):
+    for task in (multi, disentangle, ablation, concepts):
         with pytest.raises(SystemExit, match="comes with no detector, which this task needs"):
             task.main(flags)
     # The same folder takes the mended command.
     assert not (tmp_path / "out").exists()
-    shared = argparse.Namespace(
-        model=str(dev_folder), out=str(tmp_path), seeds=[0], pictures=2, cache=str(tmp_path)
-    )
-    with pytest.raises(ValueError, match="comes with no detector, which this task needs"):
-        trials.run(trials.trials_of(shared, {"": ("", {})}, ["cat"]))
 
 
 def test_unrelated_probes_leave_out_every_erased_concept_and_its_nearest():
