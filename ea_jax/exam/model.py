@@ -30,7 +30,7 @@ from ea_jax.flux.sharded import on_mesh, unrolled_on
 from ea_jax.flux.tokens import MAX_T5_LENGTH
 from ea_jax.painter import Painter, Sampling
 from ea_jax.runtime import compiler
-from ea_jax.runtime.fingerprint import base_hash, fingerprint
+from ea_jax.runtime.fingerprint import base_hash
 from ea_jax.runtime.mesh import make_mesh, platform
 
 BASE, ZEROED = "base", "zeroed"
@@ -164,7 +164,7 @@ def open_painter(
     texts = Encoded.make(prompts, **options)
     pipeline.drop("text_encoder", "text_encoder_2")
     weights: Any = pipeline.load_part("transformer")
-    made_of = fingerprint(weights)
+    made_of = pipeline.fingerprint("transformer")
     _require_base(subjects, made_of, weights, given.model)
     if tiny:
         pipeline.weights["transformer"] = unrolled_on(mesh, weights)

@@ -63,7 +63,7 @@ class Parts:
         self.t5_tokenizer = described.t5_tokenizer
         self.weights: dict[str, Weights] = {}
         self._templates: dict[str, Weights] = {}
-        self._fingerprints: dict[str, tuple[Weights, str]] = {}
+        self._fingerprints: dict[str, str] = {}
         self.side = described.side
 
     @classmethod
@@ -161,12 +161,13 @@ class Parts:
         return self._templates[part]
 
     def fingerprint(self, part: str) -> str:
-        """Hash of a part's weights, which are loaded for it; of the same ones computed once."""
-        weights = self.load_part(part)
-        known = self._fingerprints.get(part)
-        if known is None or known[0] is not weights:
-            self._fingerprints[part] = known = weights, fingerprint(weights)
-        return known[1]
+        """Hash of a part's weights, which are loaded for it; computed once.
+
+        Ask for it before they are laid out otherwise in `weights`: it stays that of the model.
+        """
+        if part not in self._fingerprints:
+            self._fingerprints[part] = fingerprint(self.load_part(part))
+        return self._fingerprints[part]
 
     def drop(self, *parts: str) -> None:
         """Forgets the weights of parts, so that their memory can be used for others."""

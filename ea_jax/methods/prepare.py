@@ -25,7 +25,7 @@ from ea_jax.methods import registry
 from ea_jax.methods.fit import opened, resolved
 from ea_jax.methods.forward import Forward, forward_of
 from ea_jax.methods.method import Needs
-from ea_jax.runtime.fingerprint import base_hash, fingerprint
+from ea_jax.runtime.fingerprint import base_hash
 from ea_jax.runtime.hosts import require_same
 from ea_jax.runtime.memory import peak_host_bytes
 from ea_jax.runtime.mesh import make_mesh, put, sharding
@@ -213,7 +213,7 @@ def load(
         peak_host_bytes() / 2**30,
     )
     transformer = pipeline.load_part("transformer")
-    loaded = fingerprint(transformer)
+    loaded = pipeline.fingerprint("transformer")
     # Rounded to bfloat16, which these may be already.
     made_on = loaded if settings.model.dtype == "bfloat16" else base_hash(transformer)
     if settings.model.blocks == "unrolled":

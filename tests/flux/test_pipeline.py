@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import re
 import shutil
+import weakref
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +18,7 @@ from convert import WeightsError
 from ea_jax import lora
 from ea_jax.flux import sampler, tokens
 from ea_jax.flux.pipeline import Pipeline
+from ea_jax.runtime.fingerprint import fingerprint
 from ea_jax.runtime.metrics import NonFiniteError
 
 SIDE = {"height": 32, "width": 32, "steps": 2}
@@ -207,3 +210,17 @@ def test_a_folder_with_flux_dev_s_names_and_tokenizers_loads_from_its_shards(flu
     seen = tokens.tokenize(dev.t5_tokenizer, ["a nude woman with beautiful hair"], 256)
     assert dev.t5_tokenizer.convert_ids_to_tokens(seen.ids_BT[0, 2:4]) == ["▁nu", "de"]
     assert seen.offsets[0][2:4] == ((2, 4), (4, 6))
+
+
+def test_a_parts_fingerprint_is_of_its_weights_as_they_were_loaded(dev_folder):
+    own = Pipeline.load(dev_folder, parts=["vae"])
+    found = own.fingerprint("vae")
+    assert found == fingerprint(own.weights["vae"])
+    # Laid out otherwise, it is the same model, and nothing keeps what was loaded.
+    kept = weakref.ref(jax.tree.leaves(own.weights["vae"])[0])
+    own.weights["vae"] = {}
+    gc.collect()
+    assert kept() is None
+    assert own.fingerprint("vae") == found
+    own.drop("vae")
+    assert own.fingerprint("vae") == found
