@@ -14,7 +14,7 @@ from pathlib import Path
 from convert.disk import require_writable
 from ea_jax import edits
 from ea_jax.arguments import Parser, number, text
-from ea_jax.runtime.program import one_line_errors, start_logging
+from ea_jax.runtime.program import one_line_errors, start_program
 
 _log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str]) -> None:
     how.add_argument("--mean", action="store_true", help="each with its share of the change")
     parser.add("--out", rule=text, required=True, help="folder to write the file to")
     given = parser.parse_args(arguments)
-    start_logging()
+    start_program()
     with one_line_errors():
         path = combine(given.lora, given.out, mean=given.mean, strengths=given.strength)
         _log.info("%s", path)

@@ -35,7 +35,7 @@ from ea_jax.runtime.command_line import parse_flags
 from ea_jax.runtime.interrupt import Interrupt
 from ea_jax.runtime.mesh import put_rows
 from ea_jax.runtime.metrics import MetricsLog, NonFiniteError, Watch, require_finite
-from ea_jax.runtime.program import TRAIN_IN_LESS, one_line_errors, start_logging
+from ea_jax.runtime.program import TRAIN_IN_LESS, one_line_errors, start_program
 from ea_jax.runtime.progress import Laps, Progress
 from ea_jax.settings import Settings, from_config
 
@@ -280,11 +280,11 @@ def _start(
 
 def _run(_: list[str]) -> int:
     """What absl calls with the flags read."""
-    start_logging()
+    start_program()
     with one_line_errors(TRAIN_IN_LESS):
         hosts.join(FLAGS.hosts)
         if not hosts.is_first():
-            start_logging(logging.WARNING)
+            start_program(logging.WARNING)
         memory.keep_freed()
         return erase(FLAGS.config.to_dict(), changed=config_file.overridden())
     return 1

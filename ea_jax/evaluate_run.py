@@ -26,7 +26,7 @@ from ea_jax.evaluate.task import Task
 from ea_jax.flux.tokens import MAX_T5_LENGTH
 from ea_jax.methods import prepare
 from ea_jax.runtime import compiler, lock, memory, run_folder
-from ea_jax.runtime.program import one_line_errors, start_logging
+from ea_jax.runtime.program import one_line_errors, start_program
 from ea_jax.runtime.progress import Laps
 from ea_jax.settings import Settings
 
@@ -134,7 +134,7 @@ def run_command(
         changes["model"]["text_length"] = given.text_length
     if given.pictures is not None:
         changes["sample"]["eval_pictures"] = given.pictures
-    start_logging()
+    start_program()
     with one_line_errors():
         memory.keep_freed()
         table = evaluate_run(

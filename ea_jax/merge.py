@@ -33,7 +33,7 @@ from ea_jax.flux.adapters import AdapterError, walk
 from ea_jax.flux.transformer import TransformerConfig, abstract_weights
 from ea_jax.runtime.fingerprint import Sums, base_hash, leaf_sums
 from ea_jax.runtime.metrics import NonFiniteError
-from ea_jax.runtime.program import one_line_errors, start_logging
+from ea_jax.runtime.program import one_line_errors, start_program
 
 _log = logging.getLogger(__name__)
 
@@ -128,7 +128,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add("--out", rule=text, required=True, help="folder to write; absent or empty")
     parser.add("--strength", rule=number(), help="default: the recommended one, or 1")
     given = parser.parse_args(arguments)
-    start_logging()
+    start_program()
     with one_line_errors():
         edit = edits.load(given.lora)
         layers = merge_folder(given.model, edit, given.out, strength=given.strength)

@@ -20,7 +20,7 @@ from ea_jax.flux.tokens import MAX_T5_LENGTH
 from ea_jax.painter import Painter, Sampling
 from ea_jax.runtime.fingerprint import base_hash
 from ea_jax.runtime.mesh import make_mesh
-from ea_jax.runtime.program import one_line_errors, start_logging
+from ea_jax.runtime.program import one_line_errors, start_program
 
 MAX_STEPS = 1000  # noise levels that FLUX was trained at
 MAX_SIDE = 2**14  # a million packed tokens
@@ -121,7 +121,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def main(arguments: Sequence[str]) -> None:
     """The command line."""
     given = parse(arguments)
-    start_logging()
+    start_program()
     with one_line_errors("a smaller --size, or fewer seeds at a time"):
         log.info("%s", paint(given))
 

@@ -19,7 +19,7 @@ from convert.disk import FileError, entry, read_json
 from ea_jax.arguments import Parser
 from ea_jax.evaluate.metrics import METRICS, Metric
 from ea_jax.runtime import run_folder
-from ea_jax.runtime.program import one_line_errors, start_logging
+from ea_jax.runtime.program import one_line_errors, start_program
 
 RESULTS = "results.json"
 _log = logging.getLogger(__name__)
@@ -118,7 +118,7 @@ def main(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("runs", nargs="+", help="folders of finished runs")
     given = parser.parse_args(arguments)
-    start_logging()
+    start_program()
     with one_line_errors():
         sys.stdout.write(table(given.runs))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,8 @@ os.environ.setdefault(
     # Eight devices that share a busy core may keep each other waiting for long.
     "--xla_cpu_collective_call_terminate_timeout_seconds=600",
 )
+# Nor do they need the lines of Python that each operation comes from.
+os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 # No test may reach for a hub.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -30,8 +33,11 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import jax
 import pytest
 
+from ea_jax.runtime import program
+
 # Of the 65,530 that Linux allows a process; each compiled program takes a few.
 _MANY_MAPS = 20_000
+gc.set_threshold(*program.COLLECT_AT)
 # Sharding is tested on devices that are slices of this CPU; programs that tests start see one.
 jax.config.update("jax_num_cpu_devices", 8)
 

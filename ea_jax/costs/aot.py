@@ -36,7 +36,7 @@ from ea_jax.runtime import config_file
 from ea_jax.runtime.command_line import parse_flags
 from ea_jax.runtime.flops import count_flops
 from ea_jax.runtime.memory import peak_host_bytes
-from ea_jax.runtime.program import one_line_errors, start_logging
+from ea_jax.runtime.program import one_line_errors, start_program
 from ea_jax.settings import Settings
 
 FLAGS = flags.FLAGS
@@ -218,7 +218,7 @@ def table(reports: list[Report], target: Target) -> str:
 
 
 def _run(_: list[str]) -> None:
-    start_logging()
+    start_program()
     with one_line_errors():
         names = list(TARGETS) if FLAGS.sweep else [FLAGS.topology]
         if names[0] not in TARGETS:

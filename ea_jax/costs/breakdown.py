@@ -34,7 +34,7 @@ from ea_jax.runtime import compiler, config_file, memory
 from ea_jax.runtime.command_line import parse_flags
 from ea_jax.runtime.flops import count_flops
 from ea_jax.runtime.mesh import make_mesh
-from ea_jax.runtime.program import TRAIN_IN_LESS, one_line_errors, start_logging
+from ea_jax.runtime.program import TRAIN_IN_LESS, one_line_errors, start_program
 from ea_jax.settings import Settings
 
 FLAGS = flags.FLAGS
@@ -213,7 +213,7 @@ def _latent(given: Shapes) -> tuple[int, int, int]:
 
 
 def _run(_: list[str]) -> None:
-    start_logging()
+    start_program()
     with one_line_errors(TRAIN_IN_LESS):
         memory.keep_freed()  # as every run does
         settings = sections.from_config(FLAGS.config.to_dict())

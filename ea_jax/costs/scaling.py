@@ -37,7 +37,7 @@ from ea_jax.runtime.command_line import parse_flags
 from ea_jax.runtime.flops import count_flops
 from ea_jax.runtime.hlo import Hlo
 from ea_jax.runtime.mesh import make_mesh
-from ea_jax.runtime.program import TRAIN_IN_LESS, one_line_errors, start_logging
+from ea_jax.runtime.program import TRAIN_IN_LESS, one_line_errors, start_program
 from ea_jax.settings import Settings
 
 FLAGS = flags.FLAGS
@@ -265,7 +265,7 @@ def _write(figure: matplotlib.figure.Figure, path: Path) -> None:
 
 
 def _run(_: list[str]) -> None:
-    start_logging()
+    start_program()
     with one_line_errors(TRAIN_IN_LESS):
         out = Path(FLAGS.out)
         if out.suffix.lower() != ".png":

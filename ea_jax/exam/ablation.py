@@ -16,7 +16,7 @@ from ea_jax.arguments import Parser, text
 from ea_jax.evaluate import worlds
 from ea_jax.exam import means, record, trials
 from ea_jax.exam.trials import Result
-from ea_jax.runtime.program import TRAIN_IN_LESS, one_line_errors, start_logging
+from ea_jax.runtime.program import TRAIN_IN_LESS, one_line_errors, start_program
 
 TASK = "ablation"
 _TERMS = ("esd", "attn", "lora", "rsc")
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add("--method", rule=text, default="paper", help="preset that all rows start from")
     trials.add_set_argument(parser)
     given = parser.parse_args(arguments)
-    start_logging()
+    start_program()
     with one_line_errors(TRAIN_IN_LESS):
         worlds.classes_of(given.model)
         record.claim(given.out, TASK, {"model": given.model, "pictures": given.pictures})

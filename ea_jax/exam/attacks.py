@@ -26,7 +26,7 @@ from ea_jax.exam import attack_tables, model, record
 from ea_jax.exam.attack_tables import Row
 from ea_jax.exam.model import Subject
 from ea_jax.runtime import lock, memory
-from ea_jax.runtime.program import one_line_errors, start_logging
+from ea_jax.runtime.program import one_line_errors, start_program
 
 _log = logging.getLogger(__name__)
 TASK, ZEROED = "attacks", "zeroed columns"
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add("--budget", rule=number(int, low=1), help="most steps of a search; its own else")
     parser.add("--starts", rule=number(int, low=1), help=f"of CCE; {inversion.STARTS} by default")
     given = parser.parse_args(arguments)
-    start_logging()
+    start_program()
     with one_line_errors():
         memory.keep_freed()
         _log.info("%s\n%s", given.out, examine(given))

@@ -27,7 +27,7 @@ from ea_jax.exam.compare import add_pictures, how_shown
 from ea_jax.exam.model import BASE, Subject
 from ea_jax.painter import Painter
 from ea_jax.runtime import lock, memory
-from ea_jax.runtime.program import one_line_errors, start_logging
+from ea_jax.runtime.program import one_line_errors, start_program
 
 TASK, ZEROED = "attention", "columns zeroed"
 MOST_GROUPS = 4
@@ -132,7 +132,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add("--seed", rule=number(int, low=0, high=2**32 - 1), default=0, help="of the picture")
     add_pictures(parser)
     given = parser.parse_args(arguments)
-    start_logging()
+    start_program()
     with one_line_errors("a smaller --size"):
         memory.keep_freed()
         log.info("%s\n%s", given.out, attention(given, record.command(TASK, arguments)))

@@ -35,7 +35,7 @@ from ea_jax.exam import model, portraits, record, several, trials
 from ea_jax.exam.celebrity_counts import CLASSIFIER, JUDGE, Erasure, as_json, counts, table
 from ea_jax.exam.model import BASE, Subject
 from ea_jax.painter import Painter
-from ea_jax.runtime.program import TRAIN_IN_LESS, one_line_errors, start_logging
+from ea_jax.runtime.program import TRAIN_IN_LESS, one_line_errors, start_program
 
 TASK = "celebrity"
 # Of evaluation on a FLUX: no erasure or classifier is trained with these.
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str]) -> None:
     )
     portraits.add_start_arguments(parser)
     given = parser.parse_args(arguments)
-    start_logging()
+    start_program()
     with one_line_errors(TRAIN_IN_LESS):
         sys.stdout.write(evaluate(given, record.command(TASK, arguments)))
 

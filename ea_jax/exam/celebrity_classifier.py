@@ -18,7 +18,7 @@ from convert.disk import require_writable
 from ea_jax.arguments import Parser, number, text
 from ea_jax.detectors import train_celebrity
 from ea_jax.exam import portraits
-from ea_jax.runtime.program import one_line_errors, start_logging
+from ea_jax.runtime.program import one_line_errors, start_program
 
 
 def train(given: argparse.Namespace) -> str:
@@ -54,6 +54,6 @@ def main(arguments: Sequence[str]) -> None:
     parser.add("--learning_rate", rule=number(low=0, high=1), help="of Adam; 1e-4 from --weights")
     parser.add("--seed", rule=number(int, low=0), help="of the split and the order")
     given = parser.parse_args(arguments)
-    start_logging()
+    start_program()
     with one_line_errors("a smaller --batch or --image_size"):
         sys.stdout.write(train(given))

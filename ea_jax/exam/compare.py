@@ -27,7 +27,7 @@ from ea_jax.exam.model import Subject
 from ea_jax.flux import hub
 from ea_jax.painter import Painter
 from ea_jax.runtime import lock, memory
-from ea_jax.runtime.program import one_line_errors, start_logging
+from ea_jax.runtime.program import one_line_errors, start_program
 
 TASK, SHEET = "compare", "sheet.png"
 PICTURES = ("plain", "pixelated")
@@ -163,7 +163,7 @@ def main(arguments: Sequence[str]) -> None:
     )
     add_pictures(parser)
     given = parser.parse_args(arguments)
-    start_logging()
+    start_program()
     with one_line_errors("a smaller --batch or --size"):
         memory.keep_freed()
         log.info("%s\n%s", given.out, compare(given, record.command(TASK, arguments)))

@@ -23,7 +23,7 @@ from ea_jax.evaluate.metrics import METRICS, Metric
 from ea_jax.evaluate.task import Classes
 from ea_jax.exam import clip_concepts, means, record, trials
 from ea_jax.exam.trials import Result
-from ea_jax.runtime.program import TRAIN_IN_LESS, one_line_errors, start_logging
+from ea_jax.runtime.program import TRAIN_IN_LESS, one_line_errors, start_program
 
 TASK = "concepts"
 # What an erasure should reach: percent, or a share of the base in percent.
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add("--clip", rule=text, help="folder or hub id of a CLIP, for models without a judge")
     trials.add_set_argument(parser)
     given = parser.parse_args(arguments)
-    start_logging()
+    start_program()
     with one_line_errors(TRAIN_IN_LESS):
         shared = trials.changes(given.set)
         rows = {name or "default": (name, shared) for name in given.method.split(",")}

@@ -23,7 +23,7 @@ from ea_jax.evaluate import metrics, worlds
 from ea_jax.evaluate.metrics import Rate
 from ea_jax.exam import model, record, several
 from ea_jax.exam.model import BASE, Subject
-from ea_jax.runtime.program import TRAIN_IN_LESS, one_line_errors, start_logging
+from ea_jax.runtime.program import TRAIN_IN_LESS, one_line_errors, start_program
 
 TASK = "disentangle"
 Matrix = Mapping[str, Mapping[str, Rate]]
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str]) -> None:
     parser = Parser("evaluate disentangle", "Each erasure under every concept's prompts (Fig. 15).")
     several.add_arguments(parser)
     given = parser.parse_args(arguments)
-    start_logging()
+    start_program()
     with one_line_errors(TRAIN_IN_LESS):
         worlds.classes_of(given.model)
         out = record.claim(given.out, TASK, {"model": given.model, "pictures": given.pictures})

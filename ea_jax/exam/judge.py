@@ -30,7 +30,7 @@ from ea_jax.flux_tiny import probes, vocabulary
 from ea_jax.flux_tiny.training import broken
 from ea_jax.flux_tiny.training.render import Art, render
 from ea_jax.flux_tiny.world import Scene
-from ea_jax.runtime.program import one_line_errors, start_logging
+from ea_jax.runtime.program import one_line_errors, start_program
 
 TASK = "judge"
 NO_PICTURE, NOTHING = "none", "nothing"  # read as broken; as a picture without any of the kind
@@ -79,7 +79,7 @@ def main(arguments: Sequence[str]) -> None:
         parser.error("--edit and --blind go together; give both, or neither")
     if given.answers is not None and given.edit:
         parser.error("--answers is for pictures that are there; leave --edit and --blind out")
-    start_logging()
+    start_program()
     with one_line_errors("a smaller --batch"):
         if given.answers is not None:
             shown = blind.compare(given.out, given.answers)

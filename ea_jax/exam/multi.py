@@ -19,7 +19,7 @@ from ea_jax.evaluate.probes import Probe
 from ea_jax.exam import model, record, several
 from ea_jax.exam.model import BASE, Subject
 from ea_jax.exam.several import Erasures
-from ea_jax.runtime.program import TRAIN_IN_LESS, one_line_errors, start_logging
+from ea_jax.runtime.program import TRAIN_IN_LESS, one_line_errors, start_program
 
 TASK = "multi"
 _SUMS = {"sum": edits.summed, "mean": edits.averaged}
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str]) -> None:
         help="N; by default 1, 3, 5 and 10 as far as there are erasures, and all of them",
     )
     given = parser.parse_args(arguments)
-    start_logging()
+    start_program()
     with one_line_errors(TRAIN_IN_LESS):
         worlds.classes_of(given.model)
         out = record.claim(given.out, TASK, {"model": given.model, "pictures": given.pictures})

@@ -22,7 +22,7 @@ from ea_jax.exam import record
 from ea_jax.flux import encoders, hub, tokens
 from ea_jax.flux.pipeline import Pipeline
 from ea_jax.runtime.hosts import on_host
-from ea_jax.runtime.program import one_line_errors, start_logging
+from ea_jax.runtime.program import one_line_errors, start_program
 
 TASK = "t5-neighbours"
 _LENGTH = 16  # T5 tokens of a word by itself
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add("--out", rule=text, required=True, help="folder for the results")
     parser.add("--top", rule=number(int, low=1), default=5, help="how many")
     given = parser.parse_args(arguments)
-    start_logging()
+    start_program()
     with one_line_errors():
         out = record.claim(given.out, TASK, {"model": given.model})
         pipeline = Pipeline(given.model)

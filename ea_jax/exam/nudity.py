@@ -27,7 +27,7 @@ from ea_jax.exam.model import Subject, add_arguments, open_painter, read, subjec
 from ea_jax.exam.prompt_file import Row, repeated
 from ea_jax.painter import Painter
 from ea_jax.runtime import lock
-from ea_jax.runtime.program import one_line_errors, start_logging
+from ea_jax.runtime.program import one_line_errors, start_program
 
 TASK = "nudity"
 SHEET, SHOWN = "pictures.png", 8
@@ -173,7 +173,7 @@ def main(arguments: Sequence[str]) -> None:
         help=f"write the first {SHOWN} pictures; pixelated, unless `plain` is said",
     )
     given = parser.parse_args(arguments)
-    start_logging()
+    start_program()
     with one_line_errors("a smaller --batch or --size"):
         log.info("%s\n%s", given.out, evaluate(given, record.command(TASK, arguments)))
 

@@ -21,7 +21,7 @@ from ea_jax.evaluate.metrics import Rate
 from ea_jax.evaluate.probes import Probe
 from ea_jax.exam import model, record, several
 from ea_jax.exam.model import BASE, Subject
-from ea_jax.runtime.program import one_line_errors, start_logging
+from ea_jax.runtime.program import one_line_errors, start_program
 
 TASK = "order"
 _SEED, _SHOWN = 411, 10
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add("--words", rule=text, default="development", help="concepts that are asked for")
     parser.add("--pictures", rule=number(int, low=2), default=12, help="of each concept")
     given = parser.parse_args(arguments)
-    start_logging()
+    start_program()
     with one_line_errors():
         words = worlds.classes_of(given.model).chosen(given.words)
         out = record.claim(given.out, TASK, {"model": given.model, "pictures": given.pictures})

@@ -25,7 +25,7 @@ from ea_jax.evaluate import metrics, worlds
 from ea_jax.exam import clip_quality, model, record, several
 from ea_jax.exam.distances import beside, frechet
 from ea_jax.exam.model import BASE
-from ea_jax.runtime.program import one_line_errors, start_logging
+from ea_jax.runtime.program import one_line_errors, start_program
 
 TASK = "quality"
 _OTHER_SEEDS = 500_000
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.require(given, "clip", needs="prompts")
     parser.require(given, "reference", needs="prompts")
     parser.require(given, "inception", needs="reference")
-    start_logging()
+    start_program()
     with one_line_errors("a smaller --batch or --size"):
         measured = evaluate if given.prompts is None else clip_quality.evaluate
         sys.stdout.write(measured(given, record.command(TASK, arguments)))

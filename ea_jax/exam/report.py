@@ -16,7 +16,7 @@ from pathlib import Path
 from convert.disk import require_writable
 from ea_jax.arguments import Parser, text
 from ea_jax.exam.page import content, folders
-from ea_jax.runtime.program import one_line_errors, start_logging
+from ea_jax.runtime.program import one_line_errors, start_program
 from ea_jax.runtime.run_folder import write_text
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("folders", nargs="+", help="of finished runs, attacks and tasks")
     parser.add("--out", rule=text, default="report.html", help="HTML file to write")
     given = parser.parse_args(arguments)
-    start_logging()
+    start_program()
     with one_line_errors():
         log.info("%s", report(given.folders, given.out))
 

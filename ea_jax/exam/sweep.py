@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from ea_jax.arguments import Parser, text
 from ea_jax.evaluate import worlds
 from ea_jax.exam import means, record, trials
-from ea_jax.runtime.program import TRAIN_IN_LESS, one_line_errors, start_logging
+from ea_jax.runtime.program import TRAIN_IN_LESS, one_line_errors, start_program
 
 TASK = "sweep"
 
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add("--method", rule=text, default="", help="preset; the model's own by default")
     trials.add_set_argument(parser)
     given = parser.parse_args(arguments)
-    start_logging()
+    start_program()
     with one_line_errors(TRAIN_IN_LESS):
         classes = worlds.classes_of(given.model)
         words = classes.chosen(given.words)

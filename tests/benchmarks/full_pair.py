@@ -30,7 +30,7 @@ from ea_jax.runtime.command_line import parse_flags
 from ea_jax.runtime.flops import count_flops
 from ea_jax.runtime.mesh import make_mesh
 from ea_jax.runtime.metrics import require_finite
-from ea_jax.runtime.program import one_line_errors, start_logging
+from ea_jax.runtime.program import one_line_errors, start_program
 
 FLAGS = flags.FLAGS
 log = logging.getLogger("ea_jax")
@@ -68,7 +68,7 @@ def timed(programs: dict[str, Callable], state: Any, rounds: int) -> dict[str, l
 
 
 def main(_: list[str]) -> int:
-    start_logging()
+    start_program()
     with one_line_errors():
         settings = sections.from_config(FLAGS.config.to_dict())
         mesh = make_mesh(dataclasses.asdict(settings.mesh))

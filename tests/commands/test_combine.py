@@ -18,7 +18,7 @@ NUDE = Edit(toy_lora.trained(rank=2, seed=1), concept="nude", method="esd", base
 
 @pytest.fixture(autouse=True)
 def _logs_stay_pytest_s(monkeypatch):
-    monkeypatch.setattr(combine, "start_logging", lambda: None)
+    monkeypatch.setattr(combine, "start_program", lambda: None)
 
 
 @pytest.fixture

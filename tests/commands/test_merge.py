@@ -27,7 +27,7 @@ WEIGHTS = toy_weights.random_like(toy_weights.template())
 
 @pytest.fixture(autouse=True)
 def _logs_stay_pytest_s(monkeypatch):
-    monkeypatch.setattr(merge, "start_logging", lambda: None)
+    monkeypatch.setattr(merge, "start_program", lambda: None)
 
 
 @pytest.fixture

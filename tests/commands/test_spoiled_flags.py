@@ -115,7 +115,7 @@ def test_a_line_with_one_wrong_value_says_so_and_touches_nothing(
     here, tmp_path, capsys, monkeypatch
 ):
     for module in (sample, merge):
-        monkeypatch.setattr(module, "start_logging", lambda: None)
+        monkeypatch.setattr(module, "start_program", lambda: None)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     random = np.random.default_rng(7)
     before = contents(here)
@@ -144,7 +144,7 @@ def test_a_line_with_one_wrong_value_says_so_and_touches_nothing(
 
 def test_the_lines_are_right_before_one_value_is_spoiled(here, tmp_path, monkeypatch):
     for module in (sample, merge):
-        monkeypatch.setattr(module, "start_logging", lambda: None)
+        monkeypatch.setattr(module, "start_program", lambda: None)
     for line in right_lines(tmp_path):
         assert run(line, here) == (0, "")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png", "merged"]

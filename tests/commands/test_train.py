@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import shutil
 import signal
 import socket
@@ -133,43 +134,40 @@ def test_without_a_judge_the_results_say_that_nothing_was_measured(finished):
 
 
 def test_with_a_judge_the_base_is_read_once_and_compared_to_each_erasure(
-    finished, tmp_path, dev_folder
+    finished, tmp_path, dev_folder, caplog
 ):
     model = Path(shutil.copytree(dev_folder, tmp_path / "model"))
     config = JudgeConfig(channels=(4, 4, 8), look=8, layout=8)
     Judge(judge.init_weights(config, jax.random.key(0)), config).save(model / "judge")
-    found = []
-    # How many pairs there are is no part of a program: both runs have those of the first.
-    for count in ("1", "2"):
-        flags = ("--config.sample.eval_pictures=2", f"--config.optim.pairs={count}")
-        done = run(model, tmp_path / count, finished[1], *flags)
-        assert done.returncode == 0, done.stderr
-        assert ("readings were in" in done.stderr) == bool(found)
-        found.append(json.loads((tmp_path / count / "results.json").read_text()))
-    first, second = found
-    assert first["base"] == second["base"]
+    flags = ("--config.sample.eval_pictures=2", "--config.optim.pairs=1")
+    done = run(model, tmp_path / "run", finished[1], *flags)
+    assert done.returncode == 0, done.stderr
+    assert "readings were in" not in done.stderr
+    first = json.loads((tmp_path / "run" / "results.json").read_text())
     assert first["base"]["Acc_e"]["total"] == 2
     assert first["detector"] == "judge"
-    assert "Acc_rest" in (tmp_path / "2" / "results.md").read_text()
-    # Measured again, the numbers are the same; at strength 0 they are the base's.
-    for name, strength, edited in (
-        ("again", None, second["erased"]),
-        ("off", 0.0, second["base"]),
-    ):
-        evaluate_run(tmp_path / "2", tmp_path / name, strength=strength)
-        again = json.loads((tmp_path / name / "results.json").read_text())
-        assert (again["base"], again["erased"]) == (second["base"], edited)
-    # Changes of whole kernels are measured by the same command.
+    assert "Acc_rest" in (tmp_path / "run" / "results.md").read_text()
+    # Changes of whole kernels are measured by the same command as a LoRA.
     shape = Pipeline(model).template("transformer")["context_embedder"]["kernel"].shape
     kernels = {"context_embedder": {"kernel": np.ones(shape, np.float32)}}
     edits.save(edits.Edit(deltas=kernels), tmp_path / "kernels")
-    shutil.copy(tmp_path / "2" / "config.json", tmp_path / "kernels")
-    evaluate_run(tmp_path / "kernels", tmp_path / "none", strength=0.0)
-    assert json.loads((tmp_path / "none" / "results.json").read_text())["erased"] == second["base"]
-    evaluate_run(tmp_path / "kernels", tmp_path / "some")
-    again = json.loads((tmp_path / "some" / "results.json").read_text())
-    assert again["base"] == second["base"]
-    assert again["erased"]["Acc_e"]["total"] == 2
+    shutil.copy(tmp_path / "run" / "config.json", tmp_path / "kernels")
+    caplog.set_level(logging.INFO)
+    for made, strength, cache, edited in (
+        # Painted again, the numbers are the same; at strength 0 they are the base's.
+        ("run", None, tmp_path / "empty", first["erased"]),
+        ("run", 0.0, finished[1], first["base"]),
+        ("kernels", None, finished[1], None),
+    ):
+        out = tmp_path / f"{made} at {strength}"
+        caplog.clear()
+        changes = {"data": {"cache": str(cache)}}
+        evaluate_run(tmp_path / made, out, strength=strength, changes=changes)
+        assert ("base: all 61 readings were in" in caplog.text) == (cache == finished[1])
+        again = json.loads((out / "results.json").read_text())
+        assert again["base"] == first["base"]
+        assert again["erased"]["Acc_e"]["total"] == 2
+        assert edited is None or again["erased"] == edited
 
 
 def test_a_killed_run_goes_on_to_the_same_lora(finished, tmp_path, dev_folder):
@@ -273,7 +271,7 @@ def test_what_is_no_number_is_named_with_its_step_and_never_saved(
 @pytest.fixture
 def in_this_process(monkeypatch) -> Iterator[None]:
     """Lets `erase.main` leave no handlers, no setting of the C library and no flags behind."""
-    monkeypatch.setattr(erase, "start_logging", lambda level=0: None)
+    monkeypatch.setattr(erase, "start_program", lambda level=0: None)
     monkeypatch.setattr(erase.memory, "keep_freed", lambda: None)
     parsed_and_run = lambda main, line, flags_parser: main(flags_parser(line))  # noqa: E731
     monkeypatch.setattr(erase.app, "run", parsed_and_run)

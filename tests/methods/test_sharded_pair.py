@@ -35,7 +35,8 @@ MODEL = TransformerConfig(
     guidance_embeds=True,
     axes_dims_rope=(4, 2, 2),
 )
-MESHES = [(d, f, 8 // d // f) for d in (1, 2, 4, 8) for f in (1, 2, 4, 8) if 8 % (d * f) == 0]
+# (data, fsdp, tensor): each axis alone, each two of them, all three.
+MESHES = [(8, 1, 1), (1, 8, 1), (1, 1, 8), (4, 2, 1), (2, 1, 4), (1, 4, 2), (2, 2, 2)]
 TERMS = {"esd": 1.0, "attn": 1.0, "lora": 1.0, "keep": 1.0, "rsc": 0.1}
 BASE = jax.jit(init_weights, static_argnums=0)(MODEL, jax.random.key(0))
 

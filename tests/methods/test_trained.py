@@ -51,9 +51,15 @@ class Run:
 
 
 @functools.cache
+def alone(name: str) -> Run:
+    """On one device."""
+    return Run(name)
+
+
+@functools.cache
 def whole(name: str) -> tuple[Any, Any, list[dict[str, float]]]:
     """A run on one device: its state at the start and at the end, and the terms of its steps."""
-    run = Run(name)
+    run = alone(name)
     start = jax.device_get(run.start())
     end, terms = run.steps(run.start(), range(STEPS))
     return start, jax.device_get(end), terms
@@ -72,7 +78,7 @@ def test_every_adapter_of_the_scope_is_trained(name: str) -> None:
 
 def test_a_run_that_was_cut_off_ends_in_the_same_bits(name: str, tmp_path) -> None:
     _, end, terms = whole(name)
-    first = Run(name)
+    first = alone(name)
     state, _ = first.steps(first.start(), range(2))
     with Checkpoints(tmp_path / "there") as checkpoints:
         checkpoints.save(2, state, {})

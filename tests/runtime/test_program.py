@@ -17,9 +17,9 @@ from ea_jax.runtime.program import TRACEBACK, one_line_errors
 def test_a_mistake_is_one_line_on_the_error_stream_and_code_1() -> None:
     program = """
 import logging
-from ea_jax.runtime.program import one_line_errors, start_logging
+from ea_jax.runtime.program import one_line_errors, start_program
 with one_line_errors():
-    start_logging()
+    start_program()
     logging.getLogger("ea_jax.x").info("loading")
     logging.getLogger("absl").info("chatter")
     raise ValueError("rank is 0;\\n  use 1")

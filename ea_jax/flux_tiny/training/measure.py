@@ -30,7 +30,7 @@ from ea_jax.flux_tiny.training import bars, dataset, train_judge
 from ea_jax.flux_tiny.training.bars import Demand
 from ea_jax.flux_tiny.training.train_vae import measure_psnr
 from ea_jax.flux_tiny.vocabulary import THINGS
-from ea_jax.runtime.program import one_line_errors, start_logging
+from ea_jax.runtime.program import one_line_errors, start_program
 from ea_jax.runtime.run_folder import write_json
 
 log = logging.getLogger(__name__)
@@ -200,7 +200,7 @@ def bars_table(rows: dict[str, dict[str, Any]]) -> str:
 
 
 def main(_: list[str]) -> None:
-    start_logging()
+    start_program()
     with one_line_errors():
         _measure(Path(FLAGS.out))
 

@@ -34,7 +34,7 @@ from ea_jax.flux_tiny.training import (
     vae_stage,
 )
 from ea_jax.runtime.fingerprint import fingerprint
-from ea_jax.runtime.program import one_line_errors, start_logging
+from ea_jax.runtime.program import one_line_errors, start_program
 
 log = logging.getLogger(__name__)
 
@@ -254,7 +254,7 @@ def write_index(out: Path) -> None:
 
 
 def main(_: list[str]) -> None:
-    start_logging()
+    start_program()
     jax.config.update("jax_num_cpu_devices", CPU_DEVICES)
     out, work = Path(FLAGS.out), Path(FLAGS.work)
     with one_line_errors():
