@@ -16,6 +16,7 @@ from ea_jax.concepts.bank import PromptBank
 from ea_jax.edits import DELTA_FILE, LORA_FILE, Edit
 from ea_jax.evaluate import report
 from ea_jax.evaluate.attending import looked
+from ea_jax.evaluate.metrics import CONCEPT
 from ea_jax.evaluate.probes import Detector
 from ea_jax.evaluate.results import Results, measure
 from ea_jax.evaluate.task import Task
@@ -129,9 +130,23 @@ def write_results(
             "versions": versions(),
         },
     )
-    text = "\n".join(tables.values())
+    hints = [_way_out(*one, settings) for one in found.items()] if strength is None else []
+    text = "\n".join([*tables.values(), *filter(None, hints)])
     write_text(folder / "results.md", text)
     return text
+
+
+def _way_out(word: str, results: Results, settings: Settings) -> str:
+    """What to try for a word of which more than half is left; nothing if that has been tried."""
+    base, erased = (rates[CONCEPT.name].percent for rates in (results.base, results.erased))
+    tried = settings.concept.neutral or settings.concept.anchor_sentence
+    if tried or not erased > base / 2:
+        return ""
+    return (
+        f"Much of {word} is left. A model that paints it even where the prompt doesn't say it "
+        "needs words for what to paint in its place: --config.concept.anchor=replaced "
+        '--config.concept.neutral="...".\n'
+    )
 
 
 def _rates(results: Results) -> dict[str, Any]:

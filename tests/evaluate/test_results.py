@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import toy_weights
 
+from configs.soccer import get_config
 from ea_jax import edits, lora
 from ea_jax.concepts.encoding import Encoded
 from ea_jax.edits import Edit
-from ea_jax.evaluate import metrics, readings, results
+from ea_jax.evaluate import metrics, outputs, readings, results
 from ea_jax.evaluate.metrics import Rate
 from ea_jax.evaluate.probes import Probe, Reading
 from ea_jax.evaluate.task import Task
@@ -20,6 +21,7 @@ from ea_jax.flux import parts
 from ea_jax.flux.pipeline import Pipeline
 from ea_jax.painter import Painter, Sampling
 from ea_jax.runtime.mesh import make_mesh
+from ea_jax.settings import from_config
 
 PROMPTS = ["a cat", "a dog", "a red cat"]
 COUNTED = (metrics.asked("cats", "low", "cats that are there"), metrics.VALID)
@@ -145,3 +147,23 @@ def test_numbers_are_those_without_a_cache(painter, tmp_path):
     plain = results.measure(painter, edit, TASK, detector)
     assert results.measure(painter, edit, TASK, detector, cache=tmp_path) == plain
     assert results.measure(painter, edit, TASK, detector, cache=tmp_path) == plain
+
+
+@pytest.mark.parametrize(
+    ("strength", "neutral", "said"),
+    [(1.0, None, False), (0.0, None, True), (0.0, "dog", False)],
+    ids=["gone", "left", "left in spite of an anchor"],
+)
+def test_where_much_is_left_the_results_name_the_way_out(
+    painter, tmp_path, strength, neutral, said
+):
+    is_cat = (("Acc_e", frozenset({("object", "cat")})),)
+    probes = tuple(Probe(prompt, seed, is_cat) for seed, prompt in enumerate(PROMPTS))
+    task = dataclasses.replace(TASK, probes=probes, metrics=(metrics.CONCEPT,))
+    config = get_config()
+    config.data.cache, config.concept.neutral = None, neutral
+    edit = dataclasses.replace(edit_of(painter, "kernels"), strength=strength)
+    detector = Same(painter.paint(PROMPTS, range(3)))
+    settings = from_config(config)
+    outputs.write_results(tmp_path, painter, settings, edit, tasks=[task], detector=detector)
+    assert ("concept.neutral" in (tmp_path / "results.md").read_text()) == said
