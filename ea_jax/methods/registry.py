@@ -38,7 +38,8 @@ class Entry(NamedTuple):
       blank: (settings, the transformer's shapes) -> adapters of its edit's shapes that change
         nothing; none where its edit has no adapters.
       section: of the settings, which it alone reads; none where it has no such section.
-      shared: what it reads of sections `lora`, `optim` and `loss` besides `optim.seed`.
+      shared: what it reads of sections `lora`, `optim` and `loss` besides `optim.seed`, and of
+        those in `data` that not every method reads.
     """
 
     needs: Callable[[Settings], Needs]
@@ -48,15 +49,23 @@ class Entry(NamedTuple):
     shared: frozenset[str] = frozenset()
 
 
+# Settings of any method's sections that some don't read.
 _SHARED = frozenset(
-    f"{section}.{field.name}"
-    for section, kind in {
-        "lora": LoraSettings,
-        "optim": OptimSettings,
-        "loss": LossSettings,
-    }.items()
-    for field in dataclasses.fields(kind)
-) - {"optim.seed"}
+    {
+        f"{section}.{field.name}"
+        for section, kind in {
+            "lora": LoraSettings,
+            "optim": OptimSettings,
+            "loss": LossSettings,
+        }.items()
+        for field in dataclasses.fields(kind)
+    }
+    - {"optim.seed"}
+    | {
+        f"data.{name}"
+        for name in ("x_t", "inversions", "inversion_rounds", "inversion_steps", "inversion_rate")
+    }
+)
 _ADAMW = ("batch", "lr_decay", "b1", "b2", "eps", "weight_decay")
 # Every method that trains a LoRA reads these.
 _TRAINED = frozenset(

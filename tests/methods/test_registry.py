@@ -54,7 +54,7 @@ def test_a_methods_entry_says_what_it_reads_of_shared_sections(name, monkeypatch
         jax.eval_shape(level.step, given.state, given.base, given.batches[level.name])
     # All methods draw by the seed, and every run's settings are checked for the others.
     always = {"optim.seed", "loss.teacher_guidance", *([] if given.batches else ["optim.batch"])}
-    said = {key for key in registry.METHODS[name].shared if not key.startswith("lora.")}
+    said = {key for key in registry.METHODS[name].shared if not key.startswith(("lora.", "data."))}
     # Forms of terms are read in other programs.
     forms = {"loss.features", "loss.rsc_form", "loss.rsc_t_min", "loss.tau"}
     assert read - always - forms == said - always - forms
@@ -147,8 +147,10 @@ def test_a_changed_setting_is_one_that_the_method_reads():
     registry.require_read("erase_anything", "embedder", ["embedder.keep", "optim.pairs"])
     registry.require_read("uce", "nothing", ["optim.seed", "concept.word"])
     registry.require_read("esd", "nothing", ["loss.teacher_guidance"])
-    with pytest.raises(settings.SettingsError, match=r"guidance is set, .*'eap' doesn't read it"):
-        registry.require_read("eap", "nothing", ["loss.teacher_guidance"])
+    registry.require_read("erase_anything", "nothing", ["data.inversions"])
+    for key in ("loss.teacher_guidance", "data.inversions"):
+        with pytest.raises(settings.SettingsError, match=f"{key} is set, .*'eap' doesn't read it"):
+            registry.require_read("eap", "nothing", [key])
     for name, plus in (("gem", "nothing"), ("erase_anything", "embedder")):
         with pytest.raises(settings.SettingsError, match=r"ca\.lr .* method ca_model or ca_noise$"):
             registry.require_read(name, plus, ["lora.rank", "ca.lr"])
