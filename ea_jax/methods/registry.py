@@ -49,6 +49,8 @@ class Entry(NamedTuple):
     shared: frozenset[str] = frozenset()
 
 
+# Read where inversions are searched for.
+_SEARCHED = frozenset({"data.inversions", "data.inversion_steps", "data.inversion_rate"})
 # Settings of any method's sections that some don't read.
 _SHARED = frozenset(
     {
@@ -61,10 +63,7 @@ _SHARED = frozenset(
         for field in dataclasses.fields(kind)
     }
     - {"optim.seed"}
-    | {
-        f"data.{name}"
-        for name in ("x_t", "inversions", "inversion_rounds", "inversion_steps", "inversion_rate")
-    }
+    | {"data.x_t", "data.inversion_rounds", *_SEARCHED}
 )
 _ADAMW = ("batch", "lr_decay", "b1", "b2", "eps", "weight_decay")
 # Every method that trains a LoRA reads these.
@@ -84,7 +83,7 @@ METHODS = {
     "meta_unlearning": Entry(
         meta_unlearning.needs, meta_unlearning.make, section="meta_unlearning", shared=_DRAWN
     ),
-    "embedder": Entry(embedder.needs, embedder.make, embedder.blank, "embedder"),
+    "embedder": Entry(embedder.needs, embedder.make, embedder.blank, "embedder", _SEARCHED),
     "uce": Entry(nothing, uce.make, uce.blank, "uce"),
     "zeroed_columns": Entry(nothing, zeroed_columns.make, zeroed_columns.blank),
 }

@@ -147,7 +147,9 @@ def test_a_changed_setting_is_one_that_the_method_reads():
     registry.require_read("erase_anything", "embedder", ["embedder.keep", "optim.pairs"])
     registry.require_read("uce", "nothing", ["optim.seed", "concept.word"])
     registry.require_read("esd", "nothing", ["loss.teacher_guidance"])
-    registry.require_read("erase_anything", "nothing", ["data.inversions"])
+    registry.require_read("erase_anything", "nothing", ["data.inversions", "data.x_t"])
+    registry.require_read("embedder", "nothing", ["embedder.inversions", "data.inversions"])
+    registry.require_read("esd", "embedder", ["data.inversion_rate"])
     for key in ("loss.teacher_guidance", "data.inversions"):
         with pytest.raises(settings.SettingsError, match=f"{key} is set, .*'eap' doesn't read it"):
             registry.require_read("eap", "nothing", [key])
