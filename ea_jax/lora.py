@@ -229,7 +229,8 @@ def concatenate(loras: list[Tree]) -> Tree:
     """One LoRA that does what several do together: A side by side, B on top of each other.
 
     A B of the result is exactly the sum of the A_i B_i; its rank in a layer is the sum of the
-    ranks there. A layer that only some of them adapt keeps their rank.
+    ranks there. A layer that only some of them adapt keeps their rank; blocks that one hasn't get
+    zeros.
 
     Raises:
       ValueError: no adapters at all.
@@ -243,6 +244,10 @@ def concatenate(loras: list[Tree]) -> Tree:
         raise ValueError("there is no LoRA to combine; give at least one")
     tree = {}
     for path, adapters in parts.items():
+        # A file may stop before the last block.
+        if all(a["A"].ndim == 3 for a in adapters):
+            depth = max(len(a["A"]) for a in adapters)
+            adapters = [padded(a, depth) for a in adapters]
         outer = {(*a["A"].shape[:-1], a["B"].shape[-1]) for a in adapters}
         if len(outer) > 1:
             raise AdapterError(

@@ -206,8 +206,19 @@ def test_concatenated_adapters_add_exactly_what_each_adds():
         np.testing.assert_allclose(lora.delta(both[path]), expected, rtol=1e-5, atol=1e-5)
 
 
+def test_adapters_that_stop_before_the_last_block_add_nothing_behind_it():
+    whole = toy_lora.trained("dual_qk", rank=4)
+    short = jax.tree.map(lambda leaf: leaf[:1], toy_lora.trained("dual_qk", rank=2, seed=1))
+    both = dict(lora.walk(lora.concatenate([short, whole])))
+    for path, adapter in lora.walk(whole):
+        added = lora.delta(both[path]) - lora.delta(adapter)
+        expected = lora.delta(dict(lora.walk(short))[path])
+        np.testing.assert_allclose(added[:1], expected, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(added[1:], 0, atol=1e-5)
+
+
 def test_adapters_of_another_model_do_not_concatenate():
-    narrow = toy_weights.template({**toy_weights.CONFIG, "num_layers": 1})
+    narrow = toy_weights.template({**toy_weights.CONFIG, "num_attention_heads": 1})
     other = lora.init(jax.random.key(0), narrow, scope="dual_qk", rank=4)
     with pytest.raises(AdapterError, match=r"are for kernels of .* of the same model"):
         lora.concatenate([toy_lora.trained(), other])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,10 @@ from ea_jax.methods.forward import Forward
 from ea_jax.painter import Painter
 from ea_jax.runtime.fingerprint import checksum
 
+_log = logging.getLogger(__name__)
 _SEEDS_APART = 10_000
+# Seeds that are tried for a picture of the concept.
+_TRIES, _TRIES_APART = 5, 100_000_000
 
 
 class Bench:
@@ -139,17 +143,48 @@ class Bench:
             zeroed=victim.zeroed,
         )
 
-    def pictures(self, probes: Sequence[Probe]) -> np.ndarray:
-        """The frozen model's latents of plain prompts, packed, float32 [P, S, C]; kept."""
+    def pictures(self, probes: Sequence[Probe], *, apart: int = 0) -> np.ndarray:
+        """The frozen model's latents of pictures of the concept, packed, float32 [P, S, C]; kept.
+
+        Each is of the first of `_TRIES` seeds whose picture shows it; of the first seed where none
+        does, which is logged.
+
+        Args:
+          probes: plain prompts, and the seeds to begin with.
+          apart: added to each seed.
+        """
+        probes = [dataclasses.replace(probe, seed=probe.seed + apart) for probe in probes]
         said = self.say([probe.prompt for probe in probes])
 
         def paint() -> Arrays:
-            prompts, seeds = [p.prompt for p in probes], [p.seed for p in probes]
-            z_PhwC, _ = Canvas(self.painter, said).sample(prompts, seeds)
-            return (np.asarray(latents.pack(jnp.asarray(z_PhwC)), np.float32),)
+            canvas, left = Canvas(self.painter, said), list(range(len(probes)))
+            found: dict[int, np.ndarray] = {}
+            for turn in range(_TRIES):
+                prompts = [probes[i].prompt for i in left]
+                seeds = [probes[i].seed + turn * _TRIES_APART for i in left]
+                z_PhwC, images = canvas.sample(prompts, seeds)
+                packed_PSC = np.asarray(latents.pack(jnp.asarray(z_PhwC)), np.float32)
+                read = self.detector(images, prompts)
+                shown = [
+                    metrics.CONCEPT.score([probes[i]], [one]).hits
+                    for i, one in zip(left, read, strict=True)
+                ]
+                for i, packed_SC, shows in zip(left, packed_PSC, shown, strict=True):
+                    if shows or i not in found:
+                        found[i] = packed_SC
+                left = [i for i, shows in zip(left, shown, strict=True) if not shows]
+                if not left:
+                    break
+            if left:
+                _log.warning(
+                    "%d of %d pictures that the attack uses don't show %r, with %d seeds each",
+                    *(len(left), len(probes), self.word, _TRIES),
+                )
+            return (np.stack([found[i] for i in range(len(probes))]),)
 
         asked = [[probe.prompt, probe.seed] for probe in probes]
-        return self.kept("pictures of the concept", asked, said, paint, ["packed_PSC"])[0]
+        inputs = [asked, _TRIES, self.detector.name, self.detector.version]
+        return self.kept("pictures of the concept", inputs, said, paint, ["packed_PSC"])[0]
 
     def kept(
         self,

@@ -24,6 +24,7 @@ from ea_jax.flux.columns import Columns
 from ea_jax.flux.tokens import tokenize
 from ea_jax.methods.inversion import Batch, search_step, unit
 from ea_jax.runtime import compiler
+from ea_jax.runtime.fingerprint import checksum
 from ea_jax.runtime.streams import stream
 
 BUDGETS, STARTS = (0, 10, 30, 100), 4
@@ -51,13 +52,14 @@ def find(bench: Bench, victim: Victim, budgets: Sequence[int], starts: int) -> n
     """Embeddings after each budget of steps, float32 [budgets, starts, N, D]; kept."""
     said = bench.say([probe.prompt for probe in bench.own])
     # A filter of words changes nothing here: there is no word.
-    inputs = [list(budgets), starts, _RATE, victim.identity()[:2]]
+    latent_PSC = bench.pictures(bench.own)
+    inputs = [list(budgets), starts, _RATE, checksum(latent_PSC), victim.identity()[:2]]
     names = ["found_ZSND"]
     return bench.kept(
         "embeddings in the place of the word",
         inputs,
         said,
-        lambda: (_search(bench, victim, said, budgets, starts),),
+        lambda: (_search(bench, victim, said, budgets, starts, latent_PSC),),
         names,
     )[0]
 
@@ -80,11 +82,16 @@ def columns_of(word_UT: np.ndarray) -> Columns:
 
 
 def _search(
-    bench: Bench, victim: Victim, said: Said, budgets: Sequence[int], starts: int
+    bench: Bench,
+    victim: Victim,
+    said: Said,
+    budgets: Sequence[int],
+    starts: int,
+    latent_PSC: np.ndarray,
 ) -> np.ndarray:
     t5_UTD = np.asarray(said.texts.t5_UTD, np.float32)
     scale = float(np.sqrt(np.square(t5_UTD[said.word_UT]).mean()))
-    latent_PSC, numbers = bench.pictures(bench.own), _numbers(bench, said)
+    numbers = _numbers(bench, said)
     optimiser = optax.adam(optax.cosine_decay_schedule(_RATE, max(budgets)))
     step = compiler.jit(
         search_step(optimiser, scale=scale, forward=bench.forward()), bench.painter.mesh

@@ -12,7 +12,7 @@ from ea_jax.attacks import prompts
 from ea_jax.attacks.bench import Bench
 from ea_jax.attacks.canvas import Asked, Start
 from ea_jax.attacks.trials import Attack, Trial, Victim
-from ea_jax.evaluate.probes import Probe
+from ea_jax.runtime.fingerprint import checksum
 
 LEVELS = (0.3, 0.5, 0.7, 0.9)
 # Another noise made the picture than the one it is lost in.
@@ -44,7 +44,7 @@ def inversion() -> Attack:
             found = bench.canvas(victim, plain).inverted(clean, edit=edit, strength=strength)
             return (np.stack([found[one] for one in clean]),)
 
-        inputs = [[*clean], victim.identity()]
+        inputs = [[*clean], checksum(*clean.values()), victim.identity()]
         (noise_PSC,) = bench.kept("inverted pictures", inputs, plain.said, invert, ["noise_PSC"])
         return [_trial(bench, "", Start(None, dict(zip(clean, noise_PSC, strict=True))))]
 
@@ -54,8 +54,9 @@ def inversion() -> Attack:
 
 def _clean(bench: Bench) -> dict[Asked, np.ndarray]:
     """The base's latents of each plain prompt, by the prompt and seed that are attacked."""
-    pairs = [(probe.prompt, probe.seed) for row in bench.seeded(bench.probes) for probe in row]
-    packed_PSC = bench.pictures([Probe(p, seed + _OTHER_SEEDS, ()) for p, seed in pairs])
+    probes = [probe for row in bench.seeded(bench.probes) for probe in row]
+    packed_PSC = bench.pictures(probes, apart=_OTHER_SEEDS)
+    pairs = [(probe.prompt, probe.seed) for probe in probes]
     return dict(zip(pairs, packed_PSC, strict=True))
 
 

@@ -40,6 +40,7 @@ from ea_jax.flux.transformer import Text, dtype_of, velocity
 from ea_jax.methods import losses
 from ea_jax.methods.inversion import noised
 from ea_jax.runtime import compiler
+from ea_jax.runtime.fingerprint import checksum
 from ea_jax.runtime.streams import stream
 
 _log = logging.getLogger(__name__)
@@ -147,21 +148,26 @@ def find(bench: Bench, victim: Victim, search: Search, budgets: Sequence[int]) -
     asked = [[probe.prompt, probe.seed] for probe in bench.probes]
     how = [_VERSION, list(budgets), search.name, TOKENS, _EVERY, _EACH, _DRAWS]
     how += [_RATE, _TRIED, _PROMISING]
-    inputs = [how, asked, victim.identity()]
+    x0_PSC = bench.pictures(bench.probes, apart=_OTHER_SEEDS)
+    inputs = [how, asked, checksum(x0_PSC), victim.identity()]
     return bench.kept(
         "prompts with a prefix",
         inputs,
         said,
-        lambda: (_search(bench, victim, said, search, budgets),),
+        lambda: (_search(bench, victim, said, search, budgets, x0_PSC),),
         ["outputs_ZPTD"],
     )[0]
 
 
 def _search(
-    bench: Bench, victim: Victim, said: Said, search: Search, budgets: Sequence[int]
+    bench: Bench,
+    victim: Victim,
+    said: Said,
+    search: Search,
+    budgets: Sequence[int],
+    x0_PSC: np.ndarray,
 ) -> np.ndarray:
     probes, pipeline = bench.probes, bench.painter.pipeline
-    x0_PSC = bench.pictures([Probe(p.prompt, p.seed + _OTHER_SEEDS, ()) for p in probes])
     tokenizer = pipeline.t5_tokenizer
     ids_PT = tokenize(tokenizer, [probe.prompt for probe in probes], bench.text_length).ids_BT
     rows = [said.texts.prompts.index(probe.prompt) for probe in probes]

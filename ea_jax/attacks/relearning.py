@@ -25,6 +25,7 @@ from ea_jax.methods import losses
 from ea_jax.methods.forward import velocity_of
 from ea_jax.methods.inversion import noised
 from ea_jax.runtime import compiler
+from ea_jax.runtime.fingerprint import checksum
 from ea_jax.runtime.streams import stream
 
 BUDGETS, PICTURES = (0, 20, 40, 80, 160, 320), 10
@@ -61,14 +62,16 @@ def learned(bench: Bench, victim: Victim, budgets: Sequence[int]) -> list[Any]:
     template = bench.painter.pipeline.template("transformer")
     fresh = adapters.init(jax.random.key(0), template, scope=_SCOPE, rank=_RANK)
     leaves, tree = jax.tree.flatten(fresh)
-    inputs = [list(budgets), _SCOPE, _RANK, _RATE, _BATCH, victim.identity()]
+    latent_PSC = bench.pictures(probes)
+    how = [list(budgets), _SCOPE, _RANK, _RATE, _BATCH]
+    inputs = [how, checksum(latent_PSC), victim.identity()]
     arrays = bench.kept(
         "relearned adapters",
         inputs,
         said,
         lambda: tuple(
             np.asarray(leaf)
-            for made in _train(bench, victim, fresh, budgets)
+            for made in _train(bench, victim, fresh, budgets, latent_PSC)
             for leaf in jax.tree.leaves(made)
         ),
         [f"{steps}.{n}" for steps in budgets for n in range(len(leaves))],
@@ -77,10 +80,11 @@ def learned(bench: Bench, victim: Victim, budgets: Sequence[int]) -> list[Any]:
     return [tree.unflatten(arrays[n * each : (n + 1) * each]) for n in range(len(budgets))]
 
 
-def _train(bench: Bench, victim: Victim, extra: Any, budgets: Sequence[int]) -> list[Any]:
+def _train(
+    bench: Bench, victim: Victim, extra: Any, budgets: Sequence[int], latent_PSC: np.ndarray
+) -> list[Any]:
     probes = bench.own[:PICTURES]
     said = bench.say([probe.prompt for probe in probes])
-    latent_PSC = bench.pictures(probes)
     weights, own = bench.painter.bound(victim.edit, victim.strength)
     optimiser, forward = optax.adam(_RATE), bench.forward()
 

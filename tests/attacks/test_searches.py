@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 
@@ -237,6 +238,40 @@ def test_relearning_lowers_the_loss_on_the_concepts_pictures(bench, edited, monk
     assert relearning.relearning().trials(bench, BASE) == []
 
 
+def test_pictures_of_the_concept_are_looked_for_under_several_seeds(bench, caplog):
+    probes = [
+        dataclasses.replace(probe, seed=probe.seed + 7 * n) for n in range(4) for probe in bench.own
+    ]
+
+    class Seldom(Bright):
+        """Sees a cat in the brighter half of all."""
+
+        version = "2"
+
+        def __call__(self, images_BHWC, prompts):
+            means.extend(image.mean() for image in images_BHWC)
+            return [
+                Reading(CAT if image.mean() > middle else frozenset(), True)
+                for image in images_BHWC
+            ]
+
+    means, middle = [], 2.0
+    picky = copy.copy(bench)
+    picky.detector, picky.cache = Seldom(), None
+    picky.pictures(probes)
+    assert "8 of 8 pictures that the attack uses don't show 'cat'" in caplog.text
+    assert len(means) == 5 * len(probes)
+    # Of two in three of them a later seed is brighter than the middle.
+    tried = np.reshape(means, (5, -1))
+    middle = float(np.median(tried))
+    caplog.clear()
+    found_PSC = picky.pictures(probes)
+    z_PhwC = latents.unpack(jnp.asarray(found_PSC), picky.canvas(BASE, prompts.plain(picky))._grid)
+    shown = np.asarray(picky.painter.pipeline.decode(z_PhwC)).mean((1, 2, 3))
+    first = [next((m for m in column if m > middle), column[0]) for column in tried.T]
+    np.testing.assert_allclose(shown, first, atol=1e-5)
+
+
 def test_a_picture_at_a_low_noise_level_comes_back(bench):
     plain = prompts.plain(bench)
     trials = {t.budget: t for t in pictures.image_to_image().trials(bench, BASE)}
@@ -253,7 +288,8 @@ def test_a_picture_at_a_low_noise_level_comes_back(bench):
 def test_inverted_noise_leads_the_victim_back_to_the_picture(bench, edited):
     (trial,) = pictures.inversion().trials(bench, edited)
     pairs = list(trial.pictures.latents)
-    clean_PSC = bench.pictures([Probe(p, s + pictures._OTHER_SEEDS, ()) for p, s in pairs])
+    probes = [probe for row in bench.seeded(bench.probes) for probe in row]
+    clean_PSC = bench.pictures(probes, apart=pictures._OTHER_SEEDS)
     distance = {}
     for name, given in (("inverted", trial), ("noise", prompts.plain(bench))):
         asked = [prompt for prompt, _ in pairs], [seed for _, seed in pairs]
