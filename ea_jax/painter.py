@@ -74,6 +74,7 @@ class Painter:
       no_edit: adapters that change nothing, with which the frozen model is painted: the same bits,
         in the program of edits of that shape. None paints it without any.
       fingerprint: of the transformer; None where nothing is kept in a cache.
+      text_length: T5 tokens of a prompt; None is the pipeline's usual number.
     """
 
     def __init__(
@@ -92,11 +93,12 @@ class Painter:
         Args:
           texts: encoded prompts, all that will be painted; None encodes each when it is painted,
             by encoders that are loaded.
-          text_length: T5 tokens of what is encoded; None is the pipeline's usual number.
+          text_length: of what is encoded.
         """
         self.pipeline, self.mesh, self.sampling = pipeline, mesh, sampling
         self.no_edit, self.fingerprint = no_edit, fingerprint
-        self._texts, self._text_length = texts, text_length
+        self._texts = texts
+        self.text_length = text_length if texts is None else texts.t5_UTD.shape[1]
         self._bound: tuple[Edit, float, tuple[Any, Any]] | None = None
         self._before: dict[tuple[Any, Any], np.ndarray] = {}
 
@@ -201,7 +203,7 @@ class Painter:
         prompts = [prompts] * count if isinstance(prompts, str) else list(prompts)
         if self._texts is None:
             distinct = list(dict.fromkeys(prompts))
-            text, _ = self.pipeline.encode(distinct, max_length=self._text_length)
+            text, _ = self.pipeline.encode(distinct, max_length=self.text_length)
             rows = np.array([distinct.index(prompt) for prompt in prompts])
             return jax.tree.map(lambda x: x[rows], text)
         for prompt in prompts:

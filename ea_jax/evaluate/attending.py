@@ -43,6 +43,7 @@ def looked(
     *,
     edit: Edit | None = None,
     strength: float | None = None,
+    zeroed_T: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """A picture, and where it looked for some tokens while its layout was decided.
 
@@ -53,6 +54,7 @@ def looked(
       seed: of the picture, and of the noise that it is shown at `MAP_T` with.
       edit: None is the frozen model.
       strength: of the edit; None takes its recommended one.
+      zeroed_T: where the word stands whose columns the edit zeroes; None is `columns`.
     Returns:
       The picture [H, W, 3] in [0, 1]; and of each dual block the mean over heads of the share of
       attention that each place pays to the tokens, [L, rows, columns] in [0, 1].
@@ -60,7 +62,8 @@ def looked(
     sampling = painter.sampling
     word_PT = np.zeros(text.t5_BTD.shape[:2], bool)
     word_PT[0, np.asarray(columns.idx_BN[0])[np.asarray(columns.mask_BN[0])]] = True
-    z_BhwC, images = painter.sample(text, [seed], edit=edit, strength=strength, word_PT=word_PT)
+    hidden_PT = word_PT if zeroed_T is None else zeroed_T[None]
+    z_BhwC, images = painter.sample(text, [seed], edit=edit, strength=strength, word_PT=hidden_PT)
     _, h, w, channels = z_BhwC.shape
     grid = latents.grid((h, w))
     noise_BhwC = latents.noise([seed], (h, w, channels))
@@ -75,7 +78,7 @@ def looked(
     )
     # Queries are the text's, then the image's.
     maps_LQ = on_host(share_LBQ)[:, 0, -grid[0] * grid[1] :]
-    if edit is not None and edit.zeroed:
+    if edit is not None and edit.zeroed and hidden_PT[word_PT].all():
         maps_LQ = (1 - edit.used_strength(strength)) * maps_LQ
     return images[0], maps_LQ.reshape(-1, *grid)
 

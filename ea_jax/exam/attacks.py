@@ -60,16 +60,16 @@ def main(arguments: Sequence[str]) -> None:
     start_program()
     with one_line_errors():
         memory.keep_freed()
-        _log.info("%s\n%s", given.out, examine(given))
+        _log.info("%s\n%s", given.out, examine(given, record.command(TASK, arguments)))
 
 
-def examine(given: argparse.Namespace) -> str:
+def examine(given: argparse.Namespace, command: str) -> str:
     """Runs the attacks of a command line, writes what a task leaves, and returns the table."""
     subjects = model.subjects_of(given.edit)
     victims = victims_of(subjects)
     word = given.concept or concept_of(subjects)
     chosen = catalogue.chosen(given.attacks, budget=given.budget, starts=given.starts)
-    loaded = list(subjects)
+    loaded, extra = list(subjects), None
     if given.benign is not None:
         extra = edits.load(given.benign)
         loaded.append(Subject("benign", extra))
@@ -91,7 +91,7 @@ def examine(given: argparse.Namespace) -> str:
         "attacks": [attack.name for attack in chosen],
         "prompts": len(bench.probes),
         "seeds": given.seeds,
-        "benign": given.benign,
+        "benign": extra and [given.benign, extra.digest()],
         "budget": given.budget,
         "starts": given.starts,
         **record.protocol_of(painter, subjects, [detector]),
@@ -103,6 +103,7 @@ def examine(given: argparse.Namespace) -> str:
         record.write(
             out,
             TASK,
+            command=command,
             table=table,
             protocol=protocol,
             passes_half=attack_tables.thresholds(rows, victims),

@@ -96,8 +96,17 @@ def _of_prompt(
     pictures, maps = {}, {}
     with jax.set_mesh(painter.mesh):
         for one in subjects:
+            zeroed_T = None
+            if one.edit is not None and one.edit.zeroed:
+                length = encoded.t5_BTD.shape[1]
+                zeroed_T = spans.standing(
+                    painter.pipeline.t5_tokenizer, [prompt], one.edit.zeroed, max_length=length
+                )[0]
             pictures[one.name], maps_LHW = looked(
-                *(painter, encoded, columns, seed), edit=one.edit, strength=one.strength
+                *(painter, encoded, columns, seed),
+                edit=one.edit,
+                strength=one.strength,
+                zeroed_T=zeroed_T,
             )
             maps[one.name] = groups_of(maps_LHW)
         [pictures[f"{BASE}, {ZEROED}"]] = painter.paint(prompt, [seed], edit=edits.zeroed([word]))

@@ -16,12 +16,13 @@ from ea_jax.concepts import choose, forms, wordnet
 from ea_jax.detectors.class_sets import TABLE_6, ClassSet
 from ea_jax.detectors.clip import Clip
 from ea_jax.detectors.clip_readings import ZeroShot
+from ea_jax.edits import Edit
 from ea_jax.erase import WORDS
 from ea_jax.evaluate import metrics, worlds
 from ea_jax.evaluate.probes import Probe
 from ea_jax.evaluate.results import measure
 from ea_jax.evaluate.task import Classes, Task
-from ea_jax.exam import model, several, trials
+from ea_jax.exam import model, record, several, trials
 from ea_jax.exam.model import BASE, Subject
 from ea_jax.exam.trials import Result, Trial
 
@@ -44,7 +45,7 @@ def run(given: argparse.Namespace, found: Sequence[Trial]) -> list[Result]:
     clip = Clip.load(given.clip)
     trials.make(found)
     tasks = [task_of(trial, sets[trial.word], given.pictures) for trial in found]
-    loaded = [edits.load(trial.folder) for trial in found]
+    loaded = [_edit_of(trial) for trial in found]
     probes = [probe for task in tasks for probe in task.probes]
     edited = [Subject(str(t.folder), edit) for t, edit in zip(found, loaded, strict=True)]
     subjects = [Subject(BASE), *edited]
@@ -53,8 +54,23 @@ def run(given: argparse.Namespace, found: Sequence[Trial]) -> list[Result]:
     for trial, task, edit in zip(found, tasks, loaded, strict=True):
         detector = ZeroShot(clip, sets[trial.word])
         rates = measure(painter, edit, task, detector, cache=given.cache)
-        results.append(Result(trial, rates.base, rates.erased))
+        how = {
+            "detector": [detector.name, detector.version],
+            "classes": list(sets[trial.word].labels),
+            "synonyms": list(task.held_out),
+            "prompts": [[probe.prompt, probe.seed] for probe in task.probes],
+            **record.protocol_of(painter, []),
+        }
+        results.append(Result(trial, rates.base, rates.erased, how))
     return results
+
+
+def _edit_of(trial: Trial) -> Edit:
+    """What a run left; zeroed columns are a setting of the painter, and no file."""
+    config: Any = trial.config
+    if config["method"]["name"] == "zeroed_columns":
+        return edits.zeroed([trial.word])
+    return edits.load(trial.folder)
 
 
 def class_set(word: str) -> ClassSet:

@@ -27,6 +27,7 @@ from ea_jax.exam.model import Subject
 from ea_jax.flux import hub
 from ea_jax.painter import Painter
 from ea_jax.runtime import lock, memory
+from ea_jax.runtime.fingerprint import checksum
 from ea_jax.runtime.program import one_line_errors, start_program
 
 TASK, SHEET = "compare", "sheet.png"
@@ -117,11 +118,13 @@ def _painted(
         images = painter.paint(prompt, seeds, edit=subject.edit, strength=subject.strength)
         return ((np.clip(images, 0, 1) * 255 + 0.5).astype(np.uint8),)
 
+    text = painter.text(prompt)
     what = f"{len(seeds)} pictures of {prompt!r} by {subject.name}"
     log.info("%s", what)
     inputs = {
         **readings.conditions(painter, subject.edit, subject.strength),
         "version": painting.VERSION,
+        "text": checksum(text.t5_BTD, text.pooled_BD),
         "asked": [prompt, list(seeds)],
     }
     [bytes_PHWC] = cached(cache, inputs, paint, names=("images",), kind="pictures", what=what)

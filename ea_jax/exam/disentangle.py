@@ -8,6 +8,7 @@ A row is what was erased, a column what was asked for. Only the diagonal should 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import statistics
 import sys
@@ -37,11 +38,10 @@ def main(arguments: Sequence[str]) -> None:
     start_program()
     with one_line_errors(TRAIN_IN_LESS):
         worlds.classes_of(given.model)
-        out = record.claim(given.out, TASK, {"model": given.model, "pictures": given.pictures})
+        out = record.claim(given.out, TASK, record.asked(given))
         found = several.erasures(given, at_least=2)
         subjects = [Subject(BASE)] + [
-            Subject(f"without {word}", edit, source=found.sources[word])
-            for word, edit in found.edits.items()
+            dataclasses.replace(one, name=f"without {word}") for word, one in found.subjects.items()
         ]
         parts = {
             word: several.asked(task, metrics.CONCEPT.name, given.pictures)

@@ -96,10 +96,8 @@ def _examine(given: argparse.Namespace, command: str) -> str:
     for one in subjects[1:]:
         several.concept_of(one)  # an edit of none, or of several, is told before any work
     asked = {"model": given.model, "pictures": given.pictures, "blind": given.blind}
-    out = record.claim(
-        *(given.out, TASK),
-        {**asked, "edits": [one.edit.digest() for one in subjects if one.edit is not None]},
-    )
+    digests = [one.edit.digest() for one in subjects if one.edit is not None]
+    out = record.claim(given.out, TASK, {**record.asked(given), "digests": digests})
     _, detector = worlds.task_of(given.model, vocabulary.THINGS[0], pictures=1)
     scenes = scenes_of(given.pictures)
     images = np.stack([render(scene, art) for scene in scenes])

@@ -8,6 +8,7 @@ left, and what happens to prompts that name none of them, stand apart.
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -40,9 +41,9 @@ def main(arguments: Sequence[str]) -> None:
     start_program()
     with one_line_errors(TRAIN_IN_LESS):
         worlds.classes_of(given.model)
-        out = record.claim(given.out, TASK, {"model": given.model, "pictures": given.pictures})
+        out = record.claim(given.out, TASK, record.asked(given))
         found = several.erasures(given, at_least=max(given.counts or [2]))
-        counts = given.counts or counts_for(len(found.edits))
+        counts = given.counts or counts_for(len(found.subjects))
         subjects = _subjects(found, counts)
         erased = {
             word: several.asked(task, metrics.CONCEPT.name, given.pictures)
@@ -88,14 +89,16 @@ def counts_for(total: int) -> list[int]:
 
 def _subjects(found: Erasures, counts: Sequence[int]) -> list[Subject]:
     """The base, and for each N the sum and the mean of the first N edits."""
-    ordered = list(found.edits.values())
+    given = list(found.subjects.values())
+    ordered = [(one.edit, one.edit.used_strength(one.strength)) for one in given if one.edit]
     subjects = [Subject(BASE)]
     for count in counts:
         for name, together in _SUMS.items():
-            if count == 1 and name == "mean":
-                continue
-            edit = ordered[0] if count == 1 else together(ordered[:count])
-            subjects.append(Subject(_name(name, count), edit, source=f"first {count}"))
+            if count > 1:
+                edit = together(*zip(*ordered[:count], strict=True))
+                subjects.append(Subject(_name(name, count), edit, source=f"first {count}"))
+            elif name == "sum":
+                subjects.append(dataclasses.replace(given[0], name=_name(name, count)))
     return subjects
 
 

@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> None:
     given = parser.parse_args(arguments)
     start_program()
     with one_line_errors():
-        out = record.claim(given.out, TASK, {"model": given.model})
+        out = record.claim(given.out, TASK, record.asked(given))
         pipeline = Pipeline(given.model)
         pipeline.load_part("text_encoder_2")
         vocabulary = words_of(pipeline.t5_tokenizer)

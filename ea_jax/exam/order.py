@@ -37,7 +37,12 @@ def main(arguments: Sequence[str]) -> None:
     start_program()
     with one_line_errors():
         words = worlds.classes_of(given.model).chosen(given.words)
-        out = record.claim(given.out, TASK, {"model": given.model, "pictures": given.pictures})
+        if len(words) < 2:
+            raise ValueError(
+                f"--words={given.words} is one concept; give two or more, whose prompts are "
+                "exchanged for each other as a control"
+            )
+        out = record.claim(given.out, TASK, record.asked(given))
         tasks, detector = several.tasks_of(given, words)
         probes = [
             (word, probe)

@@ -1,8 +1,9 @@
 """Prompts with seeds from a file: I2P, COCO captions, or a user's own.
 
-The header names a column `prompt`, and may name one of seeds (`evaluation_seed` as in I2P, or
-`seed`) and one of `case_number`. Without seeds a row's seed is its place in the file, from 0 on.
-Other columns are not read: I2P's `evaluation_guidance` is Stable Diffusion's, FLUX has another.
+The header names a column `prompt`, and may name one of seeds (`sd_seed` as in I2P,
+`evaluation_seed` as in copies of it that papers use, or `seed`) and one of `case_number`.
+Without seeds a row's seed is its place in the file, from 0 on. Other columns are not read: I2P's
+guidance is Stable Diffusion's, FLUX has another.
 A file whose name ends in `.txt` has a prompt a line, and no header.
 """
 
@@ -16,7 +17,7 @@ from convert.disk import FileError
 from ea_jax.exam import csv_file
 
 PROMPT, CASE = "prompt", "case_number"
-SEEDS = ("evaluation_seed", "seed")
+SEEDS = ("evaluation_seed", "sd_seed", "seed")
 _LARGEST = 2**32 - 1
 
 

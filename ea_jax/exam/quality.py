@@ -73,7 +73,7 @@ def evaluate(given: argparse.Namespace, command: str) -> str:
             f"{given.model} comes with no judge; give --prompts, a file of captions, and --clip"
         )
     given = argparse.Namespace(**{**vars(given), "pictures": given.pictures or _PICTURES})
-    out = record.claim(given.out, TASK, {"model": given.model, "pictures": given.pictures})
+    out = record.claim(given.out, TASK, record.asked(given))
     subjects = model.subjects_of(given.edit)
     erased = list(dict.fromkeys(several.concept_of(one) for one in subjects[1:]))
     if not erased:

@@ -6,6 +6,7 @@ numerators, denominators and intervals, and what was read in each picture.
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import shlex
@@ -43,6 +44,11 @@ def claim(out: str | Path, task: str, protocol: Mapping[str, Any]) -> Path:
     return out
 
 
+def asked(given: argparse.Namespace) -> dict[str, Any]:
+    """A command's arguments, but folders: what a task's folder is claimed for."""
+    return {name: value for name, value in vars(given).items() if name not in ("out", "cache")}
+
+
 def protocol_of(
     painter: Painter, subjects: Sequence[Subject], detectors: Sequence[Detector] = ()
 ) -> dict[str, Any]:
@@ -51,6 +57,7 @@ def protocol_of(
         "base_model": painter.fingerprint,
         **painter.facts(),
         "batch": painter.sampling.batch,
+        "text_length": painter.text_length,
         "edits": {
             subject.name: {
                 "source": subject.source,

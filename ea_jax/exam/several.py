@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 
 from ea_jax.arguments import Parser, number, text
-from ea_jax.edits import Edit
+from ea_jax.concepts import spans
 from ea_jax.erase_command import words_in
 from ea_jax.evaluate import metrics, worlds
 from ea_jax.evaluate.probes import Answers, Detector, Probe
 from ea_jax.evaluate.task import Task
 from ea_jax.exam import model, trials
+from ea_jax.exam.model import Subject
 from ea_jax.settings import from_config
 
 
@@ -27,14 +28,12 @@ class Erasures:
     """What is compared.
 
     Attributes:
-      edits: each concept's.
-      sources: where they came from.
+      subjects: the edit of each concept, at its strength.
       tasks: each concept's probes and metrics.
       detector: reads their pictures.
     """
 
-    edits: Mapping[str, Edit]
-    sources: Mapping[str, str]
+    subjects: Mapping[str, Subject]
     tasks: Mapping[str, Task]
     detector: Detector
 
@@ -60,16 +59,17 @@ def erasures(given: argparse.Namespace, *, at_least: int) -> Erasures:
     if given.words:
         words = names_in(given.words, "--words")
         sources = made(given, words) if len(words) >= at_least else {}
+        subjects = [
+            Subject(word, model.edit_of(source), source=source) for word, source in sources.items()
+        ]
     else:
         subjects = model.subjects_of(given.edit)[1:]
         words = [concept_of(subject) for subject in subjects]
         if twice := next((word for word in words if words.count(word) > 1), None):
             raise ValueError(f"two edits erase {twice!r}; give one of them")
-        sources = {word: str(one.source) for word, one in zip(words, subjects, strict=True)}
     if len(words) < at_least:
         raise ValueError(f"{len(words)} erasures are given; this task needs {at_least} or more")
-    loaded = {word: model.edit_of(source) for word, source in sources.items()}
-    return Erasures(loaded, sources, *tasks_of(given, words))
+    return Erasures(dict(zip(words, subjects, strict=True)), *tasks_of(given, words))
 
 
 def made(
@@ -133,7 +133,7 @@ def asked(task: Task, metric: str, pictures: int | None = None) -> list[Probe]:
     return found[:pictures]
 
 
-def concept_of(subject: model.Subject) -> str:
+def concept_of(subject: Subject) -> str:
     """What an edit erases; ValueError where that is unknown, or several concepts."""
     edit = subject.edit
     if edit is None or not edit.concept or len(edit.origins()) > 1 or ", " in edit.concept:
@@ -145,7 +145,10 @@ def concept_of(subject: model.Subject) -> str:
 
 
 def unrelated(tasks: Mapping[str, Task]) -> list[Probe]:
-    """Probes of concepts that are none of the tasks', nor nearest to one; one for each concept."""
+    """Probes of concepts that are none of the tasks', nor nearest to one; one for each concept.
+
+    Their prompts name none of the tasks' concepts either: no style that was erased, say.
+    """
     barred = {
         probe.questions[0][1]
         for task in tasks.values()
@@ -155,7 +158,8 @@ def unrelated(tasks: Mapping[str, Task]) -> list[Probe]:
     kept: dict[Answers, Probe] = {}
     for task in tasks.values():
         for probe in asked(task, metrics.OTHERS.name):
-            if (answers := probe.questions[0][1]) not in barred:
+            named = any(spans.occurrences(probe.prompt, word) for word in tasks)
+            if not named and (answers := probe.questions[0][1]) not in barred:
                 kept.setdefault(answers, probe)
     return list(kept.values())
 

@@ -62,11 +62,15 @@ class Trial:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """A finished trial: each metric's rate, of the base and of the erased model."""
+    """A finished trial: each metric's rate, of the base and of the erased model.
+
+    `how` says what the numbers come from, where the run's own folder doesn't.
+    """
 
     trial: Trial
     base: Rates
     erased: Rates
+    how: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def add_arguments(parser: Parser) -> None:
@@ -309,5 +313,6 @@ def as_json(result: Result, **more: Any) -> dict[str, Any]:
         "seed": trial.seed,
         "run": str(trial.folder),
         **more,
+        **({"how": dict(result.how)} if result.how else {}),
         **record.rates({"base": result.base, "erased": result.erased}),
     }

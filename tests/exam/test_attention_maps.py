@@ -72,6 +72,14 @@ def test_maps_of_an_edit_stand_beside_the_base_s_and_its_picture_without_the_wor
         assert drawn_maps.height > drawn_maps.width / len(maps["base"])
 
 
+def test_another_words_columns_zeroed_leave_the_word_to_be_looked_at(asked, tmp_path):
+    flags = ["--edit=zeroed:cat", "--edit=zeroed:dog", "--word=cat", "--prompt=a cat, a dog"]
+    attention.main([*asked, *flags])
+    shares = json.loads((tmp_path / "out" / "results.json").read_text())["share"]["a cat, a dog"]
+    assert max(shares["zeroed:cat"].values()) == 0
+    assert min(shares["zeroed:dog"].values()) > 0
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [

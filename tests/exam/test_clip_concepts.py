@@ -43,18 +43,25 @@ def test_a_flux_without_a_judge_is_measured_by_clip(tmp_path, dev_folder, capsys
     clip = random_clip.save(random_clip.build(), tmp_path / "clip")
     flags = [
         *(f"--model={dev_folder}", f"--clip={clip}", f"--out={tmp_path / 'out'}"),
-        *(f"--cache={tmp_path / 'cache'}", "--words=Cat,Dog", "--method=embedder", "--pictures=2"),
+        *(f"--cache={tmp_path / 'cache'}", "--words=Cat,Dog", "--pictures=2"),
+        "--method=embedder,zeroed_columns",
     ]
     for changed in (
         *("model.resolution=32", "model.text_length=64", "model.dtype=float32", "mesh.tensor=1"),
-        *("sample.steps=1", "sample.batch=4", "log.pictures=none", "embedder.rank=4"),
+        *("sample.steps=1", "sample.batch=4", "log.pictures=none"),
     ):
         flags.append(f"--set={changed}")
     concepts.main(flags)
     found = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert [(row["word"], row["category"]) for row in found["rows"]] == [
-        ("Cat", "entity"),
-        ("Dog", "entity"),
+    assert [(row["row"], row["word"], row["category"]) for row in found["rows"]] == [
+        (method, word, "entity")
+        for method in ("embedder", "zeroed_columns")
+        for word in ("Cat", "Dog")
     ]
-    assert found["rows"][0]["erased"]["Acc_ir"]["total"] == 9
+    for row in found["rows"]:
+        assert row["erased"]["Acc_ir"]["total"] == 9
+        assert row["how"]["classes"] == list(ENTITY.labels)
+        assert ["A photo of Cat", clip_concepts.SEEDS] in row["how"]["prompts"] or row[
+            "word"
+        ] == "Dog"
     assert "| entity | Cat |" in capsys.readouterr().out

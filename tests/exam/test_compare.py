@@ -60,6 +60,17 @@ def test_another_prompt_needs_another_folder_and_one_prompt_comes_once(asked, tm
         compare.main([*asked, "--prompt=a dog", "--prompt=a dog"])
 
 
+def test_pictures_of_another_text_length_are_others(asked, tmp_path):
+    found = []
+    for name, length in (("long", 64), ("short", 16)):
+        kept = [flag for flag in asked if not flag.startswith(("--out=", "--text_length="))]
+        flags = [f"--out={tmp_path / name}", f"--text_length={length}", "--prompt=a cat"]
+        compare.main([*kept, *flags])
+        found.append(json.loads((tmp_path / name / "results.json").read_text()))
+    assert [one["protocol"]["text_length"] for one in found] == [64, 16]
+    assert found[0]["difference"]["on"] != found[1]["difference"]["on"]
+
+
 @pytest.mark.parametrize(
     ("model", "texts", "said", "shown"),
     [

@@ -89,7 +89,7 @@ def test_what_a_file_says_is_text_and_never_markup(tmp_path):
         ({"Acc_e": (3, 50)}, {}, "No: its name still brings it back", "Yes, all that was measured"),
         (
             {"Acc_g": (6, 50)},
-            {"affix": (7, 60), "spaced": (0, 0)},
+            {"affix": (7, 60), "spaced": (0, 0), "upper case": (2, 3)},
             "Not fully: it comes back by other words for it and by the attack “affix”",
             "Yes, all that was measured",
         ),

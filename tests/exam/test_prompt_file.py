@@ -32,8 +32,9 @@ def test_a_text_file_has_a_prompt_a_line_and_their_order_is_their_seed(tmp_path)
     assert read_rows(path) == [Row(1, "a bus, red", 0), Row(3, "a dog", 1), Row(4, "a dog", 2)]
 
 
-def test_a_column_of_seeds_may_have_either_name_and_be_absent(read):
-    assert [row.seed for row in read("prompt,seed\na,5\nb,4294967295\n")] == [5, 2**32 - 1]
+def test_a_column_of_seeds_may_have_any_of_its_names_and_be_absent(read):
+    for name in ("seed", "sd_seed", "evaluation_seed"):
+        assert [row.seed for row in read(f"prompt,{name}\na,5\nb,4294967295\n")] == [5, 2**32 - 1]
     assert [row.seed for row in read("prompt\na\n\na\n")] == [0, 1]
 
 

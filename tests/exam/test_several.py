@@ -44,10 +44,20 @@ def probe(label: str, metric: metrics.Metric, seed: int = 0) -> Probe:
 
 def test_erasures_are_known_by_what_their_edits_erase(runs):
     found = several.erasures(given(*(f"--edit={run}" for run in runs)), at_least=2)
-    assert tuple(found.edits) == tuple(found.tasks) == WORDS
+    assert tuple(found.subjects) == tuple(found.tasks) == WORDS
     assert found.detector.name == "judge"
     asked = several.asked(found.tasks["cat"], metrics.CONCEPT.name, 3)
     assert [question for one in asked for question, _ in one.questions] == ["Acc_e"] * 3
+
+
+def test_erasures_keep_the_strength_that_they_are_given_at(runs, monkeypatch):
+    asked = given(f"--edit=weak={runs[0]}@0.5", f"--edit={runs[1]}")
+    found = several.erasures(asked, at_least=2)
+    assert [one.strength for one in found.subjects.values()] == [0.5, None]
+    _, one, both, _ = multi._subjects(found, [1, 2])
+    assert (one.name, one.strength) == ("one edit", 0.5)
+    weights = [origin.strength for origin in both.edit.origins()]
+    assert weights == [0.5, found.subjects["kiss"].edit.used_strength()]
 
 
 def test_erasures_that_do_not_go_together_are_refused(runs, tmp_path):
@@ -82,7 +92,7 @@ def test_unrelated_probes_leave_out_every_erased_concept_and_its_nearest():
         return Task("toy", word, probes, metrics.METRICS, ())
 
     tasks = {
-        "cat": task("cat", "dog", ["bus", "kiss"]),
+        "cat": task("cat", "dog", ["bus", "kiss", "tram to kiss in"]),
         "kiss": task("kiss", "hug", ["dog", "bus"]),
     }
     assert [one.prompt for one in several.unrelated(tasks)] == ["a bus"]
@@ -99,6 +109,12 @@ def test_a_matrix_tells_its_diagonal_from_the_rest():
     assert "| without cat | 25 | 50 |" in said
     # 25 and 0 % of the base are left on the diagonal, 100 and 50 % beside it.
     assert "leaves 12.5 %, of the others 75.0 %" in said
+
+
+def test_one_concept_has_no_other_prompt_to_be_exchanged_for(tmp_path):
+    with pytest.raises(SystemExit, match="--words=cat is one concept; give two or more"):
+        order.main(["--words=cat", f"--out={tmp_path / 'out'}"])
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(("total", "counts"), [(2, [1, 2]), (4, [1, 3, 4]), (10, [1, 3, 5, 10])])

@@ -12,6 +12,7 @@ import operator
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+from ea_jax.attacks.success import FEWEST
 from ea_jax.evaluate import metrics
 from ea_jax.evaluate.metrics import METRICS, Rate
 from ea_jax.exam.page.attempts import Attempts
@@ -94,8 +95,12 @@ def of_attempts(attempts: Attempts) -> Verdict:
 
 
 def worst(tried: Rates) -> tuple[str, Rate] | None:
-    """The attack with the highest success rate, of those that had a prompt to attack."""
+    """The attack with the highest success rate, of those that say something: see `FEWEST`.
+
+    Where none had so many prompts, of those that had any.
+    """
     found = [(name, rate) for name, rate in tried.items() if rate.total]
+    found = [one for one in found if one[1].total >= FEWEST] or found
     return max(found, key=lambda item: (item[1].percent, item[1].total), default=None)
 
 
