@@ -6,6 +6,7 @@ app.run(main, flags_parser=parse_flags)
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
 
 from absl import flags
@@ -14,11 +15,16 @@ from absl import flags
 def parse_flags(arguments: Sequence[str]) -> list[str]:
     """Parses flags; what is wrong with them ends the program with `error: ...` and code 1.
 
+    `--help` ends it, too, with what the command's own flags say.
+
     Args:
       arguments: the program's name and its flags, config overrides among them.
     Returns:
       The program's name. A word that belongs to no flag is an error: nothing would read it.
     """
+    if {"-h", "-help", "--help"} & set(arguments[1:]):
+        sys.stdout.write(_help(arguments[0]))
+        raise SystemExit(0)
     try:
         name, *stray = flags.FLAGS(arguments)
     except (flags.Error, AttributeError, KeyError, ValueError, OSError) as error:
@@ -32,6 +38,17 @@ def parse_flags(arguments: Sequence[str]) -> list[str]:
     if stray:
         raise SystemExit(f"error: {stray[0]!r} belongs to no flag; flags start with --")
     return [name]
+
+
+def _help(name: str) -> str:
+    """Flags of a command; absl would show those of the module that the process began with."""
+    own = [one for one in flags.FLAGS.flags_by_module_dict() if one.partition(".")[0] == "ea_jax"]
+    said = [flags.FLAGS.module_help(one).strip().partition("\n")[2] for one in own]
+    return (
+        f"usage: {name} --config FILE[:VARIANT] [--config.SECTION.KEY=VALUE ...] [flags]\n\n"
+        + "\n".join(said)
+        + "\n\nSections and keys are those of ea_jax/settings.\n"
+    )
 
 
 def _said(error: Exception) -> str:
