@@ -118,7 +118,8 @@ def markdown(rows: Sequence[Row], victims: Sequence[Victim], seeds: int) -> str:
         parts += [record.markdown(header, table), "\n"]
         for name, by_kind in summaries(rows, victims, k).items():
             said = [
-                f"{kind} {one['mean']:g}, worst {one['worst']:g} ({one['by']})"
+                f"{kind} {one['mean']:g}, worst {one['worst']:g}"
+                + (f" ({one['by']})" if one["worst"] else "")
                 for kind, one in by_kind.items()
                 if one["by"]
             ]

@@ -22,6 +22,8 @@ def test_many_concepts_are_drawn_as_points_and_their_means_by_method(tmp_path):
     seen = Seen(page_of(*found, out=tmp_path))
     labels = [value for _, name, value in seen.attributes if name == "aria-label"][1:]
     assert labels == [
+        "Acc_e against Acc_ir, means over words; wanted is the shaded corner",
+        "Acc_g against Acc_near, means over words; wanted is the shaded corner",
         "Means of all metrics by method",
         *(f"Erasing against preserving: {method}, {name}" for name in "ab" for method in
           ("robust", "paper")),
@@ -30,6 +32,27 @@ def test_many_concepts_are_drawn_as_points_and_their_means_by_method(tmp_path):
         assert line in seen.words
     # Words that miss what is wanted are named in the plot, others not.
     assert (seen.texts.count("hug"), seen.texts.count("cat"), seen.texts.count("bus")) == (2, 0, 2)
+
+
+def test_each_method_is_a_point_at_its_means(tmp_path, monkeypatch):
+    rows = [
+        left.erased(method, word, Acc_e=(hits, 50), Acc_ir=(kept, 55))
+        for method, word, hits, kept in (
+            *(("robust", "cat", 0, 53), ("robust", "hug", 10, 0)),
+            *(("paper", "cat", 5, 53), ("paper", "hug", 5, 53)),
+        )
+    ]
+    drawn = []
+    scatter = plots.scatter
+    monkeypatch.setattr(
+        plots, "scatter", lambda points, **how: drawn.append(points) or scatter(points, **how)
+    )
+    captions = [caption for _, caption in erasures.methods(
+        folders_of([left.task(tmp_path / "out", "concepts", rows=rows)])
+    )]  # fmt: skip
+    # The base has 53 of 55; half of them are 50 %.
+    assert drawn[0] == {"robust": [(10.0, 50.0, "robust")], "paper": [(10.0, 100.0, "paper")]}
+    assert captions[0].startswith("Acc_e against Acc_ir, means over 2 words")
 
 
 def test_names_of_points_do_not_cover_one_another_and_the_worst_stands():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import jinja2
+from PIL import Image
 
 from ea_jax.evaluate.attacks import BLACK_BOX
 from ea_jax.evaluate.metrics import METRICS, Rate
@@ -19,6 +21,7 @@ from ea_jax.exam.page import attempts, erasures, made, plots, radars, verdict
 from ea_jax.exam.page.attempts import Attempts
 from ea_jax.exam.page.folders import Attacked, Examined, Picture, Run, rates_in
 
+_LARGE = 2**20  # bytes of a picture
 SECTIONS = {
     "summary": "In short",
     "gallery": "Before and after",
@@ -83,6 +86,10 @@ def page(found: Sequence[Run | Attacked | Examined], *, command: str) -> str:
         "made": [made.of(one) for one in found],
     }
     detectors = [one.results.get("detector") for one in (*runs, *attacked)]
+    for one in tasks:
+        match one.results:
+            case {"protocol": {"detectors": dict(read_by)}}:
+                detectors += read_by
     return _template().render(
         **parts,
         verdicts=verdicts,
@@ -125,7 +132,14 @@ def _shortly(rate: Rate) -> str:
 
 
 def _data_uri(picture: Picture) -> str:
-    return f"data:image/png;base64,{base64.b64encode(picture.png).decode()}"
+    """The picture itself; a large one is compressed: a page is sent to someone."""
+    kind, data = "png", picture.png
+    if len(data) > _LARGE:
+        file = io.BytesIO()
+        with Image.open(io.BytesIO(data)) as opened:
+            opened.convert("RGB").save(file, "webp", quality=80)
+        kind, data = "webp", file.getvalue()
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def _titled(run: Run) -> str:
@@ -227,8 +241,8 @@ def _losses(run: Run) -> list[tuple[Any, str]]:
 
 
 def _methods(tasks: Sequence[Examined]) -> list[SimpleNamespace]:
-    """A card with the radar of all methods that erased many concepts; none without any."""
-    shown, names = erasures.radar(tasks), ", ".join(one.name for one in tasks)
+    """A card with plots of all methods that erased many concepts; none without any."""
+    shown, names = erasures.methods(tasks), ", ".join(one.name for one in tasks)
     card = SimpleNamespace(
         **{"heading": "Methods side by side", "name": names, "plots": shown},
         **{"text": [], "pictures": [], "left_out": 0},

@@ -97,16 +97,43 @@ def plots_of(task: Examined) -> Plots:
     return shown
 
 
-def radar(tasks: Sequence[Examined]) -> Plots:
-    """Means over words of all metrics: a line for each method of each `concepts` task."""
-    lines = {}
+def methods(tasks: Sequence[Examined]) -> Plots:
+    """Means over words of each method of each `concepts` task: a point each, and a line each."""
+    means, counts = {}, {}
     for task in tasks:
         for row, group in of(task).items():
-            words = "1 word" if len(group) == 1 else f"{len(group)} words"
             name = row if len(tasks) == 1 else f"{row}, {task.name}"
-            lines[f"{name} ({words})"] = _means([radars.spokes(one.both) for one in group])
-    svg = radars.drawn(lines, label="Means of all metrics by method") if lines else None
-    return [] if svg is None else [(svg, "Means over words; further out is better")]
+            means[name] = _means([radars.spokes(one.both) for one in group])
+            counts[name] = "1 word" if len(group) == 1 else f"{len(group)} words"
+    if not means:
+        return []
+    over = "words"
+    if len(every := set(counts.values())) == 1:
+        over = every.pop()
+    else:
+        means = {f"{name} ({counts[name]})": values for name, values in means.items()}
+    shown: Plots = []
+    for gone, kept, most in (
+        (metrics.CONCEPT, metrics.OTHERS, verdict.BY_NAME),
+        (metrics.SYNONYMS, metrics.NEAREST, verdict.BY_SYNONYM),
+    ):
+        caption = f"{gone.name} against {kept.name}, means over {over}; wanted is the shaded corner"
+        points = {
+            name: [(100 - values[gone.name], values[kept.name], name)]
+            for name, values in means.items()
+            if gone.name in values and kept.name in values
+        }
+        svg = plots.scatter(
+            points,
+            wanted=(most, verdict.KEPT[kept.name]),
+            label=caption,
+            x=f"{gone.name}, %: {gone.meaning.partition(' (')[0]}",
+            y=f"{kept.name}, % of the base's",
+        )
+        shown.append((svg, caption))
+    radar = radars.drawn(means, label="Means of all metrics by method")
+    shown.append((radar, f"Means over {over}; further out is better"))
+    return [(svg, caption) for svg, caption in shown if svg is not None]
 
 
 def _traded(group: Iterable[Erased], label: str) -> Markup | None:

@@ -6,7 +6,7 @@ import io
 import itertools
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 from xml.etree import ElementTree
 
@@ -22,6 +22,9 @@ from ea_jax.evaluate.metrics import Rate
 BASE, ERASED = "#8a8f98", "#0072b2"
 # Okabe and Ito's colours, told apart by the colour-blind too.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+MARKERS = ("o", "s", "^")
+Look = dict[str, Any]
+_FILLED = 4  # areas that can be told apart
 _WIDTH = 4.4  # inches; a page scales it to its column
 _STYLE = {
     "svg.fonttype": "none",
@@ -48,9 +51,9 @@ def intervals(rows: Mapping[str, Mapping[str, Rate]], *, label: str, x: str) -> 
       x: what the axis counts.
     """
 
-    def mark(axis: Axes, at: float, rate: Rate, colour: str, _: float) -> None:
-        axis.plot(rate.interval, [at, at], color=colour, lw=2.2, alpha=0.55)
-        axis.plot([rate.percent], [at], "o", color=colour, ms=5)
+    def mark(axis: Axes, at: float, rate: Rate, look: Look, _: float) -> None:
+        axis.plot(rate.interval, [at, at], color=look["color"], lw=2.2, alpha=0.55)
+        axis.plot([rate.percent], [at], ms=5, **look)
 
     return _by_row(rows, mark, label=label, x=x)
 
@@ -58,8 +61,8 @@ def intervals(rows: Mapping[str, Mapping[str, Rate]], *, label: str, x: str) -> 
 def bars(rows: Mapping[str, Mapping[str, Rate]], *, label: str, x: str) -> Markup | None:
     """As `intervals`, with a bar for each rate and a thin line for its interval."""
 
-    def mark(axis: Axes, at: float, rate: Rate, colour: str, height: float) -> None:
-        axis.barh(at, rate.percent, height=0.9 * height, color=colour, alpha=0.75)
+    def mark(axis: Axes, at: float, rate: Rate, look: Look, height: float) -> None:
+        axis.barh(at, rate.percent, height=0.9 * height, color=look["color"], alpha=0.75)
         axis.plot(rate.interval, [at, at], color="#223", lw=1)
 
     return _by_row(rows, mark, label=label, x=x)
@@ -68,7 +71,7 @@ def bars(rows: Mapping[str, Mapping[str, Rate]], *, label: str, x: str) -> Marku
 def _by_row(
     rows: Mapping[str, Mapping[str, Rate]], mark: Callable[..., None], *, label: str, x: str
 ) -> Markup | None:
-    """What `mark` draws of each rate (axis, place, rate, colour, room), a row each."""
+    """What `mark` draws of each rate (axis, place, rate, look, room), a row each."""
     rows = {
         name: shown
         for name, series in rows.items()
@@ -77,16 +80,16 @@ def _by_row(
     if not rows:
         return None
     names = list(dict.fromkeys(what for series in rows.values() for what in series))
-    colour, room = _colours(names), 0.6 / len(names)
+    looks, room = _looks(names), 0.6 / len(names)
 
     def draw(figure: Figure) -> None:
         axis = figure.subplots()
         for place, series in enumerate(rows.values()):
             for what, rate in series.items():
                 at = place + (names.index(what) - (len(names) - 1) / 2) * room
-                mark(axis, at, rate, colour[what], room)
+                mark(axis, at, rate, looks[what], room)
         for what in names:
-            axis.plot([], [], "o-", color=colour[what], label=what)
+            axis.plot([], [], label=what, **looks[what])
         axis.set(yticks=range(len(rows)), yticklabels=list(rows), xlim=(-3, 103), xlabel=x)
         axis.set_ylim(len(rows) - 0.4, -0.6)
         if len(names) > 1:
@@ -104,7 +107,7 @@ def scatter(
     x: str,
     y: str,
 ) -> Markup | None:
-    """Named points in percent, a colour a series; None where there are none.
+    """Named points in percent, a look a series; None where there are none.
 
     Args:
       points: (x, y, name) by series.
@@ -116,7 +119,7 @@ def scatter(
     every = [point for series in points.values() for point in series]
     if not every:
         return None
-    colour = _colours(list(points))
+    looks = _looks(list(points))
     most, least = wanted
     right = max(4 * most, *(at for at, _, _ in every))
     low, high = min(least - 5, *(at for _, at, _ in every)), max(101, *(at for _, at, _ in every))
@@ -126,15 +129,15 @@ def scatter(
         axis = figure.subplots()
         axis.axvspan(-right, most, ymin=(least - low) / (high + 1 - low), color="#e4f2ea", lw=0)
         for name, series in points.items():
-            axis.plot([at for at, _, _ in series], [at for _, at, _ in series], "o",
-                      color=colour[name], ms=5, alpha=0.8, label=name)  # fmt: skip
+            axis.plot([at for at, _, _ in series], [at for _, at, _ in series], ls="",
+                      ms=5, alpha=0.8, label=name, **looks[name])  # fmt: skip
         missed = [point for point in every if point[0] > most or point[1] < least]
         for at, height, name in _legible(missed, right, high - low):
             axis.text(at + 0.02 * right, height, name, fontsize=7, va="center")
         axis.set(xlim=(-0.04 * right, 1.25 * right), ylim=(low, high + 1), xlabel=x, ylabel=y)
         _legend(axis)
 
-    return _svg(draw, height=3.4, label=label)
+    return _svg(draw, height=3.0 + 0.1 * len(points), label=label)
 
 
 def _legible(
@@ -159,7 +162,7 @@ def radar(series: Mapping[str, Sequence[float]], spokes: Sequence[str], *, label
       spokes: their names.
       label: what the plot shows, for who can't see it.
     """
-    colour = _colours(list(series))
+    looks = _looks(list(series))
     angles = np.linspace(0, 2 * np.pi, len(spokes), endpoint=False)
 
     def draw(figure: Figure) -> None:
@@ -168,14 +171,14 @@ def radar(series: Mapping[str, Sequence[float]], spokes: Sequence[str], *, label
         axis.set_theta_direction(-1)  # pyright: ignore[reportAttributeAccessIssue]
         for name, values in series.items():
             around = [*values, values[0]]
-            axis.plot([*angles, angles[0]], around, "o-", color=colour[name], ms=4, label=name)
-            if not np.isnan(values).any():
-                axis.fill([*angles, angles[0]], around, color=colour[name], alpha=0.08)
+            axis.plot([*angles, angles[0]], around, ms=4, label=name, **looks[name])
+            if len(series) <= _FILLED and not np.isnan(values).any():
+                axis.fill([*angles, angles[0]], around, color=looks[name]["color"], alpha=0.08)
         axis.set(xticks=angles, xticklabels=list(spokes), ylim=(0, 105), yticks=[25, 50, 75, 100])
         axis.tick_params(axis="x", pad=16)
         axis.tick_params(axis="y", labelsize=7, labelcolor="#667")
         if len(series) > 1:
-            _legend(axis, below=0.16)
+            figure.legend(loc="outside lower center", **_legend_of(series))
 
     return _svg(draw, height=3.9 + 0.2 * (len(series) // 2), label=label)
 
@@ -191,16 +194,15 @@ def curves(
     }
     if not series:
         return None
-    colour = _colours(list(series))
+    looks = _looks(list(series))
 
     def draw(figure: Figure) -> None:
         axis = figure.subplots()
         for name, points in series.items():
             spent = [at for at, _ in points]
-            axis.plot(spent, [rate.percent for _, rate in points], "o-", color=colour[name],
-                      ms=4, label=name)  # fmt: skip
+            axis.plot(spent, [rate.percent for _, rate in points], ms=4, label=name, **looks[name])
             low, high = np.array([rate.interval for _, rate in points]).reshape(-1, 2).T
-            axis.fill_between(spent, low, high, color=colour[name], alpha=0.12, lw=0)
+            axis.fill_between(spent, low, high, color=looks[name]["color"], alpha=0.12, lw=0)
         axis.set(ylim=(-3, 103), xlabel=x, ylabel="%")
         _legend(axis)
 
@@ -220,12 +222,12 @@ def losses(steps: Sequence[int], terms: Mapping[str, Sequence[float | None]], *,
     lines = {name: values for name, values in lines.items() if not np.isnan(values).all()}
     if not lines:
         return None
-    colour = _colours(list(lines))
+    looks = _looks(list(lines))
 
     def draw(figure: Figure) -> None:
         axis = figure.subplots()
         for name, values in lines.items():
-            axis.plot(steps, values, color=colour[name], lw=1.4, label=name)
+            axis.plot(steps, values, color=looks[name]["color"], lw=1.4, label=name)
         axis.set(yscale="log", xlabel="steps")
         axis.grid(which="minor", visible=False)
         axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -235,20 +237,26 @@ def losses(steps: Sequence[int], terms: Mapping[str, Sequence[float | None]], *,
     return _svg(draw, height=2.6, label=label)
 
 
-def _colours(names: Sequence[str]) -> dict[str, str]:
-    """A colour for each, `base` grey; they begin again after the last."""
-    others = itertools.cycle(COLOURS)
-    return {name: BASE if name == "base" else next(others) for name in names}
+def _looks(names: Sequence[str]) -> dict[str, Look]:
+    """Colour and marker of each, `base` grey; where colours begin again, markers are others."""
+    others = itertools.cycle(itertools.product(MARKERS, COLOURS))
+    found = {}
+    for name in names:
+        marker, colour = ("o", BASE) if name == "base" else next(others)
+        found[name] = {"color": colour, "marker": marker}
+    return found
 
 
-def _legend(axis: Axes, *, below: float = 0.0) -> None:
-    """A legend above the axes, or below them, in as many columns as its names leave room for."""
-    longest = max(len(text) for text in axis.get_legend_handles_labels()[1])
+def _legend(axis: Axes) -> None:
+    """A legend above the axes."""
     place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}
-    if below:
-        place = {"loc": "upper center", "bbox_to_anchor": (0.5, -below)}
-    columns = max(1, min(4, 52 // (longest + 6)))
-    axis.legend(ncols=columns, frameon=False, fontsize=8, **place)
+    axis.legend(**place, **_legend_of(axis.get_legend_handles_labels()[1]))
+
+
+def _legend_of(names: Iterable[str]) -> dict[str, Any]:
+    """How a legend looks: in as many columns as its names leave room for."""
+    columns = max(1, min(4, 52 // (max(map(len, names)) + 6)))
+    return {"ncols": columns, "frameon": False, "fontsize": 8}
 
 
 def _svg(draw, *, height: float, label: str) -> Markup:
