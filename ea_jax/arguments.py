@@ -19,6 +19,9 @@ Rule = Callable[[str], Any]
 _LARGEST = float(np.finfo(np.float32).max)
 
 
+_GIVEN = "_given"  # texts of the arguments so far, while a line is parsed
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line: the argument, its value, what is allowed.
 
@@ -29,6 +32,12 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, command: str, description: str) -> None:
         super().__init__(f"ea-jax {command}", description=description, allow_abbrev=False)
+
+    def parse_known_args(self, args=None, namespace=None):
+        """As argparse has it: `parse_args` is made of this."""
+        found, rest = super().parse_known_args(args, namespace)
+        vars(found).pop(_GIVEN, None)
+        return found, rest
 
     def add(self, name: str, *, rule: Rule, **options: Any) -> None:
         """Adds an argument whose text is checked.
@@ -104,7 +113,7 @@ class _Checked(argparse.Action):
         self._rule, self._often = rule, often
 
     def __call__(self, parser, namespace, values, option_string=None) -> None:
-        given = namespace.__dict__.setdefault("_given", {})
+        given = namespace.__dict__.setdefault(_GIVEN, {})
         if self.dest in given and not self._often:
             raise argparse.ArgumentError(None, f"{option_string} is given twice; give it once")
         # argparse drops a value of two dashes.

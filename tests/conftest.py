@@ -24,7 +24,7 @@ os.environ.setdefault(
     # Eight devices that share a busy core may keep each other waiting for long.
     "--xla_cpu_collective_call_terminate_timeout_seconds=600",
 )
-# Nor do they need the lines of Python that each operation comes from.
+# Nor do tests need the lines of Python that each operation comes from.
 os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 # No test may reach for a hub.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

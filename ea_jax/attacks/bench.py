@@ -183,7 +183,9 @@ class Bench:
             return (np.stack([found[i] for i in range(len(probes))]),)
 
         asked = [[probe.prompt, probe.seed] for probe in probes]
-        inputs = [asked, _TRIES, self.detector.name, self.detector.version]
+        seen_by = [self.detector.name, self.detector.version]
+        vae = self.painter.pipeline.fingerprint("vae")
+        inputs = [self.word, asked, _TRIES, seen_by, vae]
         return self.kept("pictures of the concept", inputs, said, paint, ["packed_PSC"])[0]
 
     def kept(

@@ -57,7 +57,9 @@ def looked(
       zeroed_T: where the word stands whose columns the edit zeroes; None is `columns`.
     Returns:
       The picture [H, W, 3] in [0, 1]; and of each dual block the mean over heads of the share of
-      attention that each place pays to the tokens, [L, rows, columns] in [0, 1].
+      attention that each place pays to the tokens, [L, rows, columns] in [0, 1]. Where an edit
+      zeroes the columns of these tokens, none is left; where it zeroes others, it is that of the
+      frozen model on the picture that was painted.
     """
     sampling = painter.sampling
     word_PT = np.zeros(text.t5_BTD.shape[:2], bool)

@@ -139,13 +139,14 @@ def write_results(
 def _way_out(word: str, results: Results, settings: Settings) -> str:
     """What to try for a word of which more than half is left; nothing if that has been tried."""
     base, erased = (rates[CONCEPT.name].percent for rates in (results.base, results.erased))
-    tried = settings.concept.neutral or settings.concept.anchor_sentence
-    if tried or not erased > base / 2:
+    concept = settings.concept
+    stated = {"replaced": concept.neutral, "sentence": concept.anchor_sentence}
+    if stated.get(concept.anchor) or not erased > base / 2:
         return ""
     return (
-        f"Much of {word} is left. A model that paints it even where the prompt doesn't say it "
-        "needs words for what to paint in its place: --config.concept.anchor=replaced "
-        '--config.concept.neutral="...".\n'
+        f"Much of {word} is left. If the model paints it even where the prompt doesn't say it, try "
+        "a run of this word alone, by a method that trains, with words for what to paint in its "
+        'place: --config.concept.anchor=replaced --config.concept.neutral="...".\n'
     )
 
 

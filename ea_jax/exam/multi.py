@@ -64,6 +64,7 @@ def main(arguments: Sequence[str]) -> None:
                         [probe.prompt for probe in sheet],
                         [probe.seed for probe in sheet],
                         edit=one.edit,
+                        strength=one.strength,
                     )
                 )
                 for one in subjects

@@ -45,8 +45,9 @@ def claim(out: str | Path, task: str, protocol: Mapping[str, Any]) -> Path:
 
 
 def asked(given: argparse.Namespace) -> dict[str, Any]:
-    """A command's arguments, but folders: what a task's folder is claimed for."""
-    return {name: value for name, value in vars(given).items() if name not in ("out", "cache")}
+    """What a task's folder is claimed for: a command's arguments, but folders and `--batch`."""
+    aside = ("out", "cache", "batch")
+    return {name: value for name, value in vars(given).items() if name not in aside}
 
 
 def protocol_of(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import gc
 import logging
 import sys
 from collections.abc import Mapping, Sequence
@@ -197,6 +198,8 @@ def make(trials: Sequence[Trial]) -> None:
             _log.info("%d of %d: %s, %r, seed %d", number_, len(trials), *_names(trial))
             if code := erase(dict(trial.config)):
                 raise SystemExit(code)
+            # No cycle of objects may hold a whole model while the next one is loaded.
+            gc.collect()
 
 
 def is_finished(trial: Trial) -> bool:

@@ -42,7 +42,9 @@ def parse_flags(arguments: Sequence[str]) -> list[str]:
 
 def _help(name: str) -> str:
     """Flags of a command; absl would show those of the module that the process began with."""
-    own = [one for one in flags.FLAGS.flags_by_module_dict() if one.partition(".")[0] == "ea_jax"]
+    # A program that was started by its file has its flags under that name.
+    known = flags.FLAGS.flags_by_module_dict()
+    own = [one for one in known if one.partition(".")[0] == "ea_jax" or one == sys.argv[0]]
     said = [flags.FLAGS.module_help(one).strip().partition("\n")[2] for one in own]
     return (
         f"usage: {name} --config FILE[:VARIANT] [--config.SECTION.KEY=VALUE ...] [flags]\n\n"

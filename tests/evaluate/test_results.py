@@ -161,7 +161,9 @@ def test_where_much_is_left_the_results_name_the_way_out(
     probes = tuple(Probe(prompt, seed, is_cat) for seed, prompt in enumerate(PROMPTS))
     task = dataclasses.replace(TASK, probes=probes, metrics=(metrics.CONCEPT,))
     config = get_config()
-    config.data.cache, config.concept.neutral = None, neutral
+    config.data.cache = None
+    if neutral:
+        config.concept.anchor, config.concept.neutral = "replaced", neutral
     edit = dataclasses.replace(edit_of(painter, "kernels"), strength=strength)
     detector = Same(painter.paint(PROMPTS, range(3)))
     settings = from_config(config)

@@ -93,6 +93,13 @@ def test_what_a_file_says_is_text_and_never_markup(tmp_path):
             "Not fully: it comes back by other words for it and by the attack “affix”",
             "Yes, all that was measured",
         ),
+        # Nine prompts are too few to count.
+        (
+            {},
+            {"affix": (0, 60), "upper case": (9, 9)},
+            "Yes, in every way that was tried",
+            "Yes, all that was measured",
+        ),
         # 51 of 53 is 96.2 % of the base: under the bar of 97.
         (
             {"Acc_ir": (51, 55)},

@@ -16,7 +16,17 @@ from ea_jax.evaluate import metrics
 from ea_jax.evaluate.metrics import Rate
 from ea_jax.evaluate.probes import Probe
 from ea_jax.evaluate.task import Task
-from ea_jax.exam import ablation, concepts, disentangle, multi, order, quality, several, trials
+from ea_jax.exam import (
+    ablation,
+    concepts,
+    disentangle,
+    multi,
+    order,
+    quality,
+    record,
+    several,
+    trials,
+)
 from ea_jax.exam.model import BASE
 
 WORDS = ("cat", "kiss")
@@ -182,8 +192,8 @@ def test_a_task_leaves_its_table_its_pictures_and_how_each_was_made(
         "--pictures=1",
         "--batch=2",
     ]
-    flags += [f"--cache={tmp_path / 'cache'}"]
-    task.main(flags + (["--counts=2"] if task is multi else []))
+    flags += ["--counts=2"] if task is multi else []
+    task.main([*flags, f"--cache={tmp_path / 'cache'}"])
     found = json.loads((tmp_path / "results.json").read_text())
     assert found["task"] == task.TASK
     assert found["command"].startswith(f"ea-jax evaluate {task.TASK} --edit=")
@@ -192,3 +202,12 @@ def test_a_task_leaves_its_table_its_pictures_and_how_each_was_made(
     shown = (tmp_path / "results.md").read_text()
     assert shown in capsys.readouterr().out
     assert list(tmp_path.glob("*.png"))
+
+
+def test_a_folder_is_for_what_was_asked_wherever_and_in_whatever_batches():
+    asked = record.asked(given("--edit=a@0.5"))
+    assert asked == record.asked(
+        given("--edit=a@0.5", "--cache=other", "--batch=1", "--pictures=8")
+    )
+    for flag in ("--pictures=9", "--steps=4", "--edit=b"):
+        assert asked != record.asked(given("--edit=a@0.5", flag))
