@@ -280,10 +280,10 @@ def _weighted(edits: Sequence[Edit], strengths: Sequence[float] | None, weight: 
         )
     given = [None] * len(edits) if strengths is None else list(strengths)
     used = list(zip(edits, given, strict=True))
-    parts = [edit.scaled(strength) for edit, strength in used]
+    parts = _equally_deep([edit.scaled(strength) for edit, strength in used])
     low_rank = [adapters.scaled(lora, weight) for lora, _ in parts if lora]
     deltas: dict[Module, Any] = {}
-    for changes in _equally_deep([changes for _, changes in parts]):
+    for _, changes in parts:
         for path, layer in walk(changes):
             kernel = (*path, "kernel")
             deltas[kernel] = deltas.get(kernel, 0) + weight * layer["kernel"]
@@ -303,21 +303,21 @@ def _weighted(edits: Sequence[Edit], strengths: Sequence[float] | None, weight: 
     )
 
 
-def _equally_deep(trees: Sequence[Tree]) -> list[Tree]:
-    """Deltas with as many blocks of a layer as any of them has."""
+def _equally_deep(parts: Sequence[tuple[Tree, Tree]]) -> list[tuple[Tree, Tree]]:
+    """Adapters and deltas with as many blocks of a layer as any of them has."""
     depths: dict[Module, int] = {}
-    for path, layer in (found for tree in trees for found in walk(tree)):
-        kernel = layer["kernel"]
-        depths[path] = max(depths.get(path, 0), len(kernel) if kernel.ndim == 3 else 0)
-    return [
-        traverse_util.unflatten_dict(
-            {
-                path: padded(layer, depths[path]) if depths[path] else layer
-                for path, layer in walk(tree)
-            }
-        )
-        for tree in trees
-    ]
+    for path, layer in (found for part in parts for tree in part for found in walk(tree)):
+        leaf = next(iter(layer.values()))
+        depths[path] = max(depths.get(path, 0), len(leaf) if leaf.ndim == 3 else 0)
+
+    def deep(tree: Tree) -> Tree:
+        found = {
+            path: padded(layer, depths[path]) if depths[path] else layer
+            for path, layer in walk(tree)
+        }
+        return traverse_util.unflatten_dict(found)
+
+    return [(deep(lora), deep(deltas)) for lora, deltas in parts]
 
 
 def _changed(layer: Tree) -> int:

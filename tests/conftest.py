@@ -54,6 +54,7 @@ def _a_worker_stays_small() -> Iterator[None]:
     maps = Path("/proc/self/maps")
     if maps.exists() and len(maps.read_bytes().splitlines()) > _MANY_MAPS:
         jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="module")

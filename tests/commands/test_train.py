@@ -262,6 +262,7 @@ def test_what_is_no_number_is_named_with_its_step_and_never_saved(
     """The lower level's blow-up shows in the upper level, the upper's in the edit alone."""
     _, cache = finished
     flags = (f"--config.optim.{rate}=1e30", "--config.log.checkpoint_every=1")
+    flags += ("--config.data.inversions=0",)
     broken = run(dev_folder, tmp_path / "nan", cache, *flags)
     assert broken.returncode == 1
     message = broken.stderr.strip().splitlines()[-1]
