@@ -34,8 +34,8 @@ Overrides = dict[str, dict[str, Any]]
 
 # From the paper: pairs, lr_lower, lr_upper, AdamW, batch 1, eta, tau, irrelevant (its K), pictures
 # (6 to 10). From its authors' code: rank, alpha, b1, b2, weight_decay. It states no weights of its
-# losses and sums them plainly in Algorithm 1, as `literal` does; the weights, and all that has
-# no counterpart there (pool, t_draw, remaining forms), are ours. docs/paper.md says why.
+# losses and sums them plainly in Algorithm 1, as `literal` does; the weights and all other numbers
+# are ours. docs/paper.md has the differences.
 PAPER: Overrides = {
     "method": {"name": "erase_anything", "plus": "nothing"},
     "concept": {"erase": "word", "anchor": "empty", "max_tokens": 16},

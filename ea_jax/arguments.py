@@ -17,8 +17,6 @@ import numpy as np
 # From an argument's text to its value; its ValueError goes on behind the argument's name.
 Rule = Callable[[str], Any]
 _LARGEST = float(np.finfo(np.float32).max)
-
-
 _GIVEN = "_given"  # texts of the arguments so far, while a line is parsed
 
 
