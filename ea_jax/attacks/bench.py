@@ -147,7 +147,7 @@ class Bench:
         """The frozen model's latents of pictures of the concept, packed, float32 [P, S, C]; kept.
 
         Each is of the first of `_TRIES` seeds whose picture shows it; of the first seed where none
-        does, which is logged.
+        does, which each call says.
 
         Args:
           probes: plain prompts, and the seeds to begin with.
@@ -175,18 +175,20 @@ class Bench:
                 left = [i for i, shows in zip(left, shown, strict=True) if not shows]
                 if not left:
                     break
-            if left:
-                _log.warning(
-                    "%d of %d pictures that the attack uses don't show %r, with %d seeds each",
-                    *(len(left), len(probes), self.word, _TRIES),
-                )
-            return (np.stack([found[i] for i in range(len(probes))]),)
+            return np.stack([found[i] for i in range(len(probes))]), np.array(left, np.int32)
 
         asked = [[probe.prompt, probe.seed] for probe in probes]
         seen_by = [self.detector.name, self.detector.version]
         vae = self.painter.pipeline.fingerprint("vae")
         inputs = [self.word, asked, _TRIES, seen_by, vae]
-        return self.kept("pictures of the concept", inputs, said, paint, ["packed_PSC"])[0]
+        names = ["packed_PSC", "without"]
+        packed_PSC, without = self.kept("pictures of the concept", inputs, said, paint, names)
+        if len(without):
+            _log.warning(
+                "%d of %d pictures that the attack uses don't show %r, with %d seeds each",
+                *(len(without), len(probes), self.word, _TRIES),
+            )
+        return packed_PSC
 
     def kept(
         self,

@@ -238,7 +238,7 @@ def test_relearning_lowers_the_loss_on_the_concepts_pictures(bench, edited, monk
     assert relearning.relearning().trials(bench, BASE) == []
 
 
-def test_pictures_of_the_concept_are_looked_for_under_several_seeds(bench, caplog):
+def test_pictures_of_the_concept_are_looked_for_under_several_seeds(bench, caplog, tmp_path):
     probes = [
         dataclasses.replace(probe, seed=probe.seed + 7 * n) for n in range(4) for probe in bench.own
     ]
@@ -259,8 +259,19 @@ def test_pictures_of_the_concept_are_looked_for_under_several_seeds(bench, caplo
     picky = copy.copy(bench)
     picky.detector, picky.cache = Seldom(), None
     picky.pictures(probes)
-    assert "8 of 8 pictures that the attack uses don't show 'cat'" in caplog.text
+    said = "8 of 8 pictures that the attack uses don't show 'cat'"
+    assert said in caplog.text
     assert len(means) == 5 * len(probes)
+    # Kept ones say it again.
+    picky.cache = tmp_path
+    picky.pictures(probes)
+    means.clear()
+    caplog.clear()
+    picky.pictures(probes)
+    assert said in caplog.text
+    assert not means
+    picky.cache = None
+    picky.pictures(probes)
     # Of two in three of them a later seed is brighter than the middle.
     tried = np.reshape(means, (5, -1))
     middle = float(np.median(tried))
