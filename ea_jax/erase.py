@@ -74,7 +74,8 @@ def erase(config: dict[str, Any], *, changed: Iterable[str] = ()) -> int:
 
 
 def _erase(settings: Settings, config: dict[str, Any], folder: Path) -> int:
-    run_folder.check(folder, config, may_differ=("log",))
+    may_differ = registry.changes_nothing(settings.method.name, settings.method.plus)
+    run_folder.check(folder, config, may_differ=may_differ)
     run_folder.require_kinds(folder, files=_FILES, folders=_FOLDERS)
     compiler.keep_programs(settings.data.cache)
     world = worlds.of_model(settings.model.path, settings.model.revision)
@@ -84,7 +85,7 @@ def _erase(settings: Settings, config: dict[str, Any], folder: Path) -> int:
     method = entry.make(ready)
     settings.log.require_within(method.steps)
     # A new folder is taken only now: a mistake above leaves it to the command that mends it.
-    run_folder.claim(folder, config, may_differ=("log",))
+    run_folder.claim(folder, config, may_differ=may_differ)
     run_folder.write_json(folder / WORDS, words.as_json())
     with (
         jax.set_mesh(model.mesh),

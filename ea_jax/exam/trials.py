@@ -28,7 +28,7 @@ from ea_jax.evaluate.outputs import versions
 from ea_jax.exam import record
 from ea_jax.exam.model import CACHE
 from ea_jax.flux import hub
-from ea_jax.methods.registry import require_read
+from ea_jax.methods.registry import changes_nothing, require_read
 from ea_jax.runtime import config_file, run_folder
 from ea_jax.settings import SettingsError
 
@@ -208,7 +208,9 @@ def is_finished(trial: Trial) -> bool:
     Raises:
       ForeignRunError: the folder holds a run of another config.
     """
-    taken = run_folder.check(trial.folder, trial.config, may_differ=("log",))
+    method = trial.config["method"]
+    free = changes_nothing(method["name"], method["plus"])
+    taken = run_folder.check(trial.folder, trial.config, may_differ=free)
     return taken and (trial.folder / _RECORD).is_file()
 
 

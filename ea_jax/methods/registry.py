@@ -112,6 +112,19 @@ def require_read(name: str, plus: str, changed: Iterable[str]) -> None:
             )
 
 
+def changes_nothing(name: str, plus: str) -> list[str]:
+    """Sections of the settings in which no value changes a method's result.
+
+    They are `log`, and what other methods alone read.
+
+    Args:
+      name, plus: of section `method`.
+    """
+    own = {METHODS[one].section for one in (name, plus) if one in METHODS}
+    others = {entry.section for entry in METHODS.values() if entry.section is not None}
+    return ["log", *sorted(others - own)]
+
+
 def _reads(entry: Entry, key: str) -> bool:
     """Whether a method reads a setting that not all do."""
     return key in entry.shared or key.partition(".")[0] == entry.section

@@ -70,7 +70,7 @@ def test_a_finished_run_is_read_and_not_made_again(tmp_path, monkeypatch):
 
     def erase(config):
         folder = trial.folder
-        run_folder.claim(folder, config, may_differ=("log",))
+        run_folder.claim(folder, config, may_differ=("log", "ca", "mace"))
         rates = {"Acc_e": Rate(1, 5).as_json()}
         (folder / "results.json").write_text(json.dumps({"base": rates, "erased": rates}))
         (folder / "run.json").write_text("{}")
@@ -81,6 +81,13 @@ def test_a_finished_run_is_read_and_not_made_again(tmp_path, monkeypatch):
     for _ in range(2):
         (found,) = trials.run([trial])
         assert found.erased == {"Acc_e": Rate(1, 5)}
+    assert erased == ["cat"]
+    # A setting of another method is new since then, or has another value.
+    config = run_folder.read_config(trial.folder)
+    del config["mace"]["rank"]
+    config["ca"]["keep"] = 3.0
+    run_folder.write_json(trial.folder / run_folder.CONFIG, config)
+    trials.run([trial])
     assert erased == ["cat"]
     # Without its last file the run was cut off.
     (trial.folder / "run.json").unlink()

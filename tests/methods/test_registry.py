@@ -168,6 +168,14 @@ def test_a_changed_setting_is_one_that_the_method_reads():
     registry.require_read("typo", "nothing", ["ca.lr"])
 
 
+def test_values_of_other_methods_sections_change_nothing():
+    of_esd = registry.changes_nothing("esd", "nothing")
+    assert {"log", "ca", "eap", "embedder"} < {*of_esd}
+    assert not {"esd", "lora", "optim", "loss", "data", "concept"} & {*of_esd}
+    assert "embedder" not in registry.changes_nothing("erase_anything", "embedder")
+    assert "ca" not in registry.changes_nothing("ca_noise", "nothing")
+
+
 def test_each_methods_own_section_is_one_of_the_settings():
     sections = {name: entry.section for name, entry in registry.METHODS.items()}
     assert {name for name, own in sections.items() if own is None} == {
