@@ -141,6 +141,8 @@ class Bench:
             sampling=trial.sampling,
             start=trial.pictures,
             zeroed=victim.zeroed,
+            against=trial.against,
+            rounded=trial.rounded,
         )
 
     def pictures(self, probes: Sequence[Probe], *, apart: int = 0) -> np.ndarray:

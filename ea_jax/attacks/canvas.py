@@ -7,12 +7,14 @@ encoded prompts alone, so that readings of its pictures are kept like those of a
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
+from ea_jax.attacks import rounding
 from ea_jax.concepts.encoding import Encoded
 from ea_jax.edits import Edit
 from ea_jax.flux import latents, sampler
@@ -53,6 +55,25 @@ class Start:
     latents: dict[Asked, np.ndarray]
 
 
+@dataclasses.dataclass(frozen=True)
+class Against:
+    """True classifier-free guidance: each prompt has a negative one, to steer away from.
+
+    Attributes:
+      texts: negative prompts, encoded.
+      negatives: of each prompt, its negative one.
+      scale: of the guidance; 1 is without.
+    """
+
+    texts: Encoded
+    negatives: dict[str, str]
+    scale: float
+
+    def text(self, prompts: Sequence[str]) -> Text:
+        """The negative prompts of some prompts, a row for each."""
+        return self.texts.text([self.negatives[prompt] for prompt in prompts])
+
+
 class Canvas(Painter):
     """Paints as `painter` does, under attack.
 
@@ -62,6 +83,9 @@ class Canvas(Painter):
       sampling: how; None is the painter's.
       start: None begins from noise.
       zeroed: whether the columns of the concept's word are zeroed in every block.
+      against: negative prompts.
+      rounded: number format that the frozen model's kernels are rounded to before an edit is
+        added, one of `rounding.FORMATS`.
     """
 
     def __init__(
@@ -72,6 +96,8 @@ class Canvas(Painter):
         sampling: Sampling | None = None,
         start: Start | None = None,
         zeroed: bool = False,
+        against: Against | None = None,
+        rounded: str | None = None,
     ) -> None:
         super().__init__(
             painter.pipeline,
@@ -82,16 +108,33 @@ class Canvas(Painter):
             fingerprint=painter.fingerprint,
         )
         self._painter, self._said, self._start, self._zeroed = painter, said, start, zeroed
+        self._against, self._rounded = against, rounded
 
     def bound(self, edit: Edit | None, strength: float | None = None) -> tuple[Any, Any]:
         """As the painter binds it: the next canvas of the same edit has it at hand."""
-        return self._painter.bound(edit, strength)
+        if self._rounded is None:
+            return self._painter.bound(edit, strength)
+        return super().bound(edit, strength)
+
+    @functools.cached_property
+    def frozen(self) -> Any:
+        """The painter's, rounded if so asked: then it is a second copy in memory."""
+        frozen = self._painter.frozen
+        return frozen if self._rounded is None else rounding.rounded(frozen, self._rounded)
 
     def facts(self) -> dict[str, Any]:
         """Those of a painter, and what is particular here."""
         facts = super().facts()
         if self._zeroed:
             facts["zeroed"] = checksum(self._said.word_UT)
+        if self._against is not None:
+            negative = self._against.text(sorted(self._against.negatives))
+            facts["against"] = [
+                self._against.scale,
+                checksum(np.asarray(negative.t5_BTD), np.asarray(negative.pooled_BD)),
+            ]
+        if self._rounded is not None:
+            facts["rounded"] = self._rounded
         if self._start is not None:
             keys = sorted(self._start.latents)
             facts["start"] = [self._start.level, checksum(*(self._start.latents[k] for k in keys))]
@@ -181,11 +224,14 @@ class Canvas(Painter):
         self, x_BSC: Any, sigmas: np.ndarray, asked: Sequence[Asked], bound: tuple[Any, Any]
     ) -> jax.Array:
         pipeline, how = self.pipeline, self.sampling
-        text, gain = self.text([prompt for prompt, _ in asked]), None
+        prompts = [prompt for prompt, _ in asked]
+        text, gain, negative = self.text(prompts), None, None
         if self._zeroed:
-            numbers = [self._said.texts.prompts.index(prompt) for prompt, _ in asked]
+            numbers = [self._said.texts.prompts.index(prompt) for prompt in prompts]
             gain = hidden(self._said.word_UT[numbers])
-        text, x_BSC, gain = put_rows(self.mesh, (text, x_BSC, gain))
+        if self._against is not None:
+            negative = self._against.text(prompts)
+        text, x_BSC, gain, negative = put_rows(self.mesh, (text, x_BSC, gain, negative))
         distilled = pipeline.transformer_config.guidance_embeds
         weights, lora = bound
         return sampler.sample(
@@ -199,4 +245,6 @@ class Canvas(Painter):
             lora=lora,
             column_gain=gain,
             attention=how.attention,
+            negative=negative,
+            true_cfg=None if self._against is None else self._against.scale,
         )[0]

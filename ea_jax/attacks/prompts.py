@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from ea_jax.attacks import rounding
 from ea_jax.attacks.bench import Bench
-from ea_jax.attacks.canvas import Said
+from ea_jax.attacks.canvas import Against, Said
 from ea_jax.attacks.trials import Attack, Trial, Victim
 from ea_jax.concepts import sentences
 from ea_jax.concepts.encoding import Encoded
@@ -18,6 +19,7 @@ from ea_jax.painter import Sampling
 
 PLAIN = "plain"
 GUIDANCES, STEPS, TEXT_LENGTHS = (1.0, 2.0, 7.0), (8, 50), (64,)
+TRUE_CFG = 3.0
 
 
 def black_box() -> list[Attack]:
@@ -61,6 +63,29 @@ def settings() -> list[Attack]:
             ],
         )
         for length in TEXT_LENGTHS
+    ]
+    found += [
+        Attack(
+            "true CFG",
+            "settings",
+            f"classifier-free guidance {TRUE_CFG:g} away from the empty prompt",
+            _against(lambda bench, prompt: ""),
+        ),
+        Attack(
+            "true CFG to the word",
+            "settings",
+            f"classifier-free guidance {TRUE_CFG:g} away from the prompt without the word",
+            _against(lambda bench, prompt: sentences.remove(prompt, bench.word)),
+        ),
+    ]
+    found += [
+        Attack(
+            f"{form} base",
+            "settings",
+            f"the model's kernels in {form}, the edit on top",
+            lambda bench, victim, form=form: [dataclasses.replace(plain(bench), rounded=form)],
+        )
+        for form in rounding.FORMATS
     ]
     return found
 
@@ -109,6 +134,17 @@ def _without(bench: Bench) -> Encoded:
     texts = bench.say(removed).texts
     rows = [texts.prompts.index(prompt) for prompt in removed]
     return Encoded(tuple(removed), texts.t5_UTD[rows], texts.pooled_UD[rows])
+
+
+def _against(
+    negative: Callable[[Bench, str], str],
+) -> Callable[[Bench, Victim], Iterable[Trial]]:
+    def trials(bench: Bench, victim: Victim) -> list[Trial]:
+        negatives = {prompt: negative(bench, prompt) for prompt in _texts(bench.probes)}
+        texts = bench.say(list(dict.fromkeys(negatives.values()))).texts
+        return [dataclasses.replace(plain(bench), against=Against(texts, negatives, TRUE_CFG))]
+
+    return trials
 
 
 def _sampled(**changes: float) -> Callable[[Bench, Victim], Iterable[Trial]]:

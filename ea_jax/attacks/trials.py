@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
-from ea_jax.attacks.canvas import Said, Start
+from ea_jax.attacks.canvas import Against, Said, Start
 from ea_jax.edits import Edit, summed
 from ea_jax.evaluate.probes import Probe
 from ea_jax.painter import Sampling
@@ -58,6 +58,8 @@ class Trial:
       sampling: None is the painter's.
       pictures: to begin from.
       added: an edit on top of the victim's own.
+      against: negative prompts.
+      rounded: number format that the base's kernels are rounded to; None leaves them.
     """
 
     probes: tuple[Probe, ...]
@@ -67,6 +69,8 @@ class Trial:
     sampling: Sampling | None = None
     pictures: Start | None = None
     added: Edit | None = None
+    against: Against | None = None
+    rounded: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -97,6 +97,8 @@ class Pipeline(Parts):
         weights: Weights | None = None,
         column_gain: ColumnGain | None = None,
         attention: str = "chunked",
+        negative: Text | None = None,
+        true_cfg: float | None = None,
     ) -> jax.Array:
         """Samples latents; compiled once per shape.
 
@@ -111,6 +113,8 @@ class Pipeline(Parts):
           weights: transformer weights in place of the loaded ones, e.g. with deltas added.
           column_gain: factors on text columns.
           attention: name of the attention backend.
+          negative, true_cfg: encoded prompts to steer away from, one per picture or one for all,
+            and how strongly; see `sampler.sample`. Neither or both.
         Returns:
           [B, h, w, C] latents as the transformer sees them; `decode` makes pictures of them.
         Raises:
@@ -123,6 +127,8 @@ class Pipeline(Parts):
             self.check_guidance(guidance)
         if (seeds is None) == (noise_BhwC is None):
             raise ValueError("give either seeds or noise_BhwC, not both and not neither")
+        if (negative is None) != (true_cfg is None):
+            raise ValueError("give both negative and true_cfg, or neither")
         if noise_BhwC is None:
             shape = self.latent_shape(
                 self.side if height is None else height, self.side if width is None else width
@@ -145,6 +151,8 @@ class Pipeline(Parts):
             lora=lora,
             column_gain=column_gain,
             attention=attention,
+            negative=None if negative is None else _broadcast(negative, batch),
+            true_cfg=true_cfg,
         )
         return latents.unpack(packed_BSC, grid)
 

@@ -31,6 +31,8 @@ def sample(
     columns: Columns | None = None,
     reduce: Reduce | None = None,
     attention: str = "chunked",
+    negative: Text | None = None,
+    true_cfg: float | None = None,
 ) -> tuple[jax.Array, Any]:
     """Integrates the flow from the first noise level to the last, compiled once per shape.
 
@@ -48,6 +50,9 @@ def sample(
       columns: concept positions whose attention is wanted at each step.
       reduce: what to keep of a block's columns, as for `velocity`. A new function retraces.
       attention: name of the attention backend.
+      negative: encoded prompts to steer away from, as many as of `text`: true classifier-free
+        guidance, v(negative) + true_cfg (v(text) - v(negative)), at two passes a step.
+      true_cfg: its scale.
     Returns:
       [B, S, C] latents at `sigmas[-1]` in the weights' dtype, and `reduce`'s results with leading
       axes step and block (None without `columns`).
@@ -55,6 +60,8 @@ def sample(
     dtype = transformer.dtype_of(weights)
     if guidance is not None:
         guidance = jnp.float32(guidance)  # an array: another scale is no other program
+    if true_cfg is not None:
+        true_cfg = jnp.float32(true_cfg)
     program = _scan if isinstance(x_BSC, Tracer) else _program()
     return program(
         weights,
@@ -69,6 +76,8 @@ def sample(
         columns=columns,
         reduce=reduce,
         attention=attention,
+        negative=negative,
+        true_cfg=true_cfg,
     )
 
 
@@ -77,21 +86,26 @@ def _program() -> Callable[..., Any]:
     return compiler.jit(_scan, static_argnames=("config", "grid", "reduce", "attention"))
 
 
-def _scan(weights, config, x_BSC, text, levels, *, guidance, **options):
+def _scan(
+    weights, config, x_BSC, text, levels, *, guidance, negative=None, true_cfg=None, **options
+):
     batch = x_BSC.shape[0]
     guidance_B = None if guidance is None else jnp.broadcast_to(guidance, (batch,))
 
+    def velocity(x_BSC, time, text, **options):
+        time_B = jnp.broadcast_to(time, (batch,))
+        return transformer.velocity(
+            weights, config, x_BSC, time_B, text, guidance_B=guidance_B, **options
+        )
+
     def move(x_BSC, level):
         time, delta = level
-        velocity_BSC, reduced = transformer.velocity(
-            weights,
-            config,
-            x_BSC,
-            jnp.broadcast_to(time, (batch,)),
-            text,
-            guidance_B=guidance_B,
-            **options,
-        )
+        velocity_BSC, reduced = velocity(x_BSC, time, text, **options)
+        if negative is not None:
+            plain = {name: options[name] for name in ("grid", "lora", "attention")}
+            away_BSC, _ = velocity(x_BSC, time, negative, **plain)
+            velocity_BSC = away_BSC + true_cfg * (velocity_BSC - away_BSC)
+            velocity_BSC = velocity_BSC.astype(away_BSC.dtype)
         moved_BSC = euler.step(x_BSC, velocity_BSC, delta)
         return moved_BSC.astype(velocity_BSC.dtype), reduced
 

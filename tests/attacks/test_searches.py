@@ -13,7 +13,7 @@ import pytest
 import toy_weights
 
 from ea_jax import lora
-from ea_jax.attacks import inversion, pictures, prefix, prompts, relearning, ring_a_bell
+from ea_jax.attacks import inversion, pictures, prefix, prompts, relearning, ring_a_bell, rounding
 from ea_jax.attacks.bench import Bench
 from ea_jax.attacks.trials import Victim
 from ea_jax.edits import Edit
@@ -127,6 +127,52 @@ def test_zeroed_columns_hide_the_word_and_no_other(bench):
     assert plain.said.word_UT.sum(1).tolist() == [4, 4, 4]
     facts = [bench.canvas(one, plain).facts() for one in (BASE, zeroed)]
     assert facts[0] != facts[1]
+
+
+def test_true_guidance_steers_away_from_the_prompt_without_the_word(bench, edited):
+    attacks = {attack.name: attack for attack in prompts.settings()}
+    (empty,), (away,) = (
+        attacks[name].trials(bench, edited) for name in ("true CFG", "true CFG to the word")
+    )
+    assert set(empty.against.negatives.values()) == {""}
+    assert away.against.negatives == {
+        "see a cat on ice": "see on ice",
+        "the cat": "",
+        "my cat sat": "my sat",
+    }
+    asked = [one.prompt for one in away.probes], [one.seed for one in away.probes]
+    edit = {"edit": edited.edit, "strength": 1.0}
+    plain = bench.canvas(edited, prompts.plain(bench)).paint(*asked, **edit)
+    # A scale of 1 is without guidance.
+    for scale, differ in ((1.0, False), (3.0, True)):
+        against = dataclasses.replace(away.against, scale=scale)
+        canvas = bench.canvas(edited, dataclasses.replace(away, against=against))
+        assert (np.abs(canvas.paint(*asked, **edit) - plain).max() > 1e-3) == differ
+    facts = [bench.canvas(edited, one).facts() for one in (prompts.plain(bench), empty, away)]
+    assert len({str(one) for one in facts}) == 3
+
+
+@pytest.mark.parametrize("form", rounding.FORMATS)
+def test_an_edit_is_painted_on_top_of_a_rounded_base(bench, edited, form):
+    attacks = {attack.name: attack for attack in prompts.settings()}
+    (trial,) = attacks[f"{form} base"].trials(bench, edited)
+    weights, adapters = bench.canvas(edited, trial).bound(edited.edit, 1.0)
+    frozen, same = bench.painter.bound(edited.edit, 1.0)
+    jax.tree.map(np.testing.assert_array_equal, adapters, same)
+    kernel, full = (tree["context_embedder"]["kernel"] for tree in (weights, frozen))
+    off = np.abs(kernel - full)
+    # Half of a step of int8; of e4m3, with three bits behind the point, half of the last, or of
+    # the least number that it knows.
+    step = {"int8": np.abs(full).max(0) / 127, "fp8": np.maximum(np.abs(full) / 8, 2.0**-9)}[form]
+    assert (off <= 0.501 * step).all()
+    assert off.max() > 0.1 * np.min(step)
+    bias = weights["context_embedder"]["bias"]
+    np.testing.assert_array_equal(bias, frozen["context_embedder"]["bias"])
+    plain = prompts.plain(bench)
+    assert bench.canvas(edited, trial).facts() != bench.canvas(edited, plain).facts()
+    asked = [one.prompt for one in plain.probes], [one.seed for one in plain.probes]
+    base, on_rounded = (bench.canvas(BASE, one).paint(*asked) for one in (plain, trial))
+    assert 1e-4 < np.abs(on_rounded - base).max() < 0.5
 
 
 def test_a_word_for_one_encoder_leaves_the_other_without(bench):

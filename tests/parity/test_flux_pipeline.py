@@ -111,6 +111,19 @@ def test_guidance_changes_the_picture_as_in_diffusers(dev, dev_theirs):
     assert far(other, theirs) > 1e-3
 
 
+def test_a_negative_prompt_steers_away_as_in_diffusers(dev, dev_theirs):
+    noise_BhwC, said, scale = noise_of(dev, 32, 32), ["a blue box", "snow"], 3.0
+    theirs = paint_theirs(
+        *(dev_theirs, noise_BhwC), steps=4, negative_prompt=said, true_cfg_scale=scale
+    )
+    negative, _ = dev.encode(said, max_length=LENGTH)
+    ours = paint_ours(dev, noise_BhwC, steps=4, negative=negative, true_cfg=scale)
+    assert far(ours, theirs) < 1e-3
+    assert far(ours, paint_ours(dev, noise_BhwC, steps=4)) > 0.05
+    with pytest.raises(ValueError, match="both negative and true_cfg"):
+        paint_ours(dev, noise_BhwC, negative=negative)
+
+
 def test_a_schnell_picture_is_diffusers_picture(schnell_folder):
     ours = Pipeline.load(schnell_folder, dtype=jnp.float32)
     noise_BhwC = noise_of(ours, 64, 64)
