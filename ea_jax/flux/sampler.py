@@ -101,7 +101,7 @@ def _scan(
     def move(x_BSC, level):
         time, delta = level
         velocity_BSC, reduced = velocity(x_BSC, time, text, **options)
-        if negative is not None:
+        if negative is not None and true_cfg is not None:
             plain = {name: options[name] for name in ("grid", "lora", "attention")}
             away_BSC, _ = velocity(x_BSC, time, negative, **plain)
             velocity_BSC = away_BSC + true_cfg * (velocity_BSC - away_BSC)

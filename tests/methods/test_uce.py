@@ -132,29 +132,36 @@ def test_embedders_change_to_the_optimum_of_the_published_objective(made):
         )
 
 
-def inputs_by_hand(made, group, numbers, x_BSC, t, monkeypatch):
-    """What Q's projection of the text is given in each block, and the velocity: run as it is."""
-    text, seen = made.text(group, numbers), []
+@jax.jit
+def recorded(x_BSC, t_B, text):
+    """What Q's projection of the text is given in each block, and the velocity."""
+    seen = []
     project = layers.project
 
-    def recorded(linear, x, adapters, name):
+    def noted(linear, x, adapters, name):
         if name == "add_q_proj":
-            seen.append(np.asarray(x, np.float64))
+            seen.append(x)
         return project(linear, x, adapters, name)
 
-    monkeypatch.setattr(layers, "project", recorded)
-    given = Text(*(jnp.asarray(leaf, jnp.float32) for leaf in (text.t5_BTD, text.pooled_BD)))
-    rows_of = len(x_BSC)
-    v, _ = velocity(
-        *(unrolled(BASE), SMALL, x_BSC, jnp.full(rows_of, t), given),
-        grid=(2, 3),
-        guidance_B=jnp.full(rows_of, 3.5),
-    )
-    monkeypatch.undo()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layers, "project", noted)
+        v, _ = velocity(
+            *(unrolled(BASE), SMALL, x_BSC, t_B, text),
+            grid=(2, 3),
+            guidance_B=jnp.full(len(x_BSC), 3.5),
+        )
     return seen, v
 
 
-def moments_by_hand(made, ready, monkeypatch):
+def inputs_by_hand(made, group, numbers, x_BSC, t):
+    """As `recorded`, of a group's prompts at one noise level, the inputs in float64."""
+    text = made.text(group, numbers)
+    given = Text(*(jnp.asarray(leaf, jnp.float32) for leaf in (text.t5_BTD, text.pooled_BD)))
+    seen, v = recorded(x_BSC, jnp.full(len(x_BSC), t), given)
+    return [np.asarray(x, np.float64) for x in seen], v
+
+
+def moments_by_hand(made, ready):
     """Sums in float64 over sets, noise levels, blocks and tokens, one after another."""
     shape = (SMALL.num_layers, SMALL.width, SMALL.width)
     erased, moved, kept = (np.zeros(shape) for _ in range(3))
@@ -165,10 +172,10 @@ def moments_by_hand(made, ready, monkeypatch):
         first += len(numbers)
         x_BSC = jnp.stack([normal(jax.random.key(key), (6, SMALL.in_channels)) for key in keys])
         for t, after in ((1.0, 0.5), (0.5, 0.0)):
-            own, v = inputs_by_hand(made, group, numbers, x_BSC, t, monkeypatch)
+            own, v = inputs_by_hand(made, group, numbers, x_BSC, t)
             without = own
             if group == "target":
-                without, _ = inputs_by_hand(made, "anchor", numbers, x_BSC, t, monkeypatch)
+                without, _ = inputs_by_hand(made, "anchor", numbers, x_BSC, t)
             for block in range(SMALL.num_layers):
                 for row, number in enumerate(numbers):
                     k = without[block][row]
@@ -192,10 +199,10 @@ def collected(ready: Ready, batch: int):
         return layer_inputs.collect(ready, BASE, uce.prompts_of(ready, 3), times=2, batch=batch)
 
 
-def test_collected_moments_are_those_of_a_forward_run_by_hand(made, monkeypatch):
+def test_collected_moments_are_those_of_a_forward_run_by_hand(made):
     ready = ready_of(made)
     found = collected(ready, batch=4)
-    by_hand = moments_by_hand(made, ready, monkeypatch)
+    by_hand = moments_by_hand(made, ready)
     for mine, wanted in zip(jax.tree.leaves(found), by_hand, strict=True):
         np.testing.assert_allclose(mine, wanted, rtol=2e-3, atol=2e-4)
 
@@ -222,12 +229,12 @@ def test_a_pass_leaves_moments_and_latents_and_nothing_of_a_prompt_s_length(made
     assert {leaf.shape for leaf in jax.tree.leaves(left)} == {zero.shape, x_BSC.shape}
 
 
-def test_queries_and_keys_of_blocks_change_to_the_optimum_of_their_moments(made, monkeypatch):
+def test_queries_and_keys_of_blocks_change_to_the_optimum_of_their_moments(made):
     """By gradient descent to convergence on the objective itself, block by block."""
     weights = {"stay": 0.5, "erase": 2.0, "keep": 0.3}
     ready = ready_of(made, scope="dual_qk", **weights)
     edit = edit_of(made, scope="dual_qk", **weights)
-    erased, moved, kept = moments_by_hand(made, ready, monkeypatch)
+    erased, moved, kept = moments_by_hand(made, ready)
     for path in QK:
         for block, W in enumerate(kernel(BASE, path)):
             x = np.zeros_like(erased[block])
