@@ -252,18 +252,14 @@ class Painter:
             },
         }
 
-    @property
-    def frozen(self) -> Any:
-        """The frozen model's weights."""
-        return self.pipeline.load_part("transformer")
-
     def bound(self, edit: Edit | None, strength: float | None = None) -> tuple[Any, Any]:
         """Weights and adapters, on the mesh, of an edit (see `edits.bind`) or the frozen model."""
+        frozen = self.pipeline.load_part("transformer")
         if edit is None:
-            return self.frozen, self.no_edit
+            return frozen, self.no_edit
         used = edit.used_strength(strength)
         if self._bound is None or self._bound[0] is not edit or self._bound[1] != used:
-            weights, lora = edits.bind(edit, self.frozen, used)
+            weights, lora = edits.bind(edit, frozen, used)
             everywhere = sharding(self.mesh, ())
             lora = jax.tree.map(lambda leaf: put(leaf, everywhere), lora)
             self._bound = edit, used, (weights, self.no_edit if lora is None else lora)

@@ -1,4 +1,6 @@
-"""A painter under attack: other encodings of its prompts, pictures to begin from, columns zeroed.
+"""A painter under attack: prompts encoded otherwise, negative prompts, pictures to begin from.
+
+Or with the word's columns zeroed, or with kernels rounded to a few bits.
 
 A canvas paints with the model of another painter. What it paints depends on its `facts` and on the
 encoded prompts alone, so that readings of its pictures are kept like those of any painter.
@@ -7,7 +9,6 @@ encoded prompts alone, so that readings of its pictures are kept like those of a
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -84,8 +85,8 @@ class Canvas(Painter):
       start: None begins from noise.
       zeroed: whether the columns of the concept's word are zeroed in every block.
       against: negative prompts.
-      rounded: number format that the frozen model's kernels are rounded to before an edit is
-        added, one of `rounding.FORMATS`.
+      rounded: number format that kernels are rounded to, one of `rounding.FORMATS`: the model's,
+        with an edit's changes of whole kernels in them; adapters stay as they are.
     """
 
     def __init__(
@@ -109,18 +110,19 @@ class Canvas(Painter):
         )
         self._painter, self._said, self._start, self._zeroed = painter, said, start, zeroed
         self._against, self._rounded = against, rounded
+        self._copy: tuple[Any, Any] | None = None
 
     def bound(self, edit: Edit | None, strength: float | None = None) -> tuple[Any, Any]:
-        """As the painter binds it: the next canvas of the same edit has it at hand."""
-        if self._rounded is None:
-            return self._painter.bound(edit, strength)
-        return super().bound(edit, strength)
+        """As the painter binds it: the next canvas of the same edit has it at hand.
 
-    @functools.cached_property
-    def frozen(self) -> Any:
-        """The painter's, rounded if so asked: then it is a second copy in memory."""
-        frozen = self._painter.frozen
-        return frozen if self._rounded is None else rounding.rounded(frozen, self._rounded)
+        Rounded kernels are a second copy in memory, for as long as there is the canvas.
+        """
+        weights, lora = self._painter.bound(edit, strength)
+        if self._rounded is None:
+            return weights, lora
+        if self._copy is None or self._copy[0] is not weights:
+            self._copy = weights, rounding.rounded(weights, self._rounded)
+        return self._copy[1], lora
 
     def facts(self) -> dict[str, Any]:
         """Those of a painter, and what is particular here."""
@@ -128,11 +130,10 @@ class Canvas(Painter):
         if self._zeroed:
             facts["zeroed"] = checksum(self._said.word_UT)
         if self._against is not None:
-            negative = self._against.text(sorted(self._against.negatives))
-            facts["against"] = [
-                self._against.scale,
-                checksum(np.asarray(negative.t5_BTD), np.asarray(negative.pooled_BD)),
-            ]
+            pairs = sorted(self._against.negatives.items())
+            negative = self._against.text([prompt for prompt, _ in pairs])
+            arrays = (np.asarray(negative.t5_BTD), np.asarray(negative.pooled_BD))
+            facts["against"] = [self._against.scale, pairs, checksum(*arrays)]
         if self._rounded is not None:
             facts["rounded"] = self._rounded
         if self._start is not None:

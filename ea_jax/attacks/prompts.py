@@ -82,7 +82,7 @@ def settings() -> list[Attack]:
         Attack(
             f"{form} base",
             "settings",
-            f"the model's kernels in {form}, the edit on top",
+            f"the model's kernels in {form}, adapters on top",
             lambda bench, victim, form=form: [dataclasses.replace(plain(bench), rounded=form)],
         )
         for form in rounding.FORMATS

@@ -59,7 +59,7 @@ class Trial:
       pictures: to begin from.
       added: an edit on top of the victim's own.
       against: negative prompts.
-      rounded: number format that the base's kernels are rounded to; None leaves them.
+      rounded: number format that kernels are rounded to; see `Canvas`.
     """
 
     probes: tuple[Probe, ...]

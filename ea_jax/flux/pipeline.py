@@ -118,7 +118,7 @@ class Pipeline(Parts):
         Returns:
           [B, h, w, C] latents as the transformer sees them; `decode` makes pictures of them.
         Raises:
-          ValueError: sizes, seeds, text or guidance that don't fit.
+          ValueError: sizes, seeds, text, guidance or negative prompts that don't fit.
         """
         if weights is None:
             weights = self.loaded("transformer")
@@ -127,8 +127,6 @@ class Pipeline(Parts):
             self.check_guidance(guidance)
         if (seeds is None) == (noise_BhwC is None):
             raise ValueError("give either seeds or noise_BhwC, not both and not neither")
-        if (negative is None) != (true_cfg is None):
-            raise ValueError("give both negative and true_cfg, or neither")
         if noise_BhwC is None:
             shape = self.latent_shape(
                 self.side if height is None else height, self.side if width is None else width

@@ -51,12 +51,19 @@ def sample(
       reduce: what to keep of a block's columns, as for `velocity`. A new function retraces.
       attention: name of the attention backend.
       negative: encoded prompts to steer away from, as many as of `text`: true classifier-free
-        guidance, v(negative) + true_cfg (v(text) - v(negative)), at two passes a step.
-      true_cfg: its scale.
+        guidance, v(negative) + true_cfg (v(text) - v(negative)), at two passes a step. Factors on
+        columns, and what is handed out of them, are those of `text` alone.
+      true_cfg: its scale; neither or both are given.
     Returns:
       [B, S, C] latents at `sigmas[-1]` in the weights' dtype, and `reduce`'s results with leading
       axes step and block (None without `columns`).
+    Raises:
+      ValueError: one of `negative` and `true_cfg` without the other, or a scale of NaN or Inf.
     """
+    if (negative is None) != (true_cfg is None):
+        raise ValueError("give both negative and true_cfg, or neither")
+    if true_cfg is not None and not np.isfinite(true_cfg):
+        raise ValueError(f"true_cfg is {true_cfg}; give a finite scale, 1 is without guidance")
     dtype = transformer.dtype_of(weights)
     if guidance is not None:
         guidance = jnp.float32(guidance)  # an array: another scale is no other program
@@ -104,8 +111,8 @@ def _scan(
         if negative is not None and true_cfg is not None:
             plain = {name: options[name] for name in ("grid", "lora", "attention")}
             away_BSC, _ = velocity(x_BSC, time, negative, **plain)
-            velocity_BSC = away_BSC + true_cfg * (velocity_BSC - away_BSC)
-            velocity_BSC = velocity_BSC.astype(away_BSC.dtype)
+            scale = true_cfg.astype(away_BSC.dtype)
+            velocity_BSC = away_BSC + scale * (velocity_BSC - away_BSC)
         moved_BSC = euler.step(x_BSC, velocity_BSC, delta)
         return moved_BSC.astype(velocity_BSC.dtype), reduced
 

@@ -65,14 +65,19 @@ def check(folder: str | Path, config: Mapping[str, Any], *, may_differ: Sequence
 def claim(folder: str | Path, config: Mapping[str, Any], *, may_differ: Sequence[str] = ()) -> bool:
     """Takes a folder for a configuration, or finds that it was taken for the same one.
 
-    Arguments, result and errors as `check`; a folder that is absent is made.
+    Arguments, result and errors as `check`; a folder that is absent is made. Of a folder that was
+    taken, config.json is written anew where its keys are not those of `config`.
 
     Raises:
       OSError: config.json can't be written.
     """
-    if check(folder, config, may_differ=may_differ):
-        return True
     path = Path(folder) / CONFIG
+    if check(folder, config, may_differ=may_differ):
+        keys = [{key for key, _ in leaves(one)} for one in (config, read_config(folder))]
+        # Another version took the folder; what reads it next wants the keys of this one.
+        if keys[0] != keys[1]:
+            write_json(path, config)
+        return True
     with reported(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, config)

@@ -22,6 +22,7 @@ from ea_jax.evaluate.probes import Probe, Reading
 from ea_jax.evaluate.task import Task
 from ea_jax.flux import latents
 from ea_jax.flux.pipeline import Pipeline
+from ea_jax.flux.stack import unrolled
 from ea_jax.flux.transformer import velocity
 from ea_jax.painter import Painter, Sampling
 from ea_jax.runtime.fingerprint import fingerprint
@@ -147,7 +148,13 @@ def test_true_guidance_steers_away_from_the_prompt_without_the_word(bench, edite
     for scale, differ in ((1.0, False), (3.0, True)):
         against = dataclasses.replace(away.against, scale=scale)
         canvas = bench.canvas(edited, dataclasses.replace(away, against=against))
-        assert (np.abs(canvas.paint(*asked, **edit) - plain).max() > 1e-3) == differ
+        painted = canvas.paint(*asked, **edit)
+        assert (np.abs(painted - plain).max() > 1e-3) == differ
+        # Each row has its own negative prompt.
+        for prompt, seed, picture in zip(*asked, painted, strict=True):
+            alone = canvas.paint(prompt, [seed], **edit)[0]
+            np.testing.assert_allclose(alone, picture, atol=1e-4)
+    assert np.abs(canvas.paint(*asked, **edit) - plain).max((1, 2, 3)).min() > 1e-3
     facts = [bench.canvas(edited, one).facts() for one in (prompts.plain(bench), empty, away)]
     assert len({str(one) for one in facts}) == 3
 
@@ -159,13 +166,22 @@ def test_an_edit_is_painted_on_top_of_a_rounded_base(bench, edited, form):
     weights, adapters = bench.canvas(edited, trial).bound(edited.edit, 1.0)
     frozen, same = bench.painter.bound(edited.edit, 1.0)
     jax.tree.map(np.testing.assert_array_equal, adapters, same)
-    kernel, full = (tree["context_embedder"]["kernel"] for tree in (weights, frozen))
-    off = np.abs(kernel - full)
-    # Half of a step of int8; of e4m3, with three bits behind the point, half of the last, or of
-    # the least number that it knows.
-    step = {"int8": np.abs(full).max(0) / 127, "fp8": np.maximum(np.abs(full) / 8, 2.0**-9)}[form]
-    assert (off <= 0.501 * step).all()
-    assert off.max() > 0.1 * np.min(step)
+    stacked = ("transformer_blocks", "attn", "to_q")
+    for path in (("context_embedder",), stacked):
+        rounded, full = (functools.reduce(dict.get, path, tree) for tree in (weights, frozen))
+        off, size = np.abs(rounded["kernel"] - full["kernel"]), np.abs(full["kernel"])
+        # Half of a step of int8; of e4m3, with three bits behind the point, half of the last, or
+        # of the least number that it knows.
+        step = {
+            "int8": size.max(-2, keepdims=True) / 127,
+            "fp8": np.maximum(size / 8, 2.0**-9),
+        }[form]
+        assert (off <= 0.501 * step).all()
+        assert off.max() > 0.1 * np.min(step)
+    beside = rounding.rounded(unrolled(frozen, transposes=True), form)
+    for block in beside["transformer_blocks"]:
+        layer = block["attn"]["to_q"]
+        np.testing.assert_array_equal(layer["kernel_T"], layer["kernel"].T)
     bias = weights["context_embedder"]["bias"]
     np.testing.assert_array_equal(bias, frozen["context_embedder"]["bias"])
     plain = prompts.plain(bench)

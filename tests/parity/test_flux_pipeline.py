@@ -120,8 +120,11 @@ def test_a_negative_prompt_steers_away_as_in_diffusers(dev, dev_theirs):
     ours = paint_ours(dev, noise_BhwC, steps=4, negative=negative, true_cfg=scale)
     assert far(ours, theirs) < 1e-3
     assert far(ours, paint_ours(dev, noise_BhwC, steps=4)) > 0.05
-    with pytest.raises(ValueError, match="both negative and true_cfg"):
-        paint_ours(dev, noise_BhwC, negative=negative)
+    for given in ({"negative": negative}, {"true_cfg": scale}):
+        with pytest.raises(ValueError, match="both negative and true_cfg"):
+            paint_ours(dev, noise_BhwC, **given)
+    with pytest.raises(ValueError, match="true_cfg is nan"):
+        paint_ours(dev, noise_BhwC, negative=negative, true_cfg=float("nan"))
 
 
 def test_a_schnell_picture_is_diffusers_picture(schnell_folder):

@@ -55,6 +55,12 @@ def test_a_key_that_changes_no_result_may_differ(tmp_path: Path) -> None:
         claim(tmp_path, CONFIG | {"log": {"every": 1}}, may_differ=("log.eve", "lo"))
 
 
+def test_keys_that_are_new_since_a_folder_was_taken_are_written_down(tmp_path: Path) -> None:
+    claim(tmp_path, {"optim": {"batch": 2}, "ca": {"gone": 1}})
+    claim(tmp_path, {"optim": {"batch": 2}, "ca": {"new": 1}}, may_differ=("ca",))
+    assert read_config(tmp_path) == {"optim": {"batch": 2}, "ca": {"new": 1}}
+
+
 def test_a_json_file_is_as_readable_as_any_other(tmp_path: Path) -> None:
     (tmp_path / "plain").touch()
     write_json(tmp_path / "a.json", {})
