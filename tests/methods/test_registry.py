@@ -30,7 +30,7 @@ def of_method(name: str) -> settings.Settings:
 
 @pytest.mark.parametrize("name", registry.METHODS)
 def test_a_methods_entry_says_what_it_reads_of_shared_sections(name, monkeypatch):
-    """What tracing its programs asks of `optim` and `loss`."""
+    """What tracing its programs asks of `optim` and `loss`, and of no other method's section."""
     made, read = of_method(name), set()
     if name == "erase_anything":
         made = dataclasses.replace(
@@ -46,12 +46,14 @@ def test_a_methods_entry_says_what_it_reads_of_shared_sections(name, monkeypatch
 
         return get
 
-    for section in ("optim", "loss"):
+    foreign = {*registry.changes_nothing(name, "nothing")} - {"log"}
+    for section in ("optim", "loss", *foreign):
         kind = type(getattr(made, section))
         monkeypatch.setattr(kind, "__getattribute__", noting(section))
     given = shapes(made, SMALL, latent=(4, 6, 2), mesh=make_mesh({}, jax.devices()[:1]))
     for level in given.method.levels:
         jax.eval_shape(level.step, given.state, given.base, given.batches[level.name])
+    assert not foreign & {key.partition(".")[0] for key in read}
     # All methods draw by the seed, and every run's settings are checked for the others.
     always = {"optim.seed", "loss.teacher_guidance", *([] if given.batches else ["optim.batch"])}
     said = {key for key in registry.METHODS[name].shared if not key.startswith(("lora.", "data."))}
