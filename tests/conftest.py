@@ -36,7 +36,7 @@ import pytest
 from ea_jax.runtime import program
 
 # Of the 65,530 that Linux allows a process; each compiled program takes a few.
-_MANY_MAPS = 40_000
+_MANY_MAPS = 30_000
 gc.set_threshold(*program.COLLECT_AT)
 # Sharding is tested on devices that are slices of this CPU; programs that tests start see one.
 jax.config.update("jax_num_cpu_devices", 8)
