@@ -13,7 +13,7 @@ import pytest
 import toy_weights
 
 from ea_jax import lora
-from ea_jax.attacks import inversion, pictures, prefix, prompts, relearning, ring_a_bell, rounding
+from ea_jax.attacks import inversion, pictures, prefix, prompts, relearning, ring_a_bell
 from ea_jax.attacks.bench import Bench
 from ea_jax.attacks.trials import Victim
 from ea_jax.edits import Edit
@@ -22,7 +22,6 @@ from ea_jax.evaluate.probes import Probe, Reading
 from ea_jax.evaluate.task import Task
 from ea_jax.flux import latents
 from ea_jax.flux.pipeline import Pipeline
-from ea_jax.flux.stack import unrolled
 from ea_jax.flux.transformer import velocity
 from ea_jax.painter import Painter, Sampling
 from ea_jax.runtime.fingerprint import fingerprint
@@ -157,38 +156,6 @@ def test_true_guidance_steers_away_from_the_prompt_without_the_word(bench, edite
     assert np.abs(canvas.paint(*asked, **edit) - plain).max((1, 2, 3)).min() > 1e-3
     facts = [bench.canvas(edited, one).facts() for one in (prompts.plain(bench), empty, away)]
     assert len({str(one) for one in facts}) == 3
-
-
-@pytest.mark.parametrize("form", rounding.FORMATS)
-def test_an_edit_is_painted_on_top_of_a_rounded_base(bench, edited, form):
-    attacks = {attack.name: attack for attack in prompts.settings()}
-    (trial,) = attacks[f"{form} base"].trials(bench, edited)
-    weights, adapters = bench.canvas(edited, trial).bound(edited.edit, 1.0)
-    frozen, same = bench.painter.bound(edited.edit, 1.0)
-    jax.tree.map(np.testing.assert_array_equal, adapters, same)
-    stacked = ("transformer_blocks", "attn", "to_q")
-    for path in (("context_embedder",), stacked):
-        rounded, full = (functools.reduce(dict.get, path, tree) for tree in (weights, frozen))
-        off, size = np.abs(rounded["kernel"] - full["kernel"]), np.abs(full["kernel"])
-        # Half of a step of int8; of e4m3, with three bits behind the point, half of the last, or
-        # of the least number that it knows.
-        step = {
-            "int8": size.max(-2, keepdims=True) / 127,
-            "fp8": np.maximum(size / 8, 2.0**-9),
-        }[form]
-        assert (off <= 0.501 * step).all()
-        assert off.max() > 0.1 * np.min(step)
-    beside = rounding.rounded(unrolled(frozen, transposes=True), form)
-    for block in beside["transformer_blocks"]:
-        layer = block["attn"]["to_q"]
-        np.testing.assert_array_equal(layer["kernel_T"], layer["kernel"].T)
-    bias = weights["context_embedder"]["bias"]
-    np.testing.assert_array_equal(bias, frozen["context_embedder"]["bias"])
-    plain = prompts.plain(bench)
-    assert bench.canvas(edited, trial).facts() != bench.canvas(edited, plain).facts()
-    asked = [one.prompt for one in plain.probes], [one.seed for one in plain.probes]
-    base, on_rounded = (bench.canvas(BASE, one).paint(*asked) for one in (plain, trial))
-    assert 1e-4 < np.abs(on_rounded - base).max() < 0.5
 
 
 def test_a_word_for_one_encoder_leaves_the_other_without(bench):
