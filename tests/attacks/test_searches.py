@@ -131,15 +131,10 @@ def test_zeroed_columns_hide_the_word_and_no_other(bench):
 
 def test_true_guidance_steers_away_from_the_prompt_without_the_word(bench, edited):
     attacks = {attack.name: attack for attack in prompts.settings()}
-    (empty,), (away,) = (
-        attacks[name].trials(bench, edited) for name in ("true CFG", "true CFG to the word")
-    )
+    names = ("true CFG", "true CFG to the word")
+    (empty,), (away,) = (attacks[name].trials(bench, edited) for name in names)
     assert set(empty.against.negatives.values()) == {""}
-    assert away.against.negatives == {
-        "see a cat on ice": "see on ice",
-        "the cat": "",
-        "my cat sat": "my sat",
-    }
+    assert [*away.against.negatives.values()] == ["see on ice", "", "my sat"]
     asked = [one.prompt for one in away.probes], [one.seed for one in away.probes]
     edit = {"edit": edited.edit, "strength": 1.0}
     plain = bench.canvas(edited, prompts.plain(bench)).paint(*asked, **edit)
@@ -154,8 +149,7 @@ def test_true_guidance_steers_away_from_the_prompt_without_the_word(bench, edite
             alone = canvas.paint(prompt, [seed], **edit)[0]
             np.testing.assert_allclose(alone, picture, atol=1e-4)
     assert np.abs(canvas.paint(*asked, **edit) - plain).max((1, 2, 3)).min() > 1e-3
-    facts = [bench.canvas(edited, one).facts() for one in (prompts.plain(bench), empty, away)]
-    assert len({str(one) for one in facts}) == 3
+    assert len({str(bench.canvas(edited, one).facts()) for one in (empty, away)}) == 2
 
 
 def test_a_word_for_one_encoder_leaves_the_other_without(bench):
