@@ -154,26 +154,31 @@ def test_with_a_judge_the_base_is_read_once_and_compared_to_each_erasure(
     edits.save(edits.Edit(deltas=kernels), tmp_path / "kernels")
     shutil.copy(tmp_path / "run" / "config.json", tmp_path / "kernels")
     caplog.set_level(logging.INFO)
-    for made, cache in (("run", tmp_path / "empty"), ("kernels", finished[1])):
-        out = tmp_path / f"{made} again"
+    for made, strength, cache, edited in (
+        # Painted again, the numbers are the same; at strength 0 they are the base's.
+        ("run", None, tmp_path / "empty", first["erased"]),
+        ("run", 0.0, finished[1], first["base"]),
+        ("kernels", 0.0, finished[1], first["base"]),
+        ("kernels", None, finished[1], None),
+    ):
+        out = tmp_path / f"{made} at {strength}"
         caplog.clear()
-        evaluate_run(tmp_path / made, out, changes={"data": {"cache": str(cache)}})
+        changes = {"data": {"cache": str(cache)}}
+        evaluate_run(tmp_path / made, out, strength=strength, changes=changes)
         kept = re.search(r"base: all \d+ readings were in", caplog.text)
         assert bool(kept) == (cache == finished[1])
         again = json.loads((out / "results.json").read_text())
         assert again["base"] == first["base"]
         assert again["erased"]["Acc_e"]["total"] == 2
-        # Painted again, the numbers are the same.
-        assert made == "kernels" or again["erased"] == first["erased"]
+        assert edited is None or again["erased"] == edited
 
 
 def test_a_killed_run_goes_on_to_the_same_lora(finished, tmp_path, dev_folder):
     whole, cache = finished
     # kill -9 leaves what the last checkpoint holds; SIGTERM saves first, and says so by its code.
-    # Cut off by SIGTERM and resumed inside the traced pairs; tracing changes no result.
-    traced = ("--config.log.profile_steps=1:6",)
-    for pause, cut, more in ((0.0, signal.SIGKILL, ()), (0.3, signal.SIGTERM, traced)):
-        words = command(dev_folder, tmp_path / "cut", cache, *more)
+    for pause, cut in ((0.0, signal.SIGKILL), (0.3, signal.SIGTERM)):
+        # Cut off and resumed inside the traced pairs; tracing changes no result.
+        words = command(dev_folder, tmp_path / "cut", cache, "--config.log.profile_steps=1:6")
         # Kills it some way into its pairs: once the next checkpoint is there.
         there = len(list((tmp_path / "cut").glob("checkpoints/[0-9]*")))
         limit = time.monotonic() + 200
@@ -187,7 +192,7 @@ def test_a_killed_run_goes_on_to_the_same_lora(finished, tmp_path, dev_folder):
             process.send_signal(cut)
             assert process.wait() == {signal.SIGKILL: -9, signal.SIGTERM: 143}[cut]
         assert not (tmp_path / "cut" / "run.json").exists()
-    done = run(dev_folder, tmp_path / "cut", cache, *traced)
+    done = run(dev_folder, tmp_path / "cut", cache, "--config.log.profile_steps=1:6")
     assert done.returncode == 0, done.stderr
     assert list((tmp_path / "cut" / "trace").rglob("*.xplane.pb"))
     name = "pytorch_lora_weights.safetensors"
