@@ -181,8 +181,7 @@ class Bench:
 
         asked = [[probe.prompt, probe.seed] for probe in probes]
         seen_by = [self.detector.name, self.detector.version]
-        vae = self.painter.pipeline.fingerprint("vae")
-        inputs = [self.word, asked, _TRIES, seen_by, vae]
+        inputs = [self.word, asked, _TRIES, seen_by]
         names = ["packed_PSC", "without"]
         packed_PSC, without = self.kept("pictures of the concept", inputs, said, paint, names)
         if len(without):
@@ -209,15 +208,13 @@ class Bench:
           make: makes them.
           names: theirs, in the cache's file.
         """
-        painter = self.painter
         all_inputs = {
             "what": what,
-            "base": painter.fingerprint,
             "texts": checksum(said.texts.t5_UTD, said.texts.pooled_UD),
-            **painter.facts(),
+            **readings.conditions(self.painter, None, None),
             "inputs": inputs,
         }
-        cache = None if painter.fingerprint is None else self.cache
+        cache = None if self.painter.fingerprint is None else self.cache
         return cached(cache, all_inputs, make, names=names, kind="attacks", what=what)
 
     def forward(self) -> Forward:

@@ -10,76 +10,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import toy_weights
+from toy_bench import BASE, CAT, Bright
 
-from ea_jax import lora
 from ea_jax.attacks import inversion, pictures, prefix, prompts, relearning, ring_a_bell
-from ea_jax.attacks.bench import Bench
 from ea_jax.attacks.trials import Victim
 from ea_jax.edits import Edit
-from ea_jax.evaluate import metrics
 from ea_jax.evaluate.probes import Probe, Reading
-from ea_jax.evaluate.task import Task
 from ea_jax.flux import latents
-from ea_jax.flux.pipeline import Pipeline
 from ea_jax.flux.transformer import velocity
-from ea_jax.painter import Painter, Sampling
-from ea_jax.runtime.fingerprint import fingerprint
-from ea_jax.runtime.mesh import make_mesh
 
 pytestmark = pytest.mark.long
 
-CAT = frozenset({("object", "cat")})
-LENGTH, STEPS, BASE = 32, (0, 25), Victim("base")
-
-
-def task(*said: str, first: int = 0) -> Task:
-    probes = [Probe(text, first + n, ((metrics.CONCEPT.name, CAT),)) for n, text in enumerate(said)]
-    other = Probe("a red dog", first + 90, ((metrics.OTHERS.name, CAT),))
-    return Task("toy", "cat", (*probes, other), metrics.METRICS, ("kitty",))
-
-
-class Bright:
-    """Sees a cat in every picture that is brighter than most."""
-
-    name, version = "bright", "1"
-
-    def __call__(self, images_BHWC, prompts):
-        return [Reading(CAT if image.mean() > 0.5 else frozenset(), True) for image in images_BHWC]
-
-
-@pytest.fixture(scope="module")
-def painter(dev_folder):
-    pipeline = Pipeline.load(dev_folder, parts=("transformer", "vae"))
-    how = Sampling(steps=2, guidance=3.5, resolution=32, batch=4)
-    return Painter(
-        pipeline,
-        mesh=make_mesh({"data": 1}),
-        sampling=how,
-        fingerprint=fingerprint(pipeline.weights["transformer"]),
-    )
-
-
-@pytest.fixture(scope="module")
-def bench(painter, tmp_path_factory):
-    return Bench(
-        painter,
-        task=task("see a cat on ice", "the cat", "my cat sat"),
-        own=task("one cat", "a cat by me", first=50),
-        text_length=LENGTH,
-        detector=Bright(),
-        cache=tmp_path_factory.mktemp("cache"),
-        seeds=2,
-    )
-
-
-@pytest.fixture(scope="module")
-def edited(painter):
-    """A victim that a random LoRA has moved far from the base."""
-    template = painter.pipeline.template("transformer")
-    fresh = lora.init(jax.random.key(0), template, scope="dual_qkv", rank=2)
-    tree = jax.tree.map(lambda x: 0.5 * x, toy_weights.random_like(fresh))
-    return Victim("edited", Edit(tree), 1.0)
+STEPS = (0, 25)
 
 
 @functools.partial(jax.jit, static_argnames=("config", "grid"))
@@ -127,29 +69,6 @@ def test_zeroed_columns_hide_the_word_and_no_other(bench):
     assert plain.said.word_UT.sum(1).tolist() == [4, 4, 4]
     facts = [bench.canvas(one, plain).facts() for one in (BASE, zeroed)]
     assert facts[0] != facts[1]
-
-
-def test_true_guidance_steers_away_from_the_prompt_without_the_word(bench, edited):
-    attacks = {attack.name: attack for attack in prompts.settings()}
-    names = ("true CFG", "true CFG to the word")
-    (empty,), (away,) = (attacks[name].trials(bench, edited) for name in names)
-    assert set(empty.against.negatives.values()) == {""}
-    assert [*away.against.negatives.values()] == ["see on ice", "", "my sat"]
-    asked = [one.prompt for one in away.probes], [one.seed for one in away.probes]
-    edit = {"edit": edited.edit, "strength": 1.0}
-    plain = bench.canvas(edited, prompts.plain(bench)).paint(*asked, **edit)
-    # A scale of 1 is without guidance.
-    for scale, differ in ((1.0, False), (3.0, True)):
-        against = dataclasses.replace(away.against, scale=scale)
-        canvas = bench.canvas(edited, dataclasses.replace(away, against=against))
-        painted = canvas.paint(*asked, **edit)
-        assert (np.abs(painted - plain).max() > 1e-3) == differ
-        # Each row has its own negative prompt.
-        for prompt, seed, picture in zip(*asked, painted, strict=True):
-            alone = canvas.paint(prompt, [seed], **edit)[0]
-            np.testing.assert_allclose(alone, picture, atol=1e-4)
-    assert np.abs(canvas.paint(*asked, **edit) - plain).max((1, 2, 3)).min() > 1e-3
-    assert len({str(bench.canvas(edited, one).facts()) for one in (empty, away)}) == 2
 
 
 def test_a_word_for_one_encoder_leaves_the_other_without(bench):
