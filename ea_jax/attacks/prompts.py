@@ -69,13 +69,13 @@ def settings() -> list[Attack]:
             "true CFG",
             "settings",
             f"classifier-free guidance {TRUE_CFG:g} away from the empty prompt",
-            _against(lambda bench, prompt: ""),
+            _against(lambda bench: [""] * len(bench.plain.texts.prompts)),
         ),
         Attack(
             "true CFG to the word",
             "settings",
             f"classifier-free guidance {TRUE_CFG:g} away from the prompt without the word",
-            _against(lambda bench, prompt: sentences.remove(prompt, bench.word)),
+            _against(_removed),
         ),
     ]
     found += [
@@ -129,19 +129,26 @@ def _only_clip(bench: Bench, victim: Victim) -> list[Trial]:
 
 
 def _without(bench: Bench) -> Encoded:
-    """The plain prompts without the word, a row for each."""
-    removed = [sentences.remove(prompt, bench.word) for prompt in bench.plain.texts.prompts]
+    """The plain prompts without the word, encoded, a row for each."""
+    removed = _removed(bench)
     texts = bench.say(removed).texts
     rows = [texts.prompts.index(prompt) for prompt in removed]
     return Encoded(tuple(removed), texts.t5_UTD[rows], texts.pooled_UD[rows])
 
 
+def _removed(bench: Bench) -> list[str]:
+    """The plain prompts without the word."""
+    return [sentences.remove(prompt, bench.word) for prompt in bench.plain.texts.prompts]
+
+
 def _against(
-    negative: Callable[[Bench, str], str],
+    negative: Callable[[Bench], list[str]],
 ) -> Callable[[Bench, Victim], Iterable[Trial]]:
+    """Trials with a negative prompt for each plain one."""
+
     def trials(bench: Bench, victim: Victim) -> list[Trial]:
-        negatives = {prompt: negative(bench, prompt) for prompt in _texts(bench.probes)}
-        texts = bench.say(list(dict.fromkeys(negatives.values()))).texts
+        negatives = dict(zip(bench.plain.texts.prompts, negative(bench), strict=True))
+        texts = bench.say(list(negatives.values())).texts
         return [dataclasses.replace(plain(bench), against=Against(texts, negatives, TRUE_CFG))]
 
     return trials
