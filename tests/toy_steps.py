@@ -12,7 +12,7 @@ import optax
 
 from ea_jax import lora
 from ea_jax.flux.columns import Columns
-from ea_jax.flux.transformer import Text, TransformerConfig, init_weights
+from ea_jax.flux.transformer import Text, TransformerConfig, init_weights, velocity
 from ea_jax.methods.erase_anything.steps import (
     Contrast,
     LowerBatch,
@@ -123,6 +123,16 @@ def program(fn, s):
 
 def step(fn, state, batch, s):
     return program(fn, s)(state, BASE, batch)
+
+
+@jax.jit
+def forward(x_BSC, t_B, text, lora, columns=None):
+    """Velocity and columns of the model with adapters."""
+    guidance_B = jnp.full(len(x_BSC), 3.5)
+    return velocity(
+        BASE, SMALL, x_BSC, t_B, text, grid=(2, 3), guidance_B=guidance_B, lora=lora,
+        columns=columns,
+    )  # fmt: skip
 
 
 def moved(before, after):

@@ -134,49 +134,62 @@ def test_without_a_judge_the_results_say_that_nothing_was_measured(finished):
     assert "no detector" in results["reason"]
 
 
-def test_with_a_judge_the_base_is_read_once_and_compared_to_each_erasure(
-    finished, tmp_path, dev_folder, caplog
-):
-    model = Path(shutil.copytree(dev_folder, tmp_path / "model"))
+@pytest.fixture(scope="module")
+def judged(finished, tmp_path_factory, dev_folder) -> Path:
+    """A run on a model with a judge, and beside it changes of whole kernels with its config."""
+    folder = tmp_path_factory.mktemp("judged")
+    model = Path(shutil.copytree(dev_folder, folder / "model"))
     config = JudgeConfig(channels=(4, 4, 8), look=8, layout=8)
     Judge(judge.init_weights(config, jax.random.key(0)), config).save(model / "judge")
     flags = ("--config.sample.eval_pictures=2", "--config.optim.pairs=1")
-    done = run(model, tmp_path / "run", finished[1], *flags)
+    done = run(model, folder / "run", finished[1], *flags)
     assert done.returncode == 0, done.stderr
     assert "readings were in" not in done.stderr
-    first = json.loads((tmp_path / "run" / "results.json").read_text())
-    assert first["base"]["Acc_e"]["total"] == 2
-    assert first["detector"] == "judge"
-    assert "Acc_rest" in (tmp_path / "run" / "results.md").read_text()
-    # Changes of whole kernels are measured by the same command as a LoRA.
     shape = Pipeline(model).template("transformer")["context_embedder"]["kernel"].shape
     kernels = {"context_embedder": {"kernel": np.ones(shape, np.float32)}}
-    edits.save(edits.Edit(deltas=kernels), tmp_path / "kernels")
-    shutil.copy(tmp_path / "run" / "config.json", tmp_path / "kernels")
-    caplog.set_level(logging.INFO)
-    for made, strength, cache, edited in (
+    edits.save(edits.Edit(deltas=kernels), folder / "kernels")
+    shutil.copy(folder / "run" / "config.json", folder / "kernels")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("made", "strength", "cached", "same_as"),
+    [
         # Painted again, the numbers are the same; at strength 0 they are the base's.
-        ("run", None, tmp_path / "empty", first["erased"]),
-        ("run", 0.0, finished[1], first["base"]),
-        ("kernels", 0.0, finished[1], first["base"]),
-        ("kernels", None, finished[1], None),
-    ):
-        out = tmp_path / f"{made} at {strength}"
-        caplog.clear()
-        changes = {"data": {"cache": str(cache)}}
-        evaluate_run(tmp_path / made, out, strength=strength, changes=changes)
-        kept = re.search(r"base: all \d+ readings were in", caplog.text)
-        assert bool(kept) == (cache == finished[1])
-        again = json.loads((out / "results.json").read_text())
-        assert again["base"] == first["base"]
-        assert again["erased"]["Acc_e"]["total"] == 2
-        assert edited is None or again["erased"] == edited
+        ("run", None, False, "erased"),
+        ("kernels", 0.0, True, "base"),
+        pytest.param("run", 0.0, True, "base", marks=pytest.mark.slow),
+        pytest.param("kernels", None, True, None, marks=pytest.mark.slow),
+    ],
+)
+def test_with_a_judge_the_base_is_read_once_and_compared_to_each_erasure(
+    finished, judged, tmp_path, caplog, made, strength, cached, same_as
+):
+    """Changes of whole kernels are measured by the same command as a LoRA."""
+    first = json.loads((judged / "run" / "results.json").read_text())
+    assert first["base"]["Acc_e"]["total"] == 2
+    assert first["detector"] == "judge"
+    assert "Acc_rest" in (judged / "run" / "results.md").read_text()
+    caplog.set_level(logging.INFO)
+    changes = {"data": {"cache": str(finished[1] if cached else tmp_path / "empty")}}
+    evaluate_run(judged / made, tmp_path / "out", strength=strength, changes=changes)
+    kept = re.search(r"base: all \d+ readings were in", caplog.text)
+    assert bool(kept) == cached
+    again = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert again["base"] == first["base"]
+    assert again["erased"]["Acc_e"]["total"] == 2
+    assert same_as is None or again["erased"] == first[same_as]
 
 
-def test_a_killed_run_goes_on_to_the_same_lora(finished, tmp_path, dev_folder):
+@pytest.mark.parametrize(
+    "cuts",
+    [(signal.SIGKILL,), pytest.param((signal.SIGKILL, signal.SIGTERM), marks=pytest.mark.slow)],
+    ids=str,
+)
+def test_a_killed_run_goes_on_to_the_same_lora(finished, tmp_path, dev_folder, cuts):
+    """kill -9 leaves what the last checkpoint holds; SIGTERM saves first, and its code says so."""
     whole, cache = finished
-    # kill -9 leaves what the last checkpoint holds; SIGTERM saves first, and says so by its code.
-    for pause, cut in ((0.0, signal.SIGKILL), (0.3, signal.SIGTERM)):
+    for cut in cuts:
         # Cut off and resumed inside the traced pairs; tracing changes no result.
         words = command(dev_folder, tmp_path / "cut", cache, "--config.log.profile_steps=1:6")
         # Kills it some way into its pairs: once the next checkpoint is there.
@@ -188,7 +201,7 @@ def test_a_killed_run_goes_on_to_the_same_lora(finished, tmp_path, dev_folder):
                 assert process.poll() is None
                 assert time.monotonic() < limit
                 time.sleep(0.02)
-            time.sleep(pause)
+            time.sleep(0.3 * (cut == signal.SIGTERM))
             process.send_signal(cut)
             assert process.wait() == {signal.SIGKILL: -9, signal.SIGTERM: 143}[cut]
         assert not (tmp_path / "cut" / "run.json").exists()
@@ -199,6 +212,7 @@ def test_a_killed_run_goes_on_to_the_same_lora(finished, tmp_path, dev_folder):
     assert (tmp_path / "cut" / name).read_bytes() == (whole / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_two_hosts_train_the_lora_of_one(finished, tmp_path, dev_folder):
     """Each with half of the base's weights, and all else made by both; the first writes the log."""
     with socket.socket() as free:
@@ -244,34 +258,6 @@ def test_the_command_line_paints_what_python_paints(finished, tmp_path, dev_fold
     np.testing.assert_allclose(found, np.clip(pictures, 0, 1), atol=0.51 / 255)
 
 
-def test_a_folder_of_another_config_is_refused_and_untouched(finished, dev_folder):
-    folder, cache = finished
-    before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-    refused = run(dev_folder, folder, cache, "--config.loss.eta=0.25")
-    assert refused.returncode == 1
-    message = refused.stderr.strip().splitlines()[-1]
-    assert message.startswith("error: ")
-    assert "loss.eta = 0.0, not 0.25" in message
-    assert before == {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-
-
-@pytest.mark.parametrize(("rate", "term"), [("lr_lower", "upper/grad_norm"), ("lr_upper", "edit")])
-def test_what_is_no_number_is_named_with_its_step_and_never_saved(
-    finished, tmp_path, dev_folder, rate, term
-):
-    """The lower level's blow-up shows in the upper level, the upper's in the edit alone."""
-    _, cache = finished
-    flags = (f"--config.optim.{rate}=1e30", "--config.log.checkpoint_every=1")
-    flags += ("--config.data.inversions=0",)
-    broken = run(dev_folder, tmp_path / "nan", cache, *flags)
-    assert broken.returncode == 1
-    message = broken.stderr.strip().splitlines()[-1]
-    assert message.startswith(f"error: {term} is")
-    assert "at step 1;" in message
-    assert not (tmp_path / "nan" / "pytorch_lora_weights.safetensors").exists()
-    assert not list((tmp_path / "nan").glob("checkpoints/[0-9]*"))
-
-
 @pytest.fixture
 def in_this_process(monkeypatch) -> Iterator[None]:
     """Lets `erase.main` leave no handlers, no setting of the C library and no flags behind."""
@@ -284,6 +270,44 @@ def in_this_process(monkeypatch) -> Iterator[None]:
     for name in set(flags.FLAGS) - before:
         delattr(flags.FLAGS, name)
     flags.FLAGS.unparse_flags()
+
+
+def refusal(monkeypatch, words: list[str]) -> str:
+    """The one line that a command ends in, run in this process."""
+    program, *line = words[1:]
+    monkeypatch.setattr(sys, "argv", [program, *line])  # where a config's flags are looked for
+    with pytest.raises(SystemExit) as stop:
+        erase.main(line)
+    message = str(stop.value.code)
+    assert message.startswith("error: ")
+    assert "\n" not in message
+    return message
+
+
+def test_a_folder_of_another_config_is_refused_and_untouched(finished, dev_folder):
+    """By a process of its own, and its exit code; other refusals are in this one."""
+    folder, cache = finished
+    before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    refused = run(dev_folder, folder, cache, "--config.loss.eta=0.25")
+    assert refused.returncode == 1
+    message = refused.stderr.strip().splitlines()[-1]
+    assert message.startswith("error: ")
+    assert "loss.eta = 0.0, not 0.25" in message
+    assert before == {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+@pytest.mark.parametrize(("rate", "term"), [("lr_lower", "upper/grad_norm"), ("lr_upper", "edit")])
+def test_what_is_no_number_is_named_with_its_step_and_never_saved(
+    finished, in_this_process, tmp_path, dev_folder, monkeypatch, rate, term
+):
+    """The lower level's blow-up shows in the upper level, the upper's in the edit alone."""
+    flags = (f"--config.optim.{rate}=1e30", "--config.log.checkpoint_every=1")
+    flags += ("--config.data.inversions=0",)
+    message = refusal(monkeypatch, command(dev_folder, tmp_path / "nan", finished[1], *flags))
+    assert message.startswith(f"error: {term} is")
+    assert "at step 1;" in message
+    assert not (tmp_path / "nan" / "pytorch_lora_weights.safetensors").exists()
+    assert not list((tmp_path / "nan").glob("checkpoints/[0-9]*"))
 
 
 @pytest.mark.parametrize(
@@ -303,13 +327,9 @@ def in_this_process(monkeypatch) -> Iterator[None]:
 def test_a_wrong_value_ends_in_words_that_name_it(
     in_this_process, tmp_path, dev_folder, monkeypatch, flag, words
 ):
-    """In this process; a process that is refused, and its exit code, are above."""
-    program, *line = command(dev_folder, tmp_path / "wrong", tmp_path / "cache", flag)[1:]
-    monkeypatch.setattr(sys, "argv", [program, *line])  # where a config's flags are looked for
-    with pytest.raises(SystemExit) as stop:
-        erase.main(line)
-    assert str(stop.value.code).startswith("error: ")
-    assert "\n" not in str(stop.value.code)
-    assert words in str(stop.value.code)
+    message = refusal(
+        monkeypatch, command(dev_folder, tmp_path / "wrong", tmp_path / "cache", flag)
+    )
+    assert words in message
     # Nothing was begun, so the mended command may use the folder.
     assert not (tmp_path / "wrong").exists()

@@ -10,12 +10,22 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from toy_steps import BASE, OPTIMISER, SIGMAS, SMALL, Inputs, T, moved, program, settings, step
+from toy_steps import (
+    BASE,
+    OPTIMISER,
+    SIGMAS,
+    Inputs,
+    T,
+    forward,
+    moved,
+    program,
+    settings,
+    step,
+)
 
 from configs.soccer import get_config
 from ea_jax import lora
 from ea_jax.flux.stack import unrolled
-from ea_jax.flux.transformer import velocity
 from ea_jax.methods.erase_anything import method
 from ea_jax.methods.erase_anything.steps import State, lower_step, upper_step
 from ea_jax.settings import from_config
@@ -43,9 +53,7 @@ def test_pool_members_move_by_the_students_own_velocity_and_fresh_ones_start_fro
     x = jnp.where(batch.fresh_B[:, None, None], noise, state.pool_PSC)
     sigmas = jnp.array(SIGMAS)
     t, following = sigmas[batch.index_B], sigmas[batch.index_B + 1]
-    v, _ = velocity(
-        BASE, SMALL, x, t, batch.text, grid=s.grid, guidance_B=jnp.full(2, 3.5), lora=state.lora
-    )
+    v, _ = forward(x, t, batch.text, state.lora)
     expected = x + (following - t)[:, None, None] * v
     np.testing.assert_allclose(after.pool_PSC, expected, rtol=1e-4, atol=1e-5)
 
@@ -128,10 +136,7 @@ def test_a_path_that_is_sampled_anew_ends_where_the_samplers_path_does():
     _, terms = step(lower_step, state, batch, resampled)
     x = jax.random.normal(jax.random.key(batch.seed), (1, 6, 8))
     for i in range(2):
-        v, _ = velocity(
-            BASE, SMALL, x, jnp.full(1, SIGMAS[i]), batch.text, grid=(2, 3),
-            guidance_B=jnp.full(1, 3.5), lora=state.lora,
-        )  # fmt: skip
+        v, _ = forward(x, jnp.full(1, SIGMAS[i]), batch.text, state.lora)
         x = x + (SIGMAS[i + 1] - SIGMAS[i]) * v
     pooled = batch.replace(fresh_B=jnp.array([False]))
     _, expected = step(lower_step, state.replace(pool_PSC=x), pooled, settings(attn=1.0, esd=0.0))
@@ -153,10 +158,7 @@ def test_attention_is_summed_as_its_form_says(form, blocks, queries):
         settings(attn=1.0, attn_form=form, attn_blocks=blocks, attn_queries=queries),
     )
     t_B = jnp.array(SIGMAS)[batch.index_B]
-    _, cols = velocity(
-        BASE, SMALL, state.pool_PSC, t_B, batch.text, grid=(2, 3),
-        guidance_B=jnp.full(2, 3.5), lora=state.lora, columns=batch.columns,
-    )  # fmt: skip
+    _, cols = forward(state.pool_PSC, t_B, batch.text, state.lora, batch.columns)
     cols_LBHQN = np.asarray(cols, np.float64)
     if queries == "image":
         cols_LBHQN = cols_LBHQN[:, :, :, T:]
@@ -170,6 +172,7 @@ def test_attention_is_summed_as_its_form_says(form, blocks, queries):
     np.testing.assert_allclose(terms["attn"], rows_LB.mean(), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_jit_changes_no_number():
     inputs = Inputs()
     state, batch, s = inputs.state(), inputs.lower(), settings(attn=0.1)
@@ -211,7 +214,11 @@ def test_each_level_has_its_own_moments_and_frozen_adapters_stay():
     lower, upper = adamw(1e-3), adamw(1e-2)
     state = State(both, lower.init(both), upper.init(both), inputs.array(2, 6, 8))
     s = settings(attn=0.1, keep=1.0)
-    after, _ = lower_step(state, BASE, inputs.lower(), settings=s, optimiser=lower)
+
+    def run(fn, state, batch, optimiser):
+        return jax.jit(functools.partial(fn, settings=s, optimiser=optimiser))(state, BASE, batch)
+
+    after, _ = run(lower_step, state, inputs.lower(), lower)
     assert {path.split("'")[5] for path in moved(state.lora, after.lora)} == {
         "add_q_proj",
         "add_k_proj",
@@ -224,13 +231,13 @@ def test_each_level_has_its_own_moments_and_frozen_adapters_stay():
         for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
     )
     assert largest(after.lora, both) == pytest.approx(1e-3, rel=0.05)
-    last, _ = upper_step(after, BASE, inputs.upper(), settings=s, optimiser=upper)
+    last, _ = run(upper_step, after, inputs.upper(), upper)
     assert largest(last.lora, after.lora) == pytest.approx(1e-2, rel=0.05)
     assert not moved(after.lower, last.lower)
     # One optimiser for both levels: its moments go from one to the other.
     shared = state.replace(upper=None)
-    first, _ = lower_step(shared, BASE, inputs.lower(), settings=s, optimiser=lower)
-    second, _ = upper_step(first, BASE, inputs.upper(), settings=s, optimiser=lower)
+    first, _ = run(lower_step, shared, inputs.lower(), lower)
+    second, _ = run(upper_step, first, inputs.upper(), lower)
     assert second.upper is None
     assert moved(first.lower, second.lower)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,9 +26,15 @@ def batch(index: int, *, fresh: bool) -> esd.Batch:
     return esd.Batch(**toy.places(index, inputs, fresh=fresh), empty=inputs.text(2))
 
 
+@functools.cache
+def program(eta: float) -> Any:
+    return jax.jit(
+        functools.partial(esd.train_step, eta=eta, forward=toy.FORWARD, optimiser=OPTIMISER)
+    )
+
+
 def stepped(before: State, given: esd.Batch, eta: float = 1.5):
-    program = functools.partial(esd.train_step, eta=eta, forward=toy.FORWARD, optimiser=OPTIMISER)
-    return jax.jit(program)(before, BASE, given)
+    return program(eta)(before, BASE, given)
 
 
 @pytest.mark.parametrize("eta", [0.0, 1.5])

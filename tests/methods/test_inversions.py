@@ -83,23 +83,22 @@ def search(made, mesh=None, latent=1.0, lora=None, numbers=None, fingerprint=Non
     return inversions_MND
 
 
+@jax.jit
+def painted(x_BSC, text, lora=None):
+    full = jnp.full(ROWS, 3.5)
+    return velocity(BASE, SMALL, x_BSC, full / 4, text, grid=GRID, guidance_B=full, lora=lora)[0]
+
+
 def miss(made, e_ND, lora=None) -> float:
     """Error of a model's velocity under an embedding, against the frozen one's under the word."""
     rng = np.random.default_rng(1)
     x_BSC = jnp.asarray(rng.standard_normal((ROWS, 6, SMALL.in_channels)), jnp.float32)
     numbers = np.resize(made.plain(names=["word"]), ROWS)
-    text, columns = made.text("plain", numbers), made.columns("plain", numbers)
-
-    def v(t5_BTD, lora=None):
-        given = Text(jnp.asarray(t5_BTD, jnp.float32), jnp.asarray(text.pooled_BD, jnp.float32))
-        full = jnp.full(ROWS, 3.5)
-        return velocity(BASE, SMALL, x_BSC, full / 4, given, grid=GRID, guidance_B=full, lora=lora)[
-            0
-        ]
-
+    text = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), made.text("plain", numbers))
     e_BND = jnp.broadcast_to(jnp.asarray(e_ND), (ROWS, *e_ND.shape))
-    swapped = columns.placed(jnp.asarray(text.t5_BTD, jnp.float32), e_BND)
-    return float(jnp.square(v(swapped, lora) - v(text.t5_BTD)).mean())
+    t5_BTD = made.columns("plain", numbers).placed(text.t5_BTD, e_BND)
+    error = painted(x_BSC, Text(t5_BTD, text.pooled_BD), lora) - painted(x_BSC, text)
+    return float(jnp.square(error).mean())
 
 
 def test_embeddings_take_the_places_of_the_concepts_tokens_and_no_others():

@@ -35,8 +35,9 @@ MODEL = TransformerConfig(
     guidance_embeds=True,
     axes_dims_rope=(4, 2, 2),
 )
-# (data, fsdp, tensor): each axis alone, each two of them, all three.
-MESHES = [(8, 1, 1), (1, 8, 1), (1, 1, 8), (4, 2, 1), (2, 1, 4), (1, 4, 2), (2, 2, 2)]
+# (data, fsdp, tensor): each axis alone, all three, each two of them.
+MESHES = [(8, 1, 1), (1, 8, 1), (1, 1, 8), (2, 2, 2)]
+MORE_MESHES = [(4, 2, 1), (2, 1, 4), (1, 4, 2)]
 TERMS = {"esd": 1.0, "attn": 1.0, "lora": 1.0, "keep": 1.0, "rsc": 0.1}
 BASE = jax.jit(init_weights, static_argnums=0)(MODEL, jax.random.key(0))
 
@@ -91,7 +92,11 @@ def alone():
 
 @pytest.mark.parametrize(
     ("shape", "base"),
-    [*((shape, BASE) for shape in MESHES), pytest.param((2, 2, 2), unrolled(BASE), id="unrolled")],
+    [
+        *((shape, BASE) for shape in MESHES),
+        *(pytest.param(shape, BASE, marks=pytest.mark.slow) for shape in MORE_MESHES),
+        pytest.param((2, 2, 2), unrolled(BASE), id="unrolled"),
+    ],
     ids=lambda value: str(value) if isinstance(value, tuple) else "",
 )
 def test_every_mesh_has_the_losses_and_gradients_of_one_device(alone, shape, base):
@@ -110,7 +115,11 @@ def test_every_mesh_has_the_losses_and_gradients_of_one_device(alone, shape, bas
     jax.tree.map(close, ours.lora, state.lora)
 
 
-@pytest.mark.parametrize("shape", [(2, 2, 2), (1, 8, 1), (1, 1, 8)], ids=str)
+@pytest.mark.parametrize(
+    "shape",
+    [(2, 2, 2), *(pytest.param(one, marks=pytest.mark.slow) for one in ((1, 8, 1), (1, 1, 8)))],
+    ids=str,
+)
 def test_twenty_pairs_end_in_one_lora(alone, shape):
     _, (_, expected) = alone
     _, found = pairs(shape, 20)
@@ -150,6 +159,7 @@ def test_no_gather_on_an_fsdp_mesh_is_larger_than_a_block():
     assert max(shares) < 1.02 / 8
 
 
+@pytest.mark.slow
 def test_gathered_weights_are_not_kept_for_the_backward_pass():
     """The gradient's temporaries don't grow with the number of blocks by a block's weights."""
     temporaries, optimiser = [], optax.sgd(1.0)

@@ -292,6 +292,7 @@ def test_only_a_full_disk_is_told_to_be_full(tmp_path: Path) -> None:
     assert "space" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_random_moments_ends_with_the_same_bits(tmp_path: Path) -> None:
     steps = 40
     seed = int.from_bytes(os.urandom(4))

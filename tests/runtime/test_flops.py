@@ -77,6 +77,7 @@ def test_what_the_compiler_made_of_a_pair_has_as_many_operations_as_we_count():
         assert not any(program.collective_bytes().values())
 
 
+@pytest.mark.slow
 @pytest.mark.xla_text
 def test_two_devices_share_a_pairs_operations_and_talk():
     for program, count in compiled_pair(make_mesh({"tensor": 2})):
