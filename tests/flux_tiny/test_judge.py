@@ -97,6 +97,7 @@ def test_the_object_loss_counts_any_number_of_objects():
     assert right[0] < 1e-6
 
 
+@pytest.mark.slow
 def test_a_few_steps_teach_colours_and_noise(data):
     schedule = loop.LoopConfig(
         steps=30, batch=8, learning_rate=1e-2, warmup=3, weight_decay=0.0, ema=0.5,

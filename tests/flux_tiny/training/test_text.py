@@ -254,6 +254,7 @@ def test_pooled_text_does_not_depend_on_padding(pair):
     np.testing.assert_allclose(short, full, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_flux_tinys_t5_and_clip_tell_objects_apart(monkeypatch):
     """By a linear reading. T5 could so be read in 47 % once, and no object was ever painted."""
     monkeypatch.setattr(world, "THING_UNSAID", 0.0)

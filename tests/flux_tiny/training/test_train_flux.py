@@ -227,6 +227,7 @@ def test_a_stage_can_go_on_at_the_step_where_its_weights_stand(tmp_path):
     assert seen == [37, 38, 39]
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss_and_resumes_with_the_same_bits(tmp_path, batches):
     loss = train_flux.make_loss(FLUX, T5, CLIP, TRAINING, grid=(2, 2))
     transform = train_flux.optimiser(LOOP, falling=8)
