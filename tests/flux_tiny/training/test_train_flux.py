@@ -246,5 +246,6 @@ def test_training_lowers_the_loss_and_resumes_with_the_same_bits(tmp_path, batch
     jax.tree.map(np.testing.assert_array_equal, whole.weights, resumed.weights)
 
     key = jax.random.key(5)
-    before, after = (jax.jit(loss)(w, batches(0), key)[0] for w in (start().weights, whole.weights))
+    loss = jax.jit(loss)
+    before, after = (loss(w, batches(0), key)[0] for w in (start().weights, whole.weights))
     assert after < 0.95 * before
