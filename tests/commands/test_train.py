@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import logging
-import re
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 from absl import flags
 from PIL import Image
 from places import ROOT
+from train_command import command, run, started
 
 from ea_jax import edits, erase
 from ea_jax.evaluate_run import evaluate_run
 from ea_jax.flux.pipeline import Pipeline
-from ea_jax.flux_tiny import judge
-from ea_jax.flux_tiny.judge import Judge, JudgeConfig
 from ea_jax.runtime.fingerprint import fingerprint_files
 
 pytestmark = pytest.mark.long
@@ -40,55 +32,6 @@ OUTPUTS = (
     "results.md",
     "metrics.jsonl",
 )
-
-
-def command(model: Path, folder: Path, cache: Path, *flags: str, config: str = "soccer.py"):
-    return [
-        sys.executable,
-        str(ROOT / "train.py"),
-        f"--config={ROOT / 'configs' / config}",
-        f"--config.model.path={model}",
-        f"--config.log.folder={folder}",
-        f"--config.data.cache={cache}",
-        # Letter-wise tokenizers: texts are long.
-        "--config.concept.max_tokens=12",
-        "--config.model.text_length=64",
-        "--config.optim.pairs=6",
-        "--config.sample.steps=4",
-        "--config.log.checkpoint_every=2",
-        "--config.data.inversions=4",
-        "--config.data.inversion_steps=3",
-        *flags,
-    ]
-
-
-def run(*args, **options) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(*args, **options), cwd=ROOT, capture_output=True, text=True, timeout=300
-    )
-
-
-@contextlib.contextmanager
-def started(words: list[str], **options) -> Iterator[subprocess.Popen[str]]:
-    """A process that does not outlive the block, whatever fails there."""
-    with subprocess.Popen(words, cwd=ROOT, text=True, **options) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory, dev_folder):
-    """A run to its end, and its cache; what it compiled and imported lies beside them."""
-    folder = tmp_path_factory.mktemp("runs")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_LOG_COMPILES", "1")
-        patch.setenv("PYTHONPROFILEIMPORTTIME", "1")
-        done = run(dev_folder, folder / "whole", folder / "cache")
-    assert done.returncode == 0, done.stderr
-    (folder / "said.txt").write_text(done.stderr)
-    return folder / "whole", folder / "cache"
 
 
 def test_a_run_leaves_all_its_outputs(finished):
@@ -134,51 +77,20 @@ def test_without_a_judge_the_results_say_that_nothing_was_measured(finished):
     assert "no detector" in results["reason"]
 
 
-@pytest.fixture(scope="module")
-def judged(finished, tmp_path_factory, dev_folder) -> Path:
-    """A run on a model with a judge, and beside it changes of whole kernels with its config."""
-    folder = tmp_path_factory.mktemp("judged")
-    model = Path(shutil.copytree(dev_folder, folder / "model"))
-    config = JudgeConfig(channels=(4, 4, 8), look=8, layout=8)
-    Judge(judge.init_weights(config, jax.random.key(0)), config).save(model / "judge")
-    flags = ("--config.sample.eval_pictures=2", "--config.optim.pairs=1")
-    done = run(model, folder / "run", finished[1], *flags)
-    assert done.returncode == 0, done.stderr
-    assert "readings were in" not in done.stderr
-    shape = Pipeline(model).template("transformer")["context_embedder"]["kernel"].shape
-    kernels = {"context_embedder": {"kernel": np.ones(shape, np.float32)}}
-    edits.save(edits.Edit(deltas=kernels), folder / "kernels")
-    shutil.copy(folder / "run" / "config.json", folder / "kernels")
-    return folder
-
-
-@pytest.mark.parametrize(
-    ("made", "strength", "cached", "same_as"),
-    [
-        # Painted again, the numbers are the same; at strength 0 they are the base's.
-        ("run", None, False, "erased"),
-        ("kernels", 0.0, True, "base"),
-        pytest.param("run", 0.0, True, "base", marks=pytest.mark.slow),
-        pytest.param("kernels", None, True, None, marks=pytest.mark.slow),
-    ],
-)
-def test_with_a_judge_the_base_is_read_once_and_compared_to_each_erasure(
-    finished, judged, tmp_path, caplog, made, strength, cached, same_as
+def test_a_finished_run_is_measured_by_a_judge_that_came_later(
+    finished, model_with_judge, tmp_path
 ):
-    """Changes of whole kernels are measured by the same command as a LoRA."""
-    first = json.loads((judged / "run" / "results.json").read_text())
-    assert first["base"]["Acc_e"]["total"] == 2
-    assert first["detector"] == "judge"
-    assert "Acc_rest" in (judged / "run" / "results.md").read_text()
-    caplog.set_level(logging.INFO)
-    changes = {"data": {"cache": str(finished[1] if cached else tmp_path / "empty")}}
-    evaluate_run(judged / made, tmp_path / "out", strength=strength, changes=changes)
-    kept = re.search(r"base: all \d+ readings were in", caplog.text)
-    assert bool(kept) == cached
-    again = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert again["base"] == first["base"]
-    assert again["erased"]["Acc_e"]["total"] == 2
-    assert same_as is None or again["erased"] == first[same_as]
+    changes = {
+        "data": {"cache": str(tmp_path / "cache")},
+        "model": {"path": str(model_with_judge)},
+        "sample": {"eval_pictures": 2},
+    }
+    evaluate_run(finished[0], tmp_path / "out", strength=0.0, changes=changes)
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["detector"] == "judge"
+    assert results["base"]["Acc_e"]["total"] == 2
+    assert results["erased"] == results["base"]
+    assert "Acc_rest" in (tmp_path / "out" / "results.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -210,31 +122,6 @@ def test_a_killed_run_goes_on_to_the_same_lora(finished, tmp_path, dev_folder, c
     assert list((tmp_path / "cut" / "trace").rglob("*.xplane.pb"))
     name = "pytorch_lora_weights.safetensors"
     assert (tmp_path / "cut" / name).read_bytes() == (whole / name).read_bytes()
-
-
-@pytest.mark.slow
-def test_two_hosts_train_the_lora_of_one(finished, tmp_path, dev_folder):
-    """Each with half of the base's weights, and all else made by both; the first writes the log."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    words = command(dev_folder, tmp_path / "run", tmp_path / "cache", "--config.mesh.fsdp=2")
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with contextlib.ExitStack() as stack:
-        hosts = [
-            stack.enter_context(started([*words, f"--hosts=localhost:{port},2,{index}"], **pipes))
-            for index in range(2)
-        ]
-        said = [host.communicate(timeout=300)[1] for host in hosts]
-    assert [host.returncode for host in hosts] == [0, 0], said
-    assert ["6/6" in words for words in said] == [True, False]
-    theirs, ours = (edits.load(folder).lora() for folder in (finished[0], tmp_path / "run"))
-    size = max(float(abs(leaf).max()) for leaf in jax.tree.leaves(theirs))
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=0.01 * size), ours, theirs
-    )
-    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in lines] == [6]
 
 
 def test_the_command_line_paints_what_python_paints(finished, tmp_path, dev_folder):

@@ -92,6 +92,7 @@ def on_devices(monkeypatch, tmp_path):
     return open_on
 
 
+@pytest.mark.slow
 def test_batches_on_four_devices_are_read_as_on_one(on_devices):
     task, detector = worlds.task_of("flux-tiny", "cat", pictures=2)
     probes = task.probes[:6]

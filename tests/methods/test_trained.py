@@ -21,7 +21,10 @@ from ea_jax.runtime.mesh import make_mesh, put_rows
 
 STEPS = 4
 
-pytestmark = [pytest.mark.long, pytest.mark.parametrize("name", toy.NAMES)]
+pytestmark = pytest.mark.long
+each = pytest.mark.parametrize("name", toy.NAMES)
+# The others' state and batches are split as ESD's are.
+ALIKE = ("ca_model", "ca_noise", "gem")
 
 
 class Run:
@@ -65,6 +68,7 @@ def whole(name: str) -> tuple[Any, Any, list[dict[str, float]]]:
     return start, jax.device_get(end), terms
 
 
+@each
 def test_every_adapter_of_the_scope_is_trained(name: str) -> None:
     start, end, terms = whole(name)
     scope = toy.ready(name).settings.lora.scope
@@ -76,6 +80,7 @@ def test_every_adapter_of_the_scope_is_trained(name: str) -> None:
     assert all(each["grad_norm"] > 0 for each in terms)
 
 
+@each
 def test_a_run_that_was_cut_off_ends_in_the_same_bits(name: str, tmp_path) -> None:
     _, end, terms = whole(name)
     first = alone(name)
@@ -94,6 +99,10 @@ def test_a_run_that_was_cut_off_ends_in_the_same_bits(name: str, tmp_path) -> No
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), end)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name in ALIKE)) for name in toy.NAMES],
+)
 def test_a_mesh_of_eight_trains_what_one_device_trains(name: str) -> None:
     _, end, terms = whole(name)
     run = Run(name, (2, 2, 2))

@@ -64,7 +64,9 @@ def vaes(tmp_path_factory):
 
 
 # Odd sides too: the encoder pads right and below alone.
-@pytest.mark.parametrize("size", [(64, 64), (30, 45), (33, 17)])
+@pytest.mark.parametrize(
+    "size", [pytest.param((64, 64), marks=pytest.mark.slow), (30, 45), (33, 17)]
+)
 def test_the_vae_encodes_and_decodes_as_diffusers_does(vaes, size):
     model, config, weights = vaes
     images = np.random.default_rng(0).uniform(-1, 1, (2, *size, 3)).astype(np.float32)
