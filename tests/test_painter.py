@@ -63,6 +63,12 @@ def test_pictures_are_those_of_the_pipeline_bit_for_bit(pipeline, painter, adapt
     np.testing.assert_array_equal(painter.paint("a cat", [3, 4], edit=edit, strength=0), plain)
 
 
+def test_two_devices_paint_what_one_paints(pipeline, painter):
+    mesh = make_mesh({"data": 2}, jax.devices()[:2])
+    two = Painter(pipeline, mesh=mesh, sampling=SAMPLING, text_length=16)
+    np.testing.assert_allclose(two.paint(PROMPTS, SEEDS), painter.paint(PROMPTS, SEEDS), atol=1e-4)
+
+
 def test_a_picture_depends_on_its_prompt_and_seed_alone(painter):
     """Not on the others, their order, or whether the last batch is full."""
     pictures = painter.paint(PROMPTS, SEEDS)

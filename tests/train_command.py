@@ -11,11 +11,11 @@ from pathlib import Path
 from places import ROOT
 
 
-def command(model: Path, folder: Path, cache: Path, *flags: str, config: str = "soccer.py"):
+def command(model: Path, folder: Path, cache: Path, *flags: str) -> list[str]:
     return [
         sys.executable,
         str(ROOT / "train.py"),
-        f"--config={ROOT / 'configs' / config}",
+        f"--config={ROOT / 'configs' / 'soccer.py'}",
         f"--config.model.path={model}",
         f"--config.log.folder={folder}",
         f"--config.data.cache={cache}",
@@ -31,10 +31,8 @@ def command(model: Path, folder: Path, cache: Path, *flags: str, config: str = "
     ]
 
 
-def run(*args, **options) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(*args, **options), cwd=ROOT, capture_output=True, text=True, timeout=300
-    )
+def run(*args) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*args), cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
 @contextlib.contextmanager

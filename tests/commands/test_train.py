@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
 import signal
 import subprocess
 import sys
@@ -77,29 +79,56 @@ def test_without_a_judge_the_results_say_that_nothing_was_measured(finished):
     assert "no detector" in results["reason"]
 
 
-def test_a_finished_run_is_measured_by_a_judge_that_came_later(
-    finished, model_with_judge, tmp_path
+@pytest.fixture
+def in_this_process(monkeypatch) -> Iterator[None]:
+    """Lets `erase.main` leave no handlers, no setting of the C library and no flags behind."""
+    monkeypatch.setattr(erase, "start_program", lambda level=0: None)
+    monkeypatch.setattr(erase.memory, "keep_freed", lambda: None)
+    parsed_and_run = lambda main, line, flags_parser: main(flags_parser(line))  # noqa: E731
+    monkeypatch.setattr(erase.app, "run", parsed_and_run)
+    before = set(flags.FLAGS)
+    yield
+    for name in set(flags.FLAGS) - before:
+        delattr(flags.FLAGS, name)
+    flags.FLAGS.unparse_flags()
+
+
+def erase_here(monkeypatch, words: list[str]) -> int | None:
+    """A command in this process; its exit code."""
+    program, *line = words[1:]
+    monkeypatch.setattr(sys, "argv", [program, *line])  # where a config's flags are looked for
+    return erase.main(line)
+
+
+def test_a_judge_measures_at_the_end_and_evaluate_reads_the_same(
+    in_this_process, model_with_judge, tmp_path, monkeypatch, caplog
 ):
-    changes = {
-        "data": {"cache": str(tmp_path / "cache")},
-        "model": {"path": str(model_with_judge)},
-        "sample": {"eval_pictures": 2},
-    }
-    evaluate_run(finished[0], tmp_path / "out", strength=0.0, changes=changes)
-    results = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert results["detector"] == "judge"
-    assert results["base"]["Acc_e"]["total"] == 2
-    assert results["erased"] == results["base"]
-    assert "Acc_rest" in (tmp_path / "out" / "results.md").read_text()
+    cache = tmp_path / "cache"
+    flags = (
+        "--config.sample.eval_pictures=2",
+        "--config.optim.pairs=1",
+        "--config.log.pictures=none",
+    )
+    flags += ("--config.data.inversions=0",)
+    assert not erase_here(monkeypatch, command(model_with_judge, tmp_path / "run", cache, *flags))
+    first = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert (first["detector"], first["base"]["Acc_e"]["total"]) == ("judge", 2)
+    assert "Acc_rest" in (tmp_path / "run" / "results.md").read_text()
+    caplog.set_level(logging.INFO)
+    evaluate_run(tmp_path / "run", tmp_path / "again")
+    # Nothing is painted twice.
+    assert set(re.findall(r"(\w+): all \d+ readings were in", caplog.text)) == {"base", "erased"}
+    again = json.loads((tmp_path / "again" / "results.json").read_text())
+    assert (again["base"], again["erased"]) == (first["base"], first["erased"])
 
 
 @pytest.mark.parametrize(
     "cuts",
-    [(signal.SIGKILL,), pytest.param((signal.SIGKILL, signal.SIGTERM), marks=pytest.mark.slow)],
-    ids=str,
+    [(signal.SIGTERM,), pytest.param((signal.SIGKILL, signal.SIGTERM), marks=pytest.mark.slow)],
+    ids=["stopped", "killed, then stopped"],
 )
-def test_a_killed_run_goes_on_to_the_same_lora(finished, tmp_path, dev_folder, cuts):
-    """kill -9 leaves what the last checkpoint holds; SIGTERM saves first, and its code says so."""
+def test_a_run_that_was_cut_off_goes_on_to_the_same_lora(finished, tmp_path, dev_folder, cuts):
+    """SIGTERM saves first, and its code says so; kill -9 leaves what the last checkpoint holds."""
     whole, cache = finished
     for cut in cuts:
         # Cut off and resumed inside the traced pairs; tracing changes no result.
@@ -113,12 +142,14 @@ def test_a_killed_run_goes_on_to_the_same_lora(finished, tmp_path, dev_folder, c
                 assert process.poll() is None
                 assert time.monotonic() < limit
                 time.sleep(0.02)
-            time.sleep(0.3 * (cut == signal.SIGTERM))
+            if cut == signal.SIGTERM:
+                time.sleep(0.3)  # off the step that was just saved
             process.send_signal(cut)
             assert process.wait() == {signal.SIGKILL: -9, signal.SIGTERM: 143}[cut]
         assert not (tmp_path / "cut" / "run.json").exists()
     done = run(dev_folder, tmp_path / "cut", cache, "--config.log.profile_steps=1:6")
     assert done.returncode == 0, done.stderr
+    assert "goes on after" in done.stderr
     assert list((tmp_path / "cut" / "trace").rglob("*.xplane.pb"))
     name = "pytorch_lora_weights.safetensors"
     assert (tmp_path / "cut" / name).read_bytes() == (whole / name).read_bytes()
@@ -145,26 +176,10 @@ def test_the_command_line_paints_what_python_paints(finished, tmp_path, dev_fold
     np.testing.assert_allclose(found, np.clip(pictures, 0, 1), atol=0.51 / 255)
 
 
-@pytest.fixture
-def in_this_process(monkeypatch) -> Iterator[None]:
-    """Lets `erase.main` leave no handlers, no setting of the C library and no flags behind."""
-    monkeypatch.setattr(erase, "start_program", lambda level=0: None)
-    monkeypatch.setattr(erase.memory, "keep_freed", lambda: None)
-    parsed_and_run = lambda main, line, flags_parser: main(flags_parser(line))  # noqa: E731
-    monkeypatch.setattr(erase.app, "run", parsed_and_run)
-    before = set(flags.FLAGS)
-    yield
-    for name in set(flags.FLAGS) - before:
-        delattr(flags.FLAGS, name)
-    flags.FLAGS.unparse_flags()
-
-
 def refusal(monkeypatch, words: list[str]) -> str:
-    """The one line that a command ends in, run in this process."""
-    program, *line = words[1:]
-    monkeypatch.setattr(sys, "argv", [program, *line])  # where a config's flags are looked for
+    """The one line that a command ends in."""
     with pytest.raises(SystemExit) as stop:
-        erase.main(line)
+        erase_here(monkeypatch, words)
     message = str(stop.value.code)
     assert message.startswith("error: ")
     assert "\n" not in message

@@ -84,9 +84,10 @@ def search(made, mesh=None, latent=1.0, lora=None, numbers=None, fingerprint=Non
 
 
 @jax.jit
-def painted(x_BSC, text, lora=None):
-    full = jnp.full(ROWS, 3.5)
-    return velocity(BASE, SMALL, x_BSC, full / 4, text, grid=GRID, guidance_B=full, lora=lora)[0]
+def velocity_under(text, x_BSC, lora=None):
+    """At t = 0.875 and guidance 3.5."""
+    t_B, guidance_B = jnp.full(ROWS, 0.875), jnp.full(ROWS, 3.5)
+    return velocity(BASE, SMALL, x_BSC, t_B, text, grid=GRID, guidance_B=guidance_B, lora=lora)[0]
 
 
 def miss(made, e_ND, lora=None) -> float:
@@ -97,8 +98,8 @@ def miss(made, e_ND, lora=None) -> float:
     text = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), made.text("plain", numbers))
     e_BND = jnp.broadcast_to(jnp.asarray(e_ND), (ROWS, *e_ND.shape))
     t5_BTD = made.columns("plain", numbers).placed(text.t5_BTD, e_BND)
-    error = painted(x_BSC, Text(t5_BTD, text.pooled_BD), lora) - painted(x_BSC, text)
-    return float(jnp.square(error).mean())
+    found = velocity_under(Text(t5_BTD, text.pooled_BD), x_BSC, lora)
+    return float(jnp.square(found - velocity_under(text, x_BSC)).mean())
 
 
 def test_embeddings_take_the_places_of_the_concepts_tokens_and_no_others():

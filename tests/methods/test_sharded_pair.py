@@ -35,9 +35,9 @@ MODEL = TransformerConfig(
     guidance_embeds=True,
     axes_dims_rope=(4, 2, 2),
 )
-# (data, fsdp, tensor): base weights split, and all three; then each other axis, each two of them.
-MESHES = [(1, 8, 1), (2, 2, 2)]
-MORE_MESHES = [(8, 1, 1), (1, 1, 8), (4, 2, 1), (2, 1, 4), (1, 4, 2)]
+# (data, fsdp, tensor): the default at full size, and all axes together.
+MESHES = [(1, 1, 8), (2, 2, 2)]
+MORE_MESHES = [(8, 1, 1), (1, 8, 1), (4, 2, 1), (2, 1, 4), (1, 4, 2)]
 TERMS = {"esd": 1.0, "attn": 1.0, "lora": 1.0, "keep": 1.0, "rsc": 0.1}
 BASE = jax.jit(init_weights, static_argnums=0)(MODEL, jax.random.key(0))
 

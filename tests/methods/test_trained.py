@@ -22,9 +22,9 @@ from ea_jax.runtime.mesh import make_mesh, put_rows
 STEPS = 4
 
 pytestmark = pytest.mark.long
-each = pytest.mark.parametrize("name", toy.NAMES)
-# The others' state and batches are split as ESD's are.
-ALIKE = ("ca_model", "ca_noise", "gem")
+of_each_method = pytest.mark.parametrize("name", toy.NAMES)
+# Their states and batches are split as those of `ca_model` and `esd`.
+ALIKE = ("ca_noise", "gem")
 
 
 class Run:
@@ -68,7 +68,7 @@ def whole(name: str) -> tuple[Any, Any, list[dict[str, float]]]:
     return start, jax.device_get(end), terms
 
 
-@each
+@of_each_method
 def test_every_adapter_of_the_scope_is_trained(name: str) -> None:
     start, end, terms = whole(name)
     scope = toy.ready(name).settings.lora.scope
@@ -80,7 +80,7 @@ def test_every_adapter_of_the_scope_is_trained(name: str) -> None:
     assert all(each["grad_norm"] > 0 for each in terms)
 
 
-@each
+@of_each_method
 def test_a_run_that_was_cut_off_ends_in_the_same_bits(name: str, tmp_path) -> None:
     _, end, terms = whole(name)
     first = alone(name)

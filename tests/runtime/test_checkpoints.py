@@ -292,8 +292,8 @@ def test_only_a_full_disk_is_told_to_be_full(tmp_path: Path) -> None:
     assert "space" not in str(caught.value)
 
 
-@pytest.mark.slow
-def test_a_run_killed_at_random_moments_ends_with_the_same_bits(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_a_run_killed_at_random_moments_ends_with_the_same_bits(tmp_path: Path, kills: int) -> None:
     steps = 40
     seed = int.from_bytes(os.urandom(4))
     chance = random.Random(seed)
@@ -304,7 +304,7 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_bits(tmp_path: Path) 
 
     whole = start(tmp_path / "whole")
     killed_at = []
-    for stop in sorted(chance.sample(range(2, steps - 2), 3)):
+    for stop in sorted(chance.sample(range(2, steps - 2), kills)):
         broken = start(tmp_path / "broken")
         assert broken.stdout is not None
         for line in broken.stdout:

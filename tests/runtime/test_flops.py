@@ -55,14 +55,15 @@ def test_a_loop_of_unknown_length_is_an_error():
         count_flops(lambda n: jax.lax.fori_loop(0, n, lambda i, x: x, 0), 3)
 
 
-def compiled_pair(mesh):
-    """Programs of the pair on a mesh, and our count of each."""
+def compiled_steps(mesh, *steps):
+    """Programs of a pair's steps on a mesh, and our count of each."""
     inputs, found = Inputs(), []
     terms = {"esd": 1.0, "attn": 1.0, "lora": 1.0, "keep": 1.0, "rsc": 0.1}
     with jax.set_mesh(mesh):
         base = jax.device_put(BASE, axes.shardings(mesh, BASE))
         state = jax.device_put(inputs.state(), sharding(mesh, ()))
-        for fn, batch in ((lower_step, inputs.lower()), (upper_step, inputs.upper())):
+        for fn in steps:
+            batch = {lower_step: inputs.lower, upper_step: inputs.upper}[fn]()
             step = functools.partial(fn, settings=settings(**terms), optimiser=OPTIMISER)
             arguments = (state, base, put_rows(mesh, batch))
             text = jax.jit(step).lower(*arguments).compile().as_text()
@@ -72,17 +73,17 @@ def compiled_pair(mesh):
 
 @pytest.mark.xla_text
 def test_what_the_compiler_made_of_a_pair_has_as_many_operations_as_we_count():
-    for program, count in compiled_pair(make_mesh({})):
+    for program, count in compiled_steps(make_mesh({}), lower_step, upper_step):
         assert program.flops() == pytest.approx(count, rel=0.02)
         assert not any(program.collective_bytes().values())
 
 
-@pytest.mark.slow
 @pytest.mark.xla_text
-def test_two_devices_share_a_pairs_operations_and_talk():
-    for program, count in compiled_pair(make_mesh({"tensor": 2})):
-        assert 0.49 * count < program.flops() < 0.75 * count
-        assert program.collective_bytes()["all-reduce"] > 0
+@pytest.mark.parametrize("step", [lower_step, pytest.param(upper_step, marks=pytest.mark.slow)])
+def test_two_devices_share_a_steps_operations_and_talk(step):
+    [(program, count)] = compiled_steps(make_mesh({"tensor": 2}), step)
+    assert 0.49 * count < program.flops() < 0.75 * count
+    assert program.collective_bytes()["all-reduce"] > 0
 
 
 @pytest.mark.xla_text

@@ -20,7 +20,7 @@ from ea_jax import edits
 from ea_jax.evaluate_run import evaluate_run
 from ea_jax.flux.pipeline import Pipeline
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
 @pytest.fixture(scope="module")
