@@ -108,8 +108,8 @@ def test_a_judge_measures_at_the_end_and_evaluate_reads_the_same(
         "--config.sample.eval_pictures=2",
         "--config.optim.pairs=1",
         "--config.log.pictures=none",
+        "--config.data.inversions=0",
     )
-    flags += ("--config.data.inversions=0",)
     assert not erase_here(monkeypatch, command(model_with_judge, tmp_path / "run", cache, *flags))
     first = json.loads((tmp_path / "run" / "results.json").read_text())
     assert (first["detector"], first["base"]["Acc_e"]["total"]) == ("judge", 2)

@@ -146,7 +146,14 @@ def test_in_bfloat16_paths_sampled_anew_are_the_samplers_bit_for_bit(case, monke
 
 
 @pytest.mark.parametrize(
-    ("level", "features"), [("lower", "shared"), ("upper", "shared"), ("upper", "denoise")]
+    ("level", "features"),
+    [
+        ("lower", "shared"),
+        ("upper", "shared"),
+        ("upper", "denoise"),
+        # The lower level reads no features.
+        pytest.param("lower", "denoise", marks=pytest.mark.slow),
+    ],
 )
 def test_in_bfloat16_every_model_call_of_a_pair_gets_a_rounded_time(monkeypatch, level, features):
     """Teacher, student, L_lora, L_keep and both kinds of features: none sees an exact time."""
