@@ -274,9 +274,11 @@ def test_files_stay_short() -> None:
 # In a fresh interpreter: hides torch, which the tests need and a user need not have.
 WITHOUT_TORCH = """
 import importlib.util, sys
+asked = []
 class NoTorch:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] == "torch":
+            asked.append(name)
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, NoTorch())
 find_spec = importlib.util.find_spec
@@ -299,6 +301,7 @@ from jax._src import xla_bridge
 for name in {modules!r}:
     importlib.import_module(name)
 assert not xla_bridge.backends_are_initialized(), "a backend was started"
+assert not asked, "where torch is there, seconds go to its import"
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

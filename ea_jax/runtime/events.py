@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import socket
 import time
 from collections.abc import Mapping
@@ -9,28 +10,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tensorboardX import summary
-from tensorboardX.proto import event_pb2 as generated
-from tensorboardX.record_writer import RecordWriter
+from PIL import Image
+from tensorboard.compat.proto import event_pb2 as events
+from tensorboard.compat.proto import summary_pb2 as summaries
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from convert.disk import reported
 
-event_pb2: Any = generated  # made as it is imported: no checker knows its classes
+# Made as they are imported: no checker knows their classes.
+event_pb2: Any = events
+summary_pb2: Any = summaries
 
 
 class Events:
-    """A file of events, written in the caller's thread.
-
-    tensorboardX's own writer hands events to a thread. On a full disk that thread dies, and the
-    next events wait for it forever.
-    """
+    """A file of events, written in the caller's thread, so that its errors reach the caller."""
 
     def __init__(self, folder: Path, *, start: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         # Named by the time: a reader takes files in the order of their names.
         self._path = folder / f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}"
         with reported(self._path):
-            self._records = RecordWriter(str(self._path))
+            self._records = RecordWriter(self._path.open("xb"))
             self._write(event_pb2.Event(file_version="brain.Event:2"), 0)
             if start:
                 # A file can't be shortened; its reader drops the steps of others from here on.
@@ -39,20 +39,34 @@ class Events:
             self._records.flush()
 
     def scalars(self, step: int, numbers: Mapping[str, float]) -> None:
-        self._add(step, *(summary.scalar(name, value) for name, value in numbers.items()))
+        self._add(
+            step,
+            *(
+                summary_pb2.Summary.Value(tag=name, simple_value=value)
+                for name, value in numbers.items()
+            ),
+        )
 
     def image(self, step: int, name: str, image_HWC: np.ndarray) -> None:
         """A picture, uint8 or float in [0, 1]."""
-        self._add(step, summary.image(name, image_HWC, dataformats="HWC"))
+        if image_HWC.dtype != np.uint8:
+            image_HWC = np.rint(np.clip(image_HWC, 0.0, 1.0) * 255).astype(np.uint8)
+        height, width, channels = image_HWC.shape
+        png = io.BytesIO()
+        Image.fromarray(image_HWC).save(png, format="png")
+        picture = summary_pb2.Summary.Image(
+            height=height, width=width, colorspace=channels, encoded_image_string=png.getvalue()
+        )
+        self._add(step, summary_pb2.Summary.Value(tag=name, image=picture))
 
     def close(self) -> None:
         with reported(self._path):
             self._records.close()
 
-    def _add(self, step: int, *summaries: Any) -> None:
+    def _add(self, step: int, *values: Any) -> None:
         with reported(self._path):
-            for made in summaries:
-                self._write(event_pb2.Event(summary=made), step)
+            for value in values:
+                self._write(event_pb2.Event(summary=summary_pb2.Summary(value=[value])), step)
             self._records.flush()
 
     def _write(self, event: Any, step: int) -> None:

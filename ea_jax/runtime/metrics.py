@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 from convert.disk import FileError, draft, entry, parse_json, reported
+from ea_jax.runtime.events import Events
 from ea_jax.runtime.progress import Progress
 
 _log = logging.getLogger(__name__)
@@ -51,9 +52,6 @@ class MetricsLog:
         path = folder / "metrics.jsonl"
         _drop_after(path, start)
         self._lines = path.open("a", encoding="utf-8")
-        # Imports torch where that is installed, which takes seconds: not before it is needed.
-        from ea_jax.runtime.events import Events
-
         self._events = Events(folder / "tensorboard", start=start)
 
     def __enter__(self) -> MetricsLog:

@@ -7,27 +7,21 @@ import json
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tensorboardX.proto.event_pb2 import Event
+from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 
 from ea_jax.runtime.metrics import MetricsLog, NonFiniteError, Watch, require_finite
 from ea_jax.runtime.progress import Progress
 
 
-def events(folder: Path) -> list[Event]:
-    """Records of a TensorBoard file: length (8 bytes), its checksum (4), data, a checksum (4)."""
-    found = []
-    for path in sorted((folder / "tensorboard").iterdir()):
-        data = path.read_bytes()
-        at = 0
-        while at < len(data):
-            length = int.from_bytes(data[at : at + 8], "little")
-            found.append(Event.FromString(data[at + 12 : at + 12 + length]))
-            at += 16 + length
-    return found
+def events(folder: Path) -> list[Any]:
+    """What TensorBoard's own reader finds."""
+    files = sorted((folder / "tensorboard").iterdir())
+    return [event for path in files for event in LegacyEventFileLoader(str(path)).Load()]
 
 
 def lines(folder: Path) -> list[dict]:
