@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,7 +26,11 @@ FILE = "diffusion_pytorch_model.safetensors"
 
 
 def template(config=CONFIG, dtype=jnp.float32):
-    return transformer.abstract_weights(transformer.TransformerConfig.from_json(config), dtype)
+    shapes = _shapes(transformer.TransformerConfig.from_json(config), dtype)
+    return jax.tree.map(lambda leaf: leaf, shapes)
+
+
+_shapes = functools.cache(transformer.abstract_weights)
 
 
 def random_like(tree, seed=0):

@@ -238,9 +238,17 @@ class _Decoder(nnx.Module):
 
 
 @functools.lru_cache(maxsize=16)
+def _abstract(config: VaeConfig) -> tuple[_Encoder, _Decoder]:
+    """Both halves without their weights; each takes long to trace."""
+    return (
+        nnx.eval_shape(lambda: _Encoder(config, rngs=nnx.Rngs(0))),
+        nnx.eval_shape(lambda: _Decoder(config, rngs=nnx.Rngs(0))),
+    )
+
+
+@functools.lru_cache(maxsize=16)
 def _graphs(config: VaeConfig) -> tuple[Any, Any]:
-    encoder = nnx.eval_shape(lambda: _Encoder(config, rngs=nnx.Rngs(0)))
-    decoder = nnx.eval_shape(lambda: _Decoder(config, rngs=nnx.Rngs(0)))
+    encoder, decoder = _abstract(config)
     return nnx.graphdef(encoder), nnx.graphdef(decoder)
 
 
@@ -256,7 +264,10 @@ def init_weights(config: VaeConfig, key: jax.Array, dtype: Any = jnp.float32) ->
 
 def abstract_weights(config: VaeConfig, dtype: Any = jnp.float32) -> Weights:
     """The tree of `init_weights` as ShapeDtypeStructs: a template to load into."""
-    return jax.eval_shape(lambda: init_weights(config, jax.random.key(0), dtype))
+    encoder, decoder = _abstract(config)
+    halves = {"encoder": encoder, "decoder": decoder}
+    weights = {name: nnx.to_pure_dict(nnx.state(half)) for name, half in halves.items()}
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), weights)
 
 
 def encode(
