@@ -17,13 +17,13 @@ from typing import Any
 
 from convert.disk import FileError, entry, read_json
 from ea_jax.arguments import Parser
-from ea_jax.evaluate.metrics import METRICS, Metric
+from ea_jax.evaluate.metrics import KEPT_OTHERS, LEFT_OTHERS, METRICS, Metric
 from ea_jax.runtime import run_folder
 from ea_jax.runtime.program import one_line_errors, start_program
 
 RESULTS = "results.json"
 _log = logging.getLogger(__name__)
-_KNOWN = {metric.name: metric for metric in METRICS}
+_KNOWN = {metric.name: metric for metric in (*METRICS, KEPT_OTHERS, LEFT_OTHERS)}
 
 
 def table(folders: Iterable[str | Path]) -> str:

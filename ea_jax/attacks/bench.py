@@ -17,6 +17,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from ea_jax import painter as painting
 from ea_jax.attacks.canvas import Canvas, Said
 from ea_jax.attacks.trials import Trial, Victim
 from ea_jax.concepts import spans
@@ -31,6 +32,7 @@ from ea_jax.painter import Painter
 from ea_jax.runtime.fingerprint import checksum
 
 _log = logging.getLogger(__name__)
+_VERSION = 1  # of what is kept on disk
 _SEEDS_APART = 10_000
 # Seeds that are tried for a picture of the concept.
 _TRIES, _TRIES_APART = 5, 100_000_000
@@ -209,6 +211,7 @@ class Bench:
           names: theirs, in the cache's file.
         """
         all_inputs = {
+            "version": [_VERSION, painting.VERSION],
             "what": what,
             "texts": checksum(said.texts.t5_UTD, said.texts.pooled_UD),
             **readings.conditions(self.painter, None, None),

@@ -53,13 +53,15 @@ def find(bench: Bench, victim: Victim, budgets: Sequence[int], starts: int) -> n
     said = bench.say([probe.prompt for probe in bench.own])
     # A filter of words changes nothing here: there is no word.
     latent_PSC = bench.pictures(bench.own)
-    inputs = [list(budgets), starts, _RATE, checksum(latent_PSC), victim.identity()[:2]]
+    begin_SND = _starts(bench, starts, columns_of(said.word_UT).idx_BN.shape[1])
+    seen = checksum(latent_PSC, begin_SND)
+    inputs = [list(budgets), _RATE, seen, victim.identity()[:2]]
     names = ["found_ZSND"]
     return bench.kept(
         "embeddings in the place of the word",
         inputs,
         said,
-        lambda: (_search(bench, victim, said, budgets, starts, latent_PSC),),
+        lambda: (_search(bench, victim, said, budgets, begin_SND, latent_PSC),),
         names,
     )[0]
 
@@ -86,7 +88,7 @@ def _search(
     victim: Victim,
     said: Said,
     budgets: Sequence[int],
-    starts: int,
+    begin_SND: np.ndarray,
     latent_PSC: np.ndarray,
 ) -> np.ndarray:
     t5_UTD = np.asarray(said.texts.t5_UTD, np.float32)
@@ -100,7 +102,7 @@ def _search(
     weights, lora = bench.painter.bound(victim.edit, victim.strength)
     edited = None if weights is base else weights
     columns = columns_of(said.word_UT)
-    u_BND = unit(jnp.asarray(_starts(bench, starts, columns.idx_BN.shape[1])))
+    starts, u_BND = len(begin_SND), unit(jnp.asarray(begin_SND))
     opt_state, found = optimiser.init(u_BND), {0: scale * np.asarray(u_BND)}
     with jax.set_mesh(bench.painter.mesh):
         for turn in range(max(budgets)):

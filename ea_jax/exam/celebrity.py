@@ -21,7 +21,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ea_jax import edits
 from ea_jax.arguments import Parser, number, text
 from ea_jax.concepts import forms, rows
 from ea_jax.concepts.choose import Words
@@ -197,10 +196,10 @@ def _erased(one: Subject) -> tuple[str, ...]:
 def _made(given: argparse.Namespace, erased: Sequence[tuple[str, ...]]) -> list[Subject]:
     """An edit for each name, made if it isn't there yet."""
     changes = {**trials.changes(given.set), "sample.eval_pictures": 0}
-    folders = several.made(given, [word for (word,) in erased], changes)
+    sources = several.made(given, [word for (word,) in erased], changes)
     return [
-        Subject(f"without {word}", edits.load(folder), source=folder)
-        for word, folder in folders.items()
+        Subject(f"without {word}", model.edit_of(source), source=source)
+        for word, source in sources.items()
     ]
 
 

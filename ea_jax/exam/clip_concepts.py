@@ -10,13 +10,11 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from ea_jax import edits
 from ea_jax.arguments import Parser
 from ea_jax.concepts import choose, forms, wordnet
 from ea_jax.detectors.class_sets import TABLE_6, ClassSet
 from ea_jax.detectors.clip import Clip
 from ea_jax.detectors.clip_readings import ZeroShot
-from ea_jax.edits import Edit
 from ea_jax.erase import WORDS
 from ea_jax.evaluate import metrics, worlds
 from ea_jax.evaluate.probes import Probe
@@ -39,13 +37,15 @@ def run(given: argparse.Namespace, found: Sequence[Trial]) -> list[Result]:
       given: the command's arguments; `clip` is a folder or hub id.
       found: trials, each of a concept of Table 6.
     Raises:
-      ValueError: a word that Table 6 hasn't, no CLIP there, or as `trials.make`.
+      ValueError: a word that Table 6 hasn't, no CLIP there, another revision than the hub's main,
+        which alone is measured, or as `trials.make`.
     """
+    _require_main(found)
     sets = {trial.word: class_set(trial.word) for trial in found}
     clip = Clip.load(given.clip)
     trials.make(found)
     tasks = [task_of(trial, sets[trial.word], given.pictures) for trial in found]
-    loaded = [_edit_of(trial) for trial in found]
+    loaded = [model.edit_of(trial.source) for trial in found]
     probes = [probe for task in tasks for probe in task.probes]
     edited = [Subject(str(t.folder), edit) for t, edit in zip(found, loaded, strict=True)]
     subjects = [Subject(BASE), *edited]
@@ -65,12 +65,13 @@ def run(given: argparse.Namespace, found: Sequence[Trial]) -> list[Result]:
     return results
 
 
-def _edit_of(trial: Trial) -> Edit:
-    """What a run left; zeroed columns are a setting of the painter, and no file."""
-    config: Any = trial.config
-    if config["method"]["name"] == "zeroed_columns":
-        return edits.zeroed([trial.word])
-    return edits.load(trial.folder)
+def _require_main(found: Sequence[Trial]) -> None:
+    revisions = [trial.config["model"]["revision"] for trial in found]
+    if other := next((one for one in revisions if one is not None), None):
+        raise ValueError(
+            f"model.revision = {other!r}, and --clip measures a hub's main revision; download that "
+            "revision, and give its folder as --model"
+        )
 
 
 def class_set(word: str) -> ClassSet:

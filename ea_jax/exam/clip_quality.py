@@ -118,8 +118,8 @@ def _read(
             "asked": [prompts, seeds, checksum(text.t5_BTD, text.pooled_BD)],
         }
 
-        def make(text=text, prompts=prompts, seeds=seeds) -> tuple[np.ndarray, ...]:
-            images = painter.paint(text, seeds, edit=one.edit, strength=one.strength)
+        def make(prompts=prompts, seeds=seeds) -> tuple[np.ndarray, ...]:
+            images = painter.paint(prompts, seeds, edit=one.edit, strength=one.strength)
             found = [reading.scores[score.name] for reading in score(images, prompts)]
             scores_P = np.array(found, np.float32)
             return (scores_P, inception.features(images)) if inception else (scores_P,)

@@ -5,7 +5,8 @@
 
 On FLUX.1-dev CLIP tells the concepts apart, each among the ten of its category:
 
-    ea-jax evaluate concepts --model flux-dev --clip openai/clip-vit-large-patch14 --words Cat,Kiss
+    ea-jax evaluate concepts --model flux-dev --clip openai/clip-vit-large-patch14 \
+        --words Cat,Kiss --out out/concepts-dev
 
 Every word gets the same settings. `development` words are those on which settings were chosen, the
 `test` words all others.

@@ -41,6 +41,11 @@ def main(arguments: Sequence[str]) -> None:
     start_program()
     with one_line_errors(TRAIN_IN_LESS):
         worlds.classes_of(given.model)
+        if given.method == "zeroed_columns":
+            raise ValueError(
+                "--method=zeroed_columns changes no weights, and nothing of it can be summed; "
+                "give a method that does"
+            )
         out = record.claim(given.out, TASK, record.asked(given))
         found = several.erasures(given, at_least=max(given.counts or [2]))
         counts = given.counts or counts_for(len(found.subjects))

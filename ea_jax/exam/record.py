@@ -34,13 +34,16 @@ _WRAP = 24  # letters in a line of a heading
 def claim(out: str | Path, task: str, protocol: Mapping[str, Any]) -> Path:
     """Takes a task's folder, or finds that the same task took it before; see `run_folder.claim`.
 
+    With another `batch`, or other `versions` of packages, it is still the same task: a killed one
+    may go on in less memory, or on another machine. Its results say what it ended with.
+
     Raises:
       ForeignRunError: the folder is another task's, or this one's under another protocol.
       OSError: it can't be written to.
     """
     out = Path(out)
     require_writable(out / run_folder.CONFIG)
-    run_folder.claim(out, {"task": task, **protocol})
+    run_folder.claim(out, {"task": task, **protocol}, may_differ=("batch", "versions"))
     return out
 
 

@@ -75,7 +75,7 @@ def erasures(given: argparse.Namespace, *, at_least: int) -> Erasures:
 def made(
     given: argparse.Namespace, words: Sequence[str], changes: Mapping[str, Any] | None = None
 ) -> dict[str, str]:
-    """Folders of erasures by their words, each made if it isn't there yet.
+    """Sources of erasures by their words, for `model.edit_of`; each made if it isn't there yet.
 
     Args:
       given: a command's arguments.
@@ -88,7 +88,7 @@ def made(
     rows = {given.method or "default": (given.method, changes or {})}
     found = trials.trials_of(trying, rows, words)
     trials.make(found)
-    return {one.word: str(one.folder) for one in found}
+    return {one.word: one.source for one in found}
 
 
 def names_in(stated: str, key: str) -> list[str]:

@@ -26,7 +26,7 @@ from ea_jax.erase_command import CONFIG, slug, variant_of
 from ea_jax.evaluate.metrics import Rate
 from ea_jax.evaluate.outputs import versions
 from ea_jax.exam import record
-from ea_jax.exam.model import CACHE
+from ea_jax.exam.model import CACHE, ZEROED
 from ea_jax.flux import hub
 from ea_jax.methods.registry import changes_nothing, require_read
 from ea_jax.runtime import config_file, run_folder
@@ -59,6 +59,13 @@ class Trial:
     seed: int
     folder: Path
     config: Mapping[str, Any]
+
+    @property
+    def source(self) -> str:
+        """What `model.edit_of` reads: the run's folder. Zeroed columns are no file in theirs."""
+        if self.config["method"]["name"] == "zeroed_columns":
+            return f"{ZEROED}:{self.word}"
+        return str(self.folder)
 
 
 @dataclasses.dataclass(frozen=True)

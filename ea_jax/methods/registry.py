@@ -113,16 +113,16 @@ def require_read(name: str, plus: str, changed: Iterable[str]) -> None:
 
 
 def changes_nothing(name: str, plus: str) -> list[str]:
-    """Sections of the settings in which no value changes a method's result.
+    """Sections of the settings, and dotted keys, of which no value changes a method's result.
 
-    They are `log`, and what other methods alone read.
+    They are `log`, where things are cached, and what other methods alone read.
 
     Args:
       name, plus: of section `method`.
     """
     own = {METHODS[one].section for one in (name, plus) if one in METHODS}
     others = {entry.section for entry in METHODS.values() if entry.section is not None}
-    return ["log", *sorted(others - own)]
+    return ["log", "data.cache", *sorted(others - own)]
 
 
 def _reads(entry: Entry, key: str) -> bool:

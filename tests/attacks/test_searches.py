@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from toy_bench import BASE, CAT, Bright
 
+from ea_jax import painter
 from ea_jax.attacks import inversion, pictures, prefix, prompts, relearning, ring_a_bell
 from ea_jax.attacks.trials import Victim
 from ea_jax.edits import Edit
@@ -269,3 +270,6 @@ def test_what_was_found_and_read_is_not_made_again(bench, edited, monkeypatch):
     assert bench.read(edited, attack.trials(bench, edited)[-1]) == first
     with pytest.raises(AssertionError, match="made again"):
         bench.read(Victim("zeroed", zeroed=True), prompts.plain(bench))
+    monkeypatch.setattr(painter, "VERSION", painter.VERSION + 1)
+    with pytest.raises(AssertionError, match="made again"):
+        attack.trials(bench, edited)

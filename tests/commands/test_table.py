@@ -116,6 +116,16 @@ def test_damaged_results_are_named_with_their_key(tmp_path, path, value, said):
     assert said in str(caught.value)
 
 
+def test_a_run_that_kept_a_vocabulary_stands_in_the_table_with_the_others(tmp_path):
+    folder = leave(tmp_path / "run", 5)
+    plain = table([folder])
+    results = json.loads((folder / "results.json").read_text())
+    for rates in (results["base"], results["erased"]):
+        rates |= dict.fromkeys(("Acc_ir kept", "Acc_ir left"), rates["Acc_ir"])
+    (folder / "results.json").write_text(json.dumps(results))
+    assert table([folder]) == plain
+
+
 @pytest.mark.parametrize("text", ["", "[]", "null", '{"detector": '])
 def test_results_that_are_no_record_are_named(tmp_path, text):
     folder = leave(tmp_path / "run", 5)

@@ -39,6 +39,14 @@ def test_a_word_that_table_6_has_not_is_named():
         clip_concepts.class_set("Horse")
 
 
+def test_another_revision_than_the_one_that_is_measured_is_refused(tmp_path, dev_folder):
+    clip = random_clip.save(random_clip.build(), tmp_path / "clip")
+    flags = [f"--model={dev_folder}", f"--clip={clip}", f"--out={tmp_path / 'out'}", "--words=Cat"]
+    with pytest.raises(SystemExit, match=r"model\.revision = 'old', and --clip measures"):
+        concepts.main([*flags, "--set=model.revision=old"])
+    assert not list(tmp_path.glob("out/runs/*"))
+
+
 def test_a_flux_without_a_judge_is_measured_by_clip(tmp_path, dev_folder, capsys):
     clip = random_clip.save(random_clip.build(), tmp_path / "clip")
     flags = [

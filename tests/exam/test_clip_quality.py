@@ -121,6 +121,15 @@ def test_without_a_reference_fid_is_left_out_and_said_so(flags, tmp_path):
     assert "FID is left out: it needs --reference" in told
 
 
+def test_zeroed_columns_are_measured_like_any_edit(flags, tmp_path):
+    quality.main(flags(edit="zeroed:bus", reference=None, pictures=2))
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert set(found["quality"]) == {"base", "zeroed:bus"}
+    base, zeroed = (found["scores"][name] for name in ("base", "zeroed:bus"))
+    assert base[0] != zeroed[0]  # of "a bus"
+    assert base[1] == pytest.approx(zeroed[1], abs=1e-6)
+
+
 def test_what_is_missing_is_told_before_anything_is_painted(flags, tmp_path, folders, capsys):
     with pytest.raises(SystemExit, match="comes with no judge; give --prompts, a file of captions"):
         quality.main(flags(prompts=None, clip=None, reference=None))

@@ -13,6 +13,7 @@ from ea_jax.arguments import Parser
 from ea_jax.evaluate.metrics import Rate
 from ea_jax.evaluate.task import Classes
 from ea_jax.exam import ablation, concepts, sweep, trials
+from ea_jax.exam.model import edit_of
 from ea_jax.exam.trials import Result, Trial
 from ea_jax.runtime import run_folder
 from ea_jax.settings import from_config
@@ -56,6 +57,9 @@ def test_trials_differ_in_row_word_and_seed_alone(tmp_path):
     assert (plain.preset, weak.preset) == ("robust", "paper")
     assert (weak.optim.lr_lower, weak.optim.seed, weak.concept.word) == (1e-4, 2, "dog")
     assert plain.sample.eval_pictures == 7
+    [zeroed] = trials.trials_of(given(tmp_path), {"": ("zeroed_columns", {})}, ["cat"])
+    assert made[0].source == str(made[0].folder)
+    assert edit_of(zeroed.source).zeroed == ("cat",)
     with pytest.raises(ValueError, match=r"changes loss.atn, which is no setting"):
         trials.trials_of(given(tmp_path), {"typo": ("", {"loss.atn": 1.0})}, ["cat"])
     with pytest.raises(

@@ -103,8 +103,12 @@ def test_a_killed_evaluation_goes_on_and_counts_as_one_that_was_not(flags, boxes
     assert kinds >= {".jsonl", ".safetensors"}
     assert set(tmp_path.rglob("*.png")) == {tmp_path / "out" / "pictures.png"}
 
-    with pytest.raises(SystemExit, match="holds a run with batch = 2, not 3"):
-        nudity.main(flags(batch=3))
+    with pytest.raises(SystemExit, match=r"holds a run with model\.guidance = 3\.5, not 2"):
+        nudity.main(flags(guidance=2.0))
+    # What has run out of memory goes on in smaller batches.
+    nudity.main(flags(batch=1))
+    assert boxes.pictures == 4 + 12
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["protocol"]["batch"] == 1
 
 
 def refused(flags: list[str]) -> str:

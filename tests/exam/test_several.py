@@ -82,6 +82,13 @@ def test_erasures_that_do_not_go_together_are_refused(runs, tmp_path):
         several.erasures(given(f"--edit={both}"), at_least=1)
 
 
+def test_what_changes_no_weights_is_not_summed(tmp_path, monkeypatch):
+    monkeypatch.setattr(trials, "make", None)
+    flags = ["--words=cat,dog", "--method=zeroed_columns", f"--out={tmp_path / 'out'}"]
+    with pytest.raises(SystemExit, match="zeroed_columns changes no weights"):
+        multi.main(flags)
+
+
 def test_nothing_is_erased_for_a_model_without_a_detector(dev_folder, tmp_path, monkeypatch):
     def never(*_):
         raise AssertionError("an erasure was made")
