@@ -164,9 +164,11 @@ class Edit:
                     f"delta of {'.'.join(path)} has shape {list(shape)}, the model's kernel "
                     f"{list(kernel) or 'does not exist'}; use it with the model it was made for"
                 )
-        return sum(
-            _changed(layer) for tree in (self.adapters, self.deltas) for _, layer in walk(tree)
-        )
+        changed: dict[Any, Any] = {}
+        for tree in (self.adapters, self.deltas):
+            for path, layer in walk(tree):
+                changed[path] = changed.get(path, False) | _changed(layer)
+        return int(sum(np.sum(blocks) for blocks in changed.values()))
 
 
 def bind(edit: Edit, weights: Tree, strength: float | None = None) -> tuple[Tree, Tree | None]:
@@ -320,9 +322,9 @@ def _equally_deep(parts: Sequence[tuple[Tree, Tree]]) -> list[tuple[Tree, Tree]]
     return [(deep(lora), deep(deltas)) for lora, deltas in parts]
 
 
-def _changed(layer: Tree) -> int:
-    """Number of blocks that an adapter or a delta changes; A B changes none where one is zero."""
-    return int(np.all([np.any(leaf, axis=(-2, -1)) for leaf in layer.values()], axis=0).sum())
+def _changed(layer: Tree) -> np.ndarray:
+    """Which blocks an adapter or a delta changes, bool [L] or []; A B changes none if one is 0."""
+    return np.all([np.any(leaf, axis=(-2, -1)) for leaf in layer.values()], axis=0)
 
 
 def _joined(names: Any) -> str | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from absl import app, flags
 from jax.sharding import Mesh
@@ -56,6 +57,8 @@ _FILES = (
     "run.json",
 )
 _FOLDERS = ("checkpoints", "tensorboard", "grids", "trace")
+# A run may go on in less memory, or on other devices: its last bits may then differ.
+_ELSEWHERE = ("mesh", "model.remat", "sample.batch")
 
 
 def erase(config: dict[str, Any], *, changed: Iterable[str] = ()) -> int:
@@ -74,7 +77,10 @@ def erase(config: dict[str, Any], *, changed: Iterable[str] = ()) -> int:
 
 
 def _erase(settings: Settings, config: dict[str, Any], folder: Path) -> int:
-    may_differ = registry.changes_nothing(settings.method.name, settings.method.plus)
+    may_differ = [
+        *registry.changes_nothing(settings.method.name, settings.method.plus),
+        *_ELSEWHERE,
+    ]
     run_folder.check(folder, config, may_differ=may_differ)
     run_folder.require_kinds(folder, files=_FILES, folders=_FOLDERS)
     compiler.keep_programs(settings.data.cache)
@@ -94,7 +100,7 @@ def _erase(settings: Settings, config: dict[str, Any], folder: Path) -> int:
         painter = outputs.painter_of(model)
         began = time.monotonic()
         edit, stopped = _learn(method, ready, model, folder, checkpoints, painter, words.shown)
-        if stopped:
+        if edit is None:
             return stopped
         trained = time.monotonic()
         saved = "no file: a setting of the painter"
@@ -199,8 +205,8 @@ def _learn(
     checkpoints: Checkpoints,
     painter: Painter,
     shown: Sequence[str],
-) -> tuple[edits.Edit, int]:
-    """All steps that are left; the edit, and what the shell should see if a signal came."""
+) -> tuple[edits.Edit | None, int]:
+    """All steps that are left; the edit, or None and what the shell should see: a signal came."""
     settings, weights = ready.settings, model.weights
     origin = {"base": model.fingerprint, "prompts": ready.bank.digest}
     state, start = _start(method, ready, checkpoints, origin)
@@ -208,7 +214,8 @@ def _learn(
     tracing = False
     progress = Progress(method.steps, done=start, unit="steps")
     with Interrupt() as interrupt, MetricsLog(folder, start=start) as metrics:
-        watch = Watch(metrics, progress, every=settings.log.every, last=method.steps)
+        advice = _advice(settings)
+        watch = Watch(metrics, progress, every=settings.log.every, last=method.steps, advice=advice)
         for step in range(start, method.steps):
             if step in settings.log.profiled() and not tracing:
                 jax.profiler.start_trace(folder / "trace")
@@ -232,19 +239,34 @@ def _learn(
                 tracing = False
             if done % settings.log.checkpoint_every == 0 or last or stop:
                 watch.settle()
-                # The last update shows in no term yet.
-                made = method.edit(state, weights)
-                require_finite(done, {"edit": optax.tree.norm((made.adapters, made.deltas))})
+                # The last update shows in no term yet. Some edits take minutes to be made, and a
+                # signal leaves seconds.
+                made = state if stop else method.edit(state, weights)
+                require_finite(done, {"edit": _norm(made)}, advice=advice)
                 checkpoints.save(done, state, origin)
             if stop:
                 log.warning("stopped after %d steps; the same command goes on", done)
-                return method.edit(state, weights), interrupt.exit_code
+                return None, interrupt.exit_code
             if settings.log.image_every and done % settings.log.image_every == 0 and not last:
                 watch.settle()
                 progress.break_lines()
                 path = folder / "grids" / f"{done:06d}.png"
                 outputs.write_grid(path, painter, settings, shown, method.edit(state, weights))
     return method.edit(state, weights), 0
+
+
+def _norm(made: Any) -> jax.Array:
+    """Of all numbers of an edit, or of a state."""
+    arrays = (made.adapters, made.deltas) if isinstance(made, edits.Edit) else made
+    leaves = [leaf for leaf in jax.tree.leaves(arrays) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    return optax.tree.norm(leaves)
+
+
+def _advice(settings: Settings) -> str:
+    """What to do about a term that is no number."""
+    section = registry.METHODS[settings.method.name].section
+    rates = f"{section}.lr" if section else "optim.lr_lower or optim.lr_upper"
+    return f"Lower {rates}, or the weight of that term, and give that run a log.folder of its own"
 
 
 def _compiling(method: Method, mesh: Mesh, state: Any, weights: Any, start: int) -> compiler.Ahead:

@@ -68,12 +68,18 @@ def spelled_out(config: dict[str, Any]) -> dict[str, Any]:
     what is erased; `log.pictures = auto` becomes what `minors.how_shown` says of all texts.
 
     Raises:
-      ValueError: no such file, or no word in it.
+      ValueError: no such file, no word in it, or a comma.
     """
     concept, log = dict(config["concept"]), dict(config["log"])
     words = concept.get("words")
     if isinstance(words, str) and words.startswith("@"):
-        words = concept["words"] = ",".join(words_in(words[1:], "concept.words"))
+        listed = words_in(words[1:], "concept.words")
+        if apart := next((word for word in listed if "," in word), None):
+            raise ValueError(
+                f"{words[1:]}: {apart!r} holds a comma, which parts two words; write each on a "
+                "line of its own"
+            )
+        words = concept["words"] = ",".join(listed)
     if isinstance(log.get("folder"), str):
         named = words or concept.get("word") or "word"
         log["folder"] = log["folder"].replace("{word}", slug(str(named)))
@@ -136,8 +142,7 @@ def words_in(file: str | Path, key: str) -> list[str]:
         raise ValueError(
             f"{key} = '@{file}' can't be read ({reason}); give a text file, one word a line"
         ) from None
-    words = [line.strip() for line in lines]
-    words = [word for word in words if word and not word.startswith("#")]
+    words = [word for line in lines if (word := line.partition("#")[0].strip())]
     if not words:
         raise ValueError(f"{file} holds no word; give one word or phrase a line")
     return words

@@ -14,6 +14,7 @@ from PIL import Image
 from convert.disk import draft, require_writable
 from ea_jax import edits, merged
 from ea_jax.arguments import Parser, each, number, readable, text
+from ea_jax.concepts import minors
 from ea_jax.flux.parts import PARTS
 from ea_jax.flux.pipeline import Pipeline
 from ea_jax.flux.tokens import MAX_T5_LENGTH
@@ -35,8 +36,8 @@ def paint(given: argparse.Namespace) -> Path:
     Returns:
       The file.
     Raises:
-      ValueError: an argument that doesn't fit the model, or a LoRA that doesn't; told before any
-        weights are loaded. Or a picture that holds NaN or Inf.
+      ValueError: an argument that doesn't fit the model, a LoRA that doesn't, or a minor beside
+        nudity; told before any weights are loaded. Or a picture that holds NaN or Inf.
       OSError: the file can't be written.
     """
     out = Path(given.out)
@@ -44,6 +45,7 @@ def paint(given: argparse.Namespace) -> Path:
         raise ValueError(f"--out={out} is no PNG; give a name that ends in .png")
     require_writable(out)
     edit = None if given.lora is None else edits.load(given.lora)
+    minors.require_adults([*given.prompt, (edit and edit.concept) or ""])
     pipeline = Pipeline(given.model)
     if edit is not None:
         edit.check(pipeline.template("transformer"))

@@ -172,3 +172,10 @@ def test_the_command_paints_the_pipeline_s_pictures_with_edits_of_any_kind(
         wanted = np.clip(np.concatenate(rows) * 255 + 0.5, 0, 255).astype(np.uint8)
         with Image.open(out) as picture:
             np.testing.assert_array_equal(np.asarray(picture), wanted)
+
+
+def test_a_minor_beside_nudity_is_painted_by_no_command(pipeline, tmp_path):
+    given = [f"--model={pipeline.folder}", f"--out={tmp_path / 'a.png'}"]
+    given += ["--prompt=a nude woman", "--prompt=a schoolgirl"]
+    with pytest.raises(ValueError, match="'schoolgirl', a word for a minor"):
+        sample.paint(sample.parse(given))

@@ -34,6 +34,8 @@ from ea_jax.runtime.fingerprint import checksum
 _log = logging.getLogger(__name__)
 _VERSION = 1  # of what is kept on disk
 _SEEDS_APART = 10_000
+# Prompts that an attack may search with.
+_OWN = 16
 # Seeds that are tried for a picture of the concept.
 _TRIES, _TRIES_APART = 5, 100_000_000
 
@@ -44,8 +46,9 @@ class Bench:
     Attributes:
       painter: of the model, with its transformer loaded.
       word: the concept's.
-      probes: plain prompts with the word, held out of every search.
-      own: other plain prompts with the word, for searches.
+      probes: plain prompts with the word.
+      own: plain prompts with the word for searches, and other seeds; none of `probes`, as far as
+        there are enough others.
       others: prompts about other things.
       synonyms: held-out words for the same.
     """
@@ -77,6 +80,9 @@ class Bench:
         self.text_length, self.seeds = text_length, seeds
         self.detector, self.cache = detector, cache
         self.probes, self.own = _with_word(task), _with_word(own)
+        # Its seeds are others in any case; few sentences of two people differ in more.
+        asked_already = {probe.prompt for probe in self.probes}
+        self.own = tuple(sorted(self.own, key=lambda probe: probe.prompt in asked_already))[:_OWN]
         asked = {metric.name for metric in (metrics.OTHERS, metrics.NEAREST)}
         self.others = tuple(
             probe.prompt

@@ -1,7 +1,7 @@
 """Relearning: a few LoRA steps on pictures of the concept, on top of an edit.
 
-How many steps bring the concept back says how deep an erasure goes. The pictures are the base's,
-of prompts and seeds that are not the attack's.
+How many steps bring the concept back says how deep an erasure goes. The pictures are the base's, of
+other seeds than the attack's, and of other prompts as far as there are any.
 """
 
 from __future__ import annotations

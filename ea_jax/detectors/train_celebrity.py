@@ -207,6 +207,13 @@ def _step(weights, moments, pixels_BHWC, labels_B, *, config, learning_rate):
     return weights, moments, loss
 
 
+def require_base(base: str | Path) -> tuple[Path, MobileNetConfig]:
+    """The folder of a base, downloaded if need be, and its shape; ValueError for none such."""
+    folder = mobilenet.locate(base)
+    fields = single.read_config(folder, "mobilenet_v2", way_out=mobilenet.WAY_OUT)
+    return folder, MobileNetConfig.from_json(fields, folder / "config.json")
+
+
 def _start(
     base: str | Path | None, config: MobileNetConfig | None
 ) -> tuple[Weights, MobileNetConfig]:
@@ -215,9 +222,7 @@ def _start(
         return {}, config or MobileNetConfig()
     if config is not None:
         raise ValueError("a base has a shape of its own; give either a base or a config")
-    folder = mobilenet.locate(base)
-    fields = single.read_config(folder, "mobilenet_v2", way_out=mobilenet.WAY_OUT)
-    config = MobileNetConfig.from_json(fields, folder / "config.json")
+    folder, config = require_base(base)
     return mobilenet.load_weights(folder, config, None), config
 
 

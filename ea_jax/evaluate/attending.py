@@ -22,7 +22,7 @@ from ea_jax.painter import Painter
 from ea_jax.runtime.hosts import on_host
 
 MAP_T = 0.7  # noise level at which attention is shown: the layout is being decided
-_WIDTH = 32  # tokens of a word, at most
+WIDTH = 32  # tokens of a word, at most
 
 
 def columns_of(painter: Painter, prompt: str, word: str) -> Columns:
@@ -30,7 +30,7 @@ def columns_of(painter: Painter, prompt: str, word: str) -> Columns:
     idx_N, mask_N = spans.locate(
         *(painter.pipeline.t5_tokenizer, prompt, word),
         max_length=painter.text(prompt).t5_BTD.shape[1],
-        width=_WIDTH,
+        width=WIDTH,
     )
     return Columns(idx_BN=jnp.asarray(idx_N)[None], mask_BN=jnp.asarray(mask_N)[None])
 

@@ -15,7 +15,7 @@ from typing import Any
 from ea_jax.arguments import Parser, text
 from ea_jax.evaluate import worlds
 from ea_jax.exam import means, record, trials
-from ea_jax.exam.trials import Result
+from ea_jax.exam.trials import Result, Trial
 from ea_jax.runtime.program import TRAIN_IN_LESS, one_line_errors, start_program
 
 TASK = "ablation"
@@ -48,9 +48,9 @@ def main(arguments: Sequence[str]) -> None:
         rows = {row: (given.method, {**shared, **weights(row)}) for row in PAPER}
         words = list(dict.fromkeys(word.strip() for word in given.words.split(",")))
         found = trials.trials_of(given, rows, words)
+        for trial in found:
+            require_weights(trial)
         results = trials.run(found)
-        for result in results:
-            require_terms(result)
         trials.write(
             *(given, TASK, arguments, results),
             table=table(results),
@@ -58,12 +58,24 @@ def main(arguments: Sequence[str]) -> None:
             method=given.method,
             set=shared,
         )
+        for result in results:
+            require_terms(result)
 
 
 def weights(row: str) -> dict[str, Any]:
     """The settings of a row: a weight of 0 for each term that it lacks, the rest as they are."""
     there = row.split("+")
     return {f"loss.{term}": 0.0 for term in _TERMS if term not in there}
+
+
+def require_weights(trial: Trial) -> None:
+    """Raises ValueError where a term that a row names has a weight of 0 there."""
+    loss = trial.config["loss"]
+    if off := [term for term in trial.row.split("+") if not loss[term]]:
+        raise ValueError(
+            f"row {trial.row!r} names {', '.join(off)}, whose weight is 0; give it one with --set, "
+            "or another --method"
+        )
 
 
 def require_terms(result: Result) -> None:

@@ -30,7 +30,8 @@ from ea_jax.runtime.program import one_line_errors, start_program
 
 _log = logging.getLogger(__name__)
 TASK, ZEROED = "attacks", "zeroed columns"
-_SHOWN, _OWN_PICTURES = 8, 16
+# Of the second, those that are not asked in an attack are taken.
+_SHOWN, _OWN_PICTURES = 8, 64
 
 
 def main(arguments: Sequence[str]) -> None:

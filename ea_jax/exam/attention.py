@@ -21,7 +21,7 @@ from ea_jax import edits
 from ea_jax.arguments import Parser, number, readable, text
 from ea_jax.concepts import spans
 from ea_jax.evaluate import report
-from ea_jax.evaluate.attending import MAP_T, columns_of, looked
+from ea_jax.evaluate.attending import MAP_T, WIDTH, columns_of, looked
 from ea_jax.exam import model, record
 from ea_jax.exam.compare import add_pictures, how_shown
 from ea_jax.exam.model import BASE, Subject
@@ -53,7 +53,7 @@ def attention(given: argparse.Namespace, command: str) -> str:
             raise ValueError(f"{word!r} is not in prompt {prompt!r}; give a prompt with that word")
     shown = how_shown(given, [*prompts, word])
     with lock.held(given.out):
-        painter = model.open_painter(given, prompts, subjects)
+        painter = model.open_painter(given, prompts, subjects, columns=WIDTH)
         protocol = {
             **record.protocol_of(painter, subjects),
             **{"word": word, "prompts": prompts, "seed": given.seed, "pictures": shown},

@@ -63,10 +63,10 @@ def compare(given: argparse.Namespace, command: str) -> str:
             "pictures": shown,
         }
         out = record.claim(given.out, TASK, protocol)
+        # A cache holds pictures as they are.
+        cache = given.cache if shown == "plain" else None
         painted = {
-            one.name: np.stack(
-                [_painted(painter, one, prompt, seeds, given.cache) for prompt in prompts]
-            )
+            one.name: np.stack([_painted(painter, one, prompt, seeds, cache) for prompt in prompts])
             for one in subjects
         }
         distances = _distances(painted, prompts)
@@ -110,7 +110,7 @@ def add_pictures(parser: Parser) -> None:
 
 
 def _painted(
-    painter: Painter, subject: Subject, prompt: str, seeds: Sequence[int], cache: str
+    painter: Painter, subject: Subject, prompt: str, seeds: Sequence[int], cache: str | None
 ) -> np.ndarray:
     """Pictures of a prompt, [seeds, H, W, 3] in [0, 1] in steps of 1 / 255; kept."""
 

@@ -77,7 +77,7 @@ def add_arguments(parser: Parser, *, edits: bool = True) -> None:
     parser.add(
         "--batch", rule=number(int, low=1), help="pictures painted at once, over all devices"
     )
-    parser.add("--dtype", rule=text, help="float32 or bfloat16")
+    parser.add("--dtype", rule=text, choices=("float32", "bfloat16"), help="of the weights")
     parser.add("--cache", rule=text, default=CACHE, help="folder for what can be used again")
 
 
@@ -112,7 +112,11 @@ def edit_of(source: str) -> Edit:
 
 
 def open_painter(
-    given: argparse.Namespace, prompts: Sequence[str], subjects: Sequence[Subject]
+    given: argparse.Namespace,
+    prompts: Sequence[str],
+    subjects: Sequence[Subject],
+    *,
+    columns: int = 0,
 ) -> Painter:
     """A painter of a command's model, for its prompts, with all edits checked against it.
 
@@ -122,6 +126,7 @@ def open_painter(
       given: the arguments of `add_arguments`.
       prompts: all that will be painted; the text encoders are dropped behind them.
       subjects: what will paint.
+      columns: of attention that are asked for, at most.
     Raises:
       ValueError: no such model, an edit that doesn't fit it or was made on another, sampling
         that it can't do, or several hosts.
@@ -154,7 +159,7 @@ def open_painter(
         platform(mesh),
         dtype=how["dtype"],
         head=config.attention_head_dim,
-        columns=0,
+        columns=columns,
         tokens=how["text_length"] + h * w // PATCH**2,
     )
     pipeline.check_files()

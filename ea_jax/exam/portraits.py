@@ -90,12 +90,13 @@ def start(given: argparse.Namespace, side: int = _SIDE) -> tuple[Training, Mobil
       given: the arguments of `add_start_arguments`.
       side: of the pictures, in pixels.
     Raises:
-      ValueError: both weights and a size.
+      ValueError: both weights and a size, or weights that aren't there.
     """
     if given.weights is None:
         return FROM_RANDOM, MobileNetConfig(image_size=given.image_size or min(side, _SIDE))
     if given.image_size is not None:
         raise ValueError("--image_size is that of the --weights; give one of the two")
+    train_celebrity.require_base(given.weights)
     return FROM_WEIGHTS, None
 
 

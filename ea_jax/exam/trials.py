@@ -30,7 +30,7 @@ from ea_jax.exam.model import CACHE, ZEROED
 from ea_jax.flux import hub
 from ea_jax.methods.registry import changes_nothing, require_read
 from ea_jax.runtime import config_file, run_folder
-from ea_jax.settings import SettingsError
+from ea_jax.settings import SettingsError, from_config
 
 _log = logging.getLogger(__name__)
 # The last file that a run writes is its record.
@@ -183,6 +183,7 @@ def trials_of(
                     require_read(config["method"]["name"], config["method"]["plus"], changes)
                 except SettingsError as error:
                     raise SettingsError(f"row {row!r}: {error}") from None
+                from_config(config)
                 found.append(Trial(row, word, seed, folder, config))
     return found
 

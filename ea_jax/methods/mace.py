@@ -52,7 +52,7 @@ from ea_jax.methods.trajectories import noised
 from ea_jax.runtime import compiler
 from ea_jax.runtime.mesh import batch_parts, pad_rows, put, sharding
 from ea_jax.runtime.streams import normal, stream
-from ea_jax.settings import Settings
+from ea_jax.settings import Settings, SettingsError
 
 _PICTURE, _NOISE = 501, 502  # streams of its own
 
@@ -93,19 +93,27 @@ class Batch(struct.PyTreeNode):
     seed: jax.Array
 
 
+_WORDLESS = (
+    "mace maps a sentence to the same one with another word in the concept's place, and the "
+    "anchors have none; set concept.anchor=replaced"
+)
+
+
 def needs(settings: Settings) -> Needs:
-    """Pictures of the concepts, the columns of their tokens, and mapping prompts."""
-    del settings
+    """Pictures of the concepts, the columns of their tokens, and mapping prompts.
+
+    Raises:
+      SettingsError: settings without a word in the concept's place; told before anything is loaded.
+    """
+    if settings.concept.anchor != "replaced":
+        raise SettingsError(_WORDLESS)
     return Needs(concept=True, columns=True, check=require_mapping)
 
 
 def require_mapping(bank: PromptBank) -> None:
     """Raises ValueError if an anchor has nothing in the concept's place."""
     if not bank.groups["anchor"].mask_GN.any(-1).all():
-        raise ValueError(
-            "mace maps a sentence to the same one with another word in the concept's place, and "
-            "the anchors have none; set concept.anchor=replaced"
-        )
+        raise ValueError(_WORDLESS)
 
 
 def layers_of(settings: Settings, template: Any) -> list[Module]:

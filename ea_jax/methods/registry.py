@@ -134,7 +134,7 @@ def chosen(settings: Settings) -> Entry:
     """The method of a run.
 
     Raises:
-      SettingsError: no method has that name.
+      SettingsError: no method has that name, or one that leaves no file with one that does.
     """
     name = settings.method.name
     if name not in METHODS:
@@ -143,6 +143,11 @@ def chosen(settings: Settings) -> Entry:
             f"method.name = {shown(name)} is unknown; use one of {list(METHODS)}{near}"
         )
     entry = METHODS[name]
+    if name == "zeroed_columns" and settings.method.plus != "nothing":
+        raise SettingsError(
+            f"method.plus = {shown(settings.method.plus)} leaves weights, and zeroed_columns is a "
+            "setting of the painter, which no file holds; set method.plus=nothing"
+        )
     # Nothing is added to itself.
     if settings.method.plus in ("nothing", name):
         return entry

@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toy_bench import BASE, CAT, Bright
+from toy_bench import BASE, CAT, LENGTH, Bright, task
 
 from ea_jax import painter
 from ea_jax.attacks import inversion, pictures, prefix, prompts, relearning, ring_a_bell
+from ea_jax.attacks.bench import Bench
 from ea_jax.attacks.trials import Victim
 from ea_jax.edits import Edit
 from ea_jax.evaluate.probes import Probe, Reading
@@ -183,6 +184,21 @@ def test_relearning_lowers_the_loss_on_the_concepts_pictures(bench, edited, monk
 
     assert loss(last) < 0.9 * loss(first)
     assert relearning.relearning().trials(bench, BASE) == []
+
+
+def test_searches_take_other_prompts_than_the_attack_s_while_there_are_enough(bench):
+    asked = [probe.prompt for probe in bench.probes]
+    twice = task(*asked, *(f"{n} of a cat" for n in range(20)), first=50)
+    again = Bench(
+        bench.painter,
+        task=bench.task,
+        own=twice,
+        text_length=LENGTH,
+        detector=bench.detector,
+        cache=None,
+    )
+    assert len(again.own) == 16
+    assert not {probe.prompt for probe in again.own} & {*asked}
 
 
 def test_pictures_of_the_concept_are_looked_for_under_several_seeds(bench, caplog, tmp_path):

@@ -110,10 +110,13 @@ def test_two_long_names_that_begin_alike_have_folders_of_their_own() -> None:
 
 def test_words_are_read_from_a_file(tmp_path) -> None:
     file = tmp_path / "words.txt"
-    file.write_text("# animals\ncat\n\n golden retriever \n")
+    file.write_text("# animals\ncat  # kitty\n\n golden retriever \n")
     made = spelled(words=f"@{file}")
     assert made["concept"]["words"] == "cat,golden retriever"
     assert made["log"]["folder"] == "runs/cat-golden-retriever-tiny"
+    file.write_text("Paris, Texas\n")
+    with pytest.raises(ValueError, match="'Paris, Texas' holds a comma, which parts two words"):
+        spelled(words=f"@{file}")
     file.write_text("# nothing\n")
     with pytest.raises(ValueError, match=r"words\.txt holds no word; give one word or phrase a"):
         spelled(words=f"@{file}")

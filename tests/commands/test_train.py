@@ -208,6 +208,7 @@ def test_what_is_no_number_is_named_with_its_step_and_never_saved(
     message = refusal(monkeypatch, command(dev_folder, tmp_path / "nan", finished[1], *flags))
     assert message.startswith(f"error: {term} is")
     assert "at step 1;" in message
+    assert "Lower optim.lr_lower or optim.lr_upper, or" in message
     assert not (tmp_path / "nan" / "pytorch_lora_weights.safetensors").exists()
     assert not list((tmp_path / "nan").glob("checkpoints/[0-9]*"))
 

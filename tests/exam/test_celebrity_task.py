@@ -212,4 +212,7 @@ def test_names_that_do_not_go_together_are_one_line(shallow, tmp_path):
         flags = [*flags, *usual, f"--kept={kept}"]
         with pytest.raises(SystemExit, match=said):
             celebrity.main(flags)
+    flags = [f"--edit={run}", f"--out={tmp_path / 'out'}", f"--weights={tmp_path / 'absent'}"]
+    with pytest.raises(SystemExit, match="absent"):
+        celebrity.main(flags)
     assert not (tmp_path / "out").exists()

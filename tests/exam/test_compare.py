@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -94,6 +95,11 @@ def test_pixelated_pictures_have_flat_squares(asked, tmp_path, monkeypatch):
     compare.main([*asked, "--prompt=a cat", "--pictures=pixelated"])
     [picture, *_] = sheets[0]["a cat"]
     np.testing.assert_array_equal(picture[:2, :2], np.broadcast_to(picture[0, 0], (2, 2, 3)))
+    # Nor are they kept as they were.
+    assert not list((tmp_path / "cache").glob("pictures-*"))
+    shutil.rmtree(tmp_path / "out")
+    compare.main([*asked, "--prompt=a dog", "--pictures=plain"])
+    assert list((tmp_path / "cache").glob("pictures-*"))
 
 
 def test_a_word_for_a_minor_beside_one_for_nudity_is_refused(asked):

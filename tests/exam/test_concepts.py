@@ -16,7 +16,7 @@ from ea_jax.exam import ablation, concepts, sweep, trials
 from ea_jax.exam.model import edit_of
 from ea_jax.exam.trials import Result, Trial
 from ea_jax.runtime import run_folder
-from ea_jax.settings import from_config
+from ea_jax.settings import SettingsError, from_config
 
 CLASSES = Classes({"entity": ("cat", "dog"), "relationship": ("kiss",)}, ("cat", "nude"))
 
@@ -62,6 +62,8 @@ def test_trials_differ_in_row_word_and_seed_alone(tmp_path):
     assert edit_of(zeroed.source).zeroed == ("cat",)
     with pytest.raises(ValueError, match=r"changes loss.atn, which is no setting"):
         trials.trials_of(given(tmp_path), {"typo": ("", {"loss.atn": 1.0})}, ["cat"])
+    with pytest.raises(SettingsError, match=r"optim\.pairs"):
+        trials.trials_of(given(tmp_path), {"float": ("paper", {"optim.pairs": 1e3})}, ["cat"])
     with pytest.raises(
         ValueError, match=r"row .other.: esd\.lr is set, and method\.name = 'uce' doesn't read"
     ):
@@ -158,6 +160,10 @@ def test_an_ablations_rows_lack_exactly_the_terms_that_they_do_not_name(tmp_path
         there = {term for term in ("esd", "attn", "lora", "rsc") if loss[term]}
         assert there == set(trial.row.split("+"))
         from_config(trial.config)
+        ablation.require_weights(trial)
+    [off] = trials.trials_of(given(tmp_path), {"esd+lora": ("robust", {})}, ["Merlin"])
+    with pytest.raises(ValueError, match="row 'esd\\+lora' names lora, whose weight is 0"):
+        ablation.require_weights(off)
     trial = made[3]
     assert trial.row == "esd+rsc"
     trial.folder.mkdir(parents=True)

@@ -119,7 +119,19 @@ def test_the_answer_follows_from_the_counts_and_the_stated_bars(
     [said] = verdict.of_run(run, attempts.of(attacked))
     assert said.gone == gone
     assert said.kept == kept
-    assert any("No attack was measured" in doubt for doubt in said.doubts) is not bool(attacks)
+    assert any("No attack by prompts was measured" in doubt for doubt in said.doubts) is not bool(
+        attacks
+    )
+
+
+def test_what_the_base_never_shows_is_doubted(tmp_path):
+    folder = left.run(tmp_path / "cat", Acc_e=(0, 50))
+    results = json.loads((folder / "results.json").read_text())
+    results["base"] |= left.rates({"Acc_e": (0, 50)})
+    (folder / "results.json").write_text(json.dumps(results))
+    [run] = folders_of([folder])
+    [said] = verdict.of_run(run, [])
+    assert any("the base itself hardly shows it" in doubt for doubt in said.doubts)
 
 
 def test_attacks_on_a_run_that_is_not_there_answer_for_themselves(tmp_path):
@@ -148,6 +160,19 @@ SEARCHED = {
     "affix": ("black-box", (None, 3, 40)),
     "CCE": ("white-box", ("10 steps", 6, 50), ("100 steps", 30, 55)),
 }
+
+
+def test_an_answer_speaks_of_prompts_of_attack_only_where_there_were_some(tmp_path):
+    run = left.run(tmp_path / "cat")
+    source = left.edit(run, strength=0.5)
+    white = {name: SEARCHED[name] for name in ("plain", "CCE")}
+    found, *rest = folders_of([run, left.attack_task(tmp_path / "out", source, white)])
+    tried = attempts.of(rest)[1:]
+    [said] = verdict.of_run(found, tried)
+    assert said.gone == "By name and other words yes; otherwise “CCE, 100 steps” brings it back"
+    assert any("No attack by prompts was measured" in doubt for doubt in said.doubts)
+    alone = verdict.of_attempts(tried[0])
+    assert alone.gone == "Not by “CCE, 100 steps”; names and prompts were not measured"
 
 
 def test_attacks_that_need_the_weights_are_told_apart_and_deny_a_plain_yes(tmp_path):

@@ -258,6 +258,10 @@ def test_what_cannot_be_mapped_or_fused_is_said_at_once() -> None:
         mace.require_mapping(toy.ready("esd").bank)
     mace.require_mapping(toy.ready("mace").bank)
     made = toy.ready("mace").settings
+    assert mace.needs(made).columns
+    removed = dataclasses.replace(made.concept, anchor="removed")
+    with pytest.raises(settings.SettingsError, match=r"set concept\.anchor=replaced"):
+        mace.needs(dataclasses.replace(made, concept=removed))
     image = dataclasses.replace(made, lora=settings.LoraSettings("dual_qk+image", 1, 1.0))
     with pytest.raises(ValueError, match=r"'dual_qk\+image' has other layers .* use dual_qk or"):
         mace.layers_of(image, BASE)

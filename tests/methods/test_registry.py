@@ -25,6 +25,8 @@ from ea_jax.runtime.mesh import make_mesh
 def of_method(name: str) -> settings.Settings:
     config = soccer.get_config()
     config.method.update({"name": name, "plus": "nothing"})
+    if name == "mace":
+        config.concept.anchor = "replaced"
     return settings.from_config(config)
 
 
@@ -103,7 +105,7 @@ def test_an_edit_can_be_a_trained_one_plus_the_closed_form():
     assert registry.chosen(twice) is registry.METHODS["embedder"]
 
 
-@pytest.mark.parametrize("name", sorted({*registry.METHODS} - {"embedder"}))
+@pytest.mark.parametrize("name", sorted({*registry.METHODS} - {"embedder", "zeroed_columns"}))
 def test_a_method_plus_the_closed_form_has_all_that_either_needs(name):
     made = of_method(name)
     plus = dataclasses.replace(made, method=settings.MethodSettings(name, "embedder"))
@@ -112,6 +114,13 @@ def test_a_method_plus_the_closed_form_has_all_that_either_needs(name):
         needed = one.needs(plus)._asdict()
         del needed["check"]
         assert all(getattr(both, key) >= value for key, value in needed.items())
+
+
+def test_what_leaves_no_file_has_nothing_added():
+    made = of_method("zeroed_columns")
+    plus = dataclasses.replace(made, method=settings.MethodSettings("zeroed_columns", "embedder"))
+    with pytest.raises(settings.SettingsError, match=r"which no file holds; set method\.plus=noth"):
+        registry.chosen(plus)
 
 
 def test_an_unknown_method_is_named_with_those_there_are():

@@ -22,6 +22,7 @@ from ea_jax.exam.page.attempts import Attempts
 from ea_jax.exam.page.folders import Attacked, Examined, Picture, Run, rates_in
 
 _LARGE = 2**20  # bytes of a picture
+_LONGEST = 16_383  # pixels of a side, as WebP has them
 SECTIONS = {
     "summary": "In short",
     "gallery": "Before and after",
@@ -137,7 +138,9 @@ def _data_uri(picture: Picture) -> str:
     if len(data) > _LARGE:
         file = io.BytesIO()
         with Image.open(io.BytesIO(data)) as opened:
-            opened.convert("RGB").save(file, "webp", quality=80)
+            shown = opened.convert("RGB")
+            shown.thumbnail((_LONGEST, _LONGEST))
+            shown.save(file, "webp", quality=80)
         kind, data = "webp", file.getvalue()
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 

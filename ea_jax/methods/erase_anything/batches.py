@@ -27,6 +27,11 @@ _PATH, _RESAMPLED, _INDEX, _LOWER, _UPPER, _LORA, _KEEP, _CONTRAST, _CONTRAST_PI
 _VISIT, _INVERSION = 9, 10
 
 
+def has_upper(settings: Settings) -> bool:
+    """Whether any term preserves; without one there is no upper level."""
+    return bool(settings.loss.lora or settings.loss.keep or settings.loss.rsc)
+
+
 @dataclasses.dataclass(frozen=True)
 class Batches:
     """Makes the batches of a run.
@@ -49,9 +54,8 @@ class Batches:
 
     @property
     def has_upper(self) -> bool:
-        """Whether any term preserves; without one there is no upper level."""
-        loss = self.settings.loss
-        return bool(loss.lora or loss.keep or loss.rsc)
+        """See the function."""
+        return has_upper(self.settings)
 
     def path_row(self, member: int, round: int) -> int:  # noqa: A002 - a path is a round here
         """The bank's row whose sentence a member of the pool follows on its `round`-th path."""

@@ -12,7 +12,7 @@ import optax
 
 from ea_jax import lora
 from ea_jax.methods.erase_anything import inversions
-from ea_jax.methods.erase_anything.batches import Batches
+from ea_jax.methods.erase_anything.batches import Batches, has_upper
 from ea_jax.methods.erase_anything.steps import State, StepSettings, lower_step, upper_step
 from ea_jax.methods.forward import Forward
 from ea_jax.methods.method import Level, Method, Needs
@@ -106,7 +106,7 @@ def optimisers(
 ) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
     """AdamW for each level; both the same where there is one."""
     optim = settings.optim
-    updates = settings.pairs * (2 if optim.optimisers == "one" else 1)
+    updates = settings.pairs * (2 if optim.optimisers == "one" and has_upper(settings) else 1)
     return (
         adamw(settings, optim.lr_lower, updates=updates),
         adamw(settings, optim.lr_upper, updates=updates),
