@@ -51,16 +51,18 @@ def merge_folder(
     Returns:
       Number of layers that were changed.
     Raises:
-      FileExistsError: `out` holds something.
+      FileExistsError: `out` holds something, or is where a disk is mounted.
       ValueError: not a FLUX pipeline; an edit that doesn't fit it, that its weights hold already,
         or that would change nothing; a strength that isn't finite. Nothing is written.
       NonFiniteError: a kernel would hold NaN or Inf; nothing is written.
       OSError: the disk is full; nothing is left behind.
     """
-    source, out = hub.locate(model, ["model_index.json", "*/*"]), Path(out)
+    source, out = hub.locate(model, ["model_index.json", "*/*"]), Path(out).resolve()
+    if out.is_mount():
+        raise FileExistsError(f"{out} is a whole disk, whose place no folder takes; give one in it")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"{out} is not an empty folder; delete it, or choose another --out")
-    if source.resolve() in (out.resolve(), *out.resolve().parents):
+    if source.resolve() in (out, *out.parents):
         raise FileExistsError(f"{out} lies inside {source}; choose an --out outside of it")
     config = TransformerConfig.from_json(convert.diffusers.read_config(source, "transformer"))
     template = abstract_weights(config)

@@ -143,10 +143,17 @@ def test_a_strength_that_is_not_finite_is_refused(model, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-def test_an_empty_folder_is_filled(model, tmp_path):
-    (tmp_path / "out").mkdir()
-    merge.merge_folder(model, Edit(toy_lora.trained()), tmp_path / "out")
-    assert (tmp_path / "out" / "transformer" / "config.json").exists()
+def test_an_empty_folder_is_filled_by_whatever_name(model, tmp_path, monkeypatch):
+    for name in ("out", "here", "elsewhere"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    monkeypatch.chdir(tmp_path / "here")
+    for out in (tmp_path / "out", ".", tmp_path / "link"):
+        merge.merge_folder(model, Edit(toy_lora.trained()), out)
+    for name in ("out", "here", "elsewhere"):
+        assert (tmp_path / name / "transformer" / "config.json").exists()
+    with pytest.raises(FileExistsError, match="/ is a whole disk"):
+        merge.merge_folder(model, Edit(toy_lora.trained()), "/")
 
 
 def test_nothing_is_written_for_a_lora_of_another_model(model, tmp_path, capsys):
