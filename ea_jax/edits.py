@@ -164,11 +164,13 @@ class Edit:
                     f"delta of {'.'.join(path)} has shape {list(shape)}, the model's kernel "
                     f"{list(kernel) or 'does not exist'}; use it with the model it was made for"
                 )
-        changed: dict[Any, Any] = {}
-        for tree in (self.adapters, self.deltas):
-            for path, layer in walk(tree):
-                changed[path] = changed.get(path, False) | _changed(layer)
-        return int(sum(np.sum(blocks) for blocks in changed.values()))
+        changed = {
+            (path, block)
+            for tree in (self.adapters, self.deltas)
+            for path, layer in walk(tree)
+            for block in np.flatnonzero(_changed(layer))
+        }
+        return len(changed)
 
 
 def bind(edit: Edit, weights: Tree, strength: float | None = None) -> tuple[Tree, Tree | None]:
