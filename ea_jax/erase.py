@@ -35,7 +35,13 @@ from ea_jax.runtime.checkpoints import Checkpoints, RestoreError
 from ea_jax.runtime.command_line import parse_flags
 from ea_jax.runtime.interrupt import Interrupt
 from ea_jax.runtime.mesh import put_rows
-from ea_jax.runtime.metrics import MetricsLog, NonFiniteError, Watch, require_finite
+from ea_jax.runtime.metrics import (
+    MetricsLog,
+    NonFiniteError,
+    Watch,
+    advice_to_lower,
+    require_finite,
+)
 from ea_jax.runtime.program import TRAIN_IN_LESS, one_line_errors, start_program
 from ea_jax.runtime.progress import Laps, Progress
 from ea_jax.settings import Settings, from_config
@@ -57,8 +63,6 @@ _FILES = (
     "run.json",
 )
 _FOLDERS = ("checkpoints", "tensorboard", "grids", "trace")
-# A run may go on in less memory, or on other devices: its last bits may then differ.
-_ELSEWHERE = ("mesh", "model.remat", "sample.batch")
 
 
 def erase(config: dict[str, Any], *, changed: Iterable[str] = ()) -> int:
@@ -77,10 +81,7 @@ def erase(config: dict[str, Any], *, changed: Iterable[str] = ()) -> int:
 
 
 def _erase(settings: Settings, config: dict[str, Any], folder: Path) -> int:
-    may_differ = [
-        *registry.changes_nothing(settings.method.name, settings.method.plus),
-        *_ELSEWHERE,
-    ]
+    may_differ = registry.changes_nothing(settings.method.name, settings.method.plus)
     run_folder.check(folder, config, may_differ=may_differ)
     run_folder.require_kinds(folder, files=_FILES, folders=_FOLDERS)
     compiler.keep_programs(settings.data.cache)
@@ -266,7 +267,7 @@ def _advice(settings: Settings) -> str:
     """What to do about a term that is no number."""
     section = registry.METHODS[settings.method.name].section
     rates = f"{section}.lr" if section else "optim.lr_lower or optim.lr_upper"
-    return f"Lower {rates}, or the weight of that term, and give that run a log.folder of its own"
+    return advice_to_lower(rates)
 
 
 def _compiling(method: Method, mesh: Mesh, state: Any, weights: Any, start: int) -> compiler.Ahead:

@@ -112,17 +112,21 @@ def require_read(name: str, plus: str, changed: Iterable[str]) -> None:
             )
 
 
+_NEVER = ("log", "data.cache", "mesh", "model.remat", "sample.batch")
+
+
 def changes_nothing(name: str, plus: str) -> list[str]:
     """Sections of the settings, and dotted keys, of which no value changes a method's result.
 
-    They are `log`, where things are cached, and what other methods alone read.
+    They are `log`, where things are cached, what other methods alone read, and what a run needs to
+    go on in less memory or on other devices, which changes last bits alone.
 
     Args:
       name, plus: of section `method`.
     """
     own = {METHODS[one].section for one in (name, plus) if one in METHODS}
     others = {entry.section for entry in METHODS.values() if entry.section is not None}
-    return ["log", "data.cache", *sorted(others - own)]
+    return [*_NEVER, *sorted(others - own)]
 
 
 def _reads(entry: Entry, key: str) -> bool:

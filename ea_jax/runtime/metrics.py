@@ -24,11 +24,12 @@ from ea_jax.runtime.progress import Progress
 _log = logging.getLogger(__name__)
 
 
-# What a run of `ea-jax erase` does about a term that is no number.
-_ADVICE = (
-    "Lower optim.lr_lower or optim.lr_upper, or the weight of that term, and give that run a "
-    "log.folder of its own"
-)
+def advice_to_lower(rates: str) -> str:
+    """What a run does about a term that is no number: learning rates are too high, by name."""
+    return f"Lower {rates}, or the weight of that term, and give that run a log.folder of its own"
+
+
+_ADVICE = advice_to_lower("the learning rate")
 
 
 class NonFiniteError(FloatingPointError):

@@ -48,7 +48,7 @@ def test_a_methods_entry_says_what_it_reads_of_shared_sections(name, monkeypatch
 
         return get
 
-    foreign = {*registry.changes_nothing(name, "nothing")} - {"log", "data.cache"}
+    foreign = {*registry.changes_nothing(name, "nothing")} - {*registry._NEVER}
     for section in ("optim", "loss", *foreign):
         kind = type(getattr(made, section))
         monkeypatch.setattr(kind, "__getattribute__", noting(section))
@@ -182,7 +182,7 @@ def test_a_changed_setting_is_one_that_the_method_reads():
 
 def test_values_of_other_methods_sections_change_nothing():
     of_esd = registry.changes_nothing("esd", "nothing")
-    assert {"log", "data.cache", "ca", "eap", "embedder"} < {*of_esd}
+    assert {"log", "data.cache", "mesh", "model.remat", "ca", "eap", "embedder"} < {*of_esd}
     assert not {"esd", "lora", "optim", "loss", "data", "concept"} & {*of_esd}
     assert "embedder" not in registry.changes_nothing("erase_anything", "embedder")
     assert "ca" not in registry.changes_nothing("ca_noise", "nothing")

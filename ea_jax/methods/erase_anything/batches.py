@@ -52,11 +52,6 @@ class Batches:
     keep: LatentSet | None
     parts: int = 1
 
-    @property
-    def has_upper(self) -> bool:
-        """See the function."""
-        return has_upper(self.settings)
-
     def path_row(self, member: int, round: int) -> int:  # noqa: A002 - a path is a round here
         """The bank's row whose sentence a member of the pool follows on its `round`-th path."""
         return self.bank.drawn(self._seed, _PATH, member, round)

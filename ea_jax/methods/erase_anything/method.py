@@ -82,7 +82,7 @@ def make(ready: Ready) -> Method:
 
     programs = jitted(settings, static, mesh)
     levels = (Level("lower", batches.lower, programs[0]),)
-    if batches.has_upper:
+    if has_upper(settings):
         levels += (Level("upper", batches.upper, programs[1]),)
     return Method(settings.pairs, init, edit, levels, before)
 
