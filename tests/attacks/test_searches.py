@@ -106,10 +106,9 @@ def test_an_inversion_holds_no_word_that_a_filter_finds(bench, edited):
         np.testing.assert_array_equal(changed_UT, plain.word_UT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "search",
-    [pytest.param(prefix.TOKENWISE, marks=pytest.mark.slow), prefix.RELAXED],
-    ids=lambda search: search.name,
+    "search", [prefix.TOKENWISE, prefix.RELAXED], ids=lambda search: search.name
 )
 def test_a_prefix_lowers_the_loss_on_a_picture_of_the_concept(bench, search, monkeypatch):
     monkeypatch.setattr(prefix, "_RATE", 0.3)

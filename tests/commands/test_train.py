@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -21,6 +20,7 @@ from train_command import command, run, started
 from ea_jax import edits, erase
 from ea_jax.evaluate_run import evaluate_run
 from ea_jax.flux.pipeline import Pipeline
+from ea_jax.runtime.checkpoints import Checkpoints
 from ea_jax.runtime.fingerprint import fingerprint_files
 
 pytestmark = pytest.mark.long
@@ -80,24 +80,34 @@ def test_without_a_judge_the_results_say_that_nothing_was_measured(finished):
 
 
 @pytest.fixture
-def in_this_process(monkeypatch) -> Iterator[None]:
-    """Lets `erase.main` leave no handlers, no setting of the C library and no flags behind."""
+def in_this_process(monkeypatch) -> None:
+    """Lets `erase.main` leave no handlers and no setting of the C library behind."""
     monkeypatch.setattr(erase, "start_program", lambda level=0: None)
     monkeypatch.setattr(erase.memory, "keep_freed", lambda: None)
-    parsed_and_run = lambda main, line, flags_parser: main(flags_parser(line))  # noqa: E731
+    parsed_and_run = lambda main, line, flags_parser: sys.exit(main(flags_parser(line)))  # noqa: E731
     monkeypatch.setattr(erase.app, "run", parsed_and_run)
-    before = set(flags.FLAGS)
-    yield
-    for name in set(flags.FLAGS) - before:
-        delattr(flags.FLAGS, name)
-    flags.FLAGS.unparse_flags()
 
 
-def erase_here(monkeypatch, words: list[str]) -> int | None:
-    """A command in this process; its exit code."""
+def erase_here(monkeypatch, words: list[str]) -> int:
+    """A command in this process, which leaves no flags behind; its exit code.
+
+    Raises:
+      SystemExit: it ended in words.
+    """
     program, *line = words[1:]
     monkeypatch.setattr(sys, "argv", [program, *line])  # where a config's flags are looked for
-    return erase.main(line)
+    before = set(flags.FLAGS)
+    try:
+        erase.main(line)
+    except SystemExit as stop:
+        if isinstance(stop.code, str):
+            raise
+        return stop.code or 0
+    finally:
+        for name in set(flags.FLAGS) - before:
+            delattr(flags.FLAGS, name)
+        flags.FLAGS.unparse_flags()
+    raise AssertionError("app.run ends the process")
 
 
 def test_a_judge_measures_at_the_end_and_evaluate_reads_the_same(
@@ -122,13 +132,44 @@ def test_a_judge_measures_at_the_end_and_evaluate_reads_the_same(
     assert (again["base"], again["erased"]) == (first["base"], first["erased"])
 
 
+def test_a_stopped_run_goes_on_to_the_same_lora(
+    in_this_process, dev_folder, tmp_path, monkeypatch, caplog
+):
+    """Told to stop in the middle, a run saves what it has, and says so by its code."""
+    flags = ("--config.method.name=esd", "--config.esd.steps=6", "--config.log.pictures=none")
+
+    def erased(name: str) -> int:
+        words = command(dev_folder, tmp_path / name, tmp_path / "cache", *flags)
+        others = ("--config.optim.pairs", "--config.data.inversion")
+        return erase_here(monkeypatch, [w for w in words if not w.startswith(others)])
+
+    assert not erased("whole")
+    save = Checkpoints.save
+
+    def stop(self, step, *saved):
+        save(self, step, *saved)
+        if step == 2:
+            signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Checkpoints, "save", stop)
+        assert erased("cut") == 143
+    assert not (tmp_path / "cut" / "run.json").exists()
+    caplog.set_level(logging.INFO)
+    assert not erased("cut")
+    assert "goes on after" in caplog.text
+    name = "pytorch_lora_weights.safetensors"
+    assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "cuts",
-    [(signal.SIGTERM,), pytest.param((signal.SIGKILL, signal.SIGTERM), marks=pytest.mark.slow)],
+    [(signal.SIGTERM,), (signal.SIGKILL, signal.SIGTERM)],
     ids=["stopped", "killed, then stopped"],
 )
-def test_a_run_that_was_cut_off_goes_on_to_the_same_lora(finished, tmp_path, dev_folder, cuts):
-    """SIGTERM saves first, and its code says so; kill -9 leaves what the last checkpoint holds."""
+def test_a_process_that_was_cut_off_goes_on_to_the_same_lora(finished, tmp_path, dev_folder, cuts):
+    """SIGTERM saves first; kill -9 leaves what the last checkpoint holds. Traced, too."""
     whole, cache = finished
     for cut in cuts:
         # Cut off and resumed inside the traced pairs; tracing changes no result.
@@ -186,19 +227,23 @@ def refusal(monkeypatch, words: list[str]) -> str:
     return message
 
 
-def test_a_folder_of_another_config_is_refused_and_untouched(finished, dev_folder):
-    """By a process of its own, and its exit code; other refusals are in this one."""
+def test_a_folder_of_another_config_is_refused_and_untouched(
+    finished, in_this_process, dev_folder, monkeypatch
+):
     folder, cache = finished
     before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-    refused = run(dev_folder, folder, cache, "--config.loss.eta=0.25")
-    assert refused.returncode == 1
-    message = refused.stderr.strip().splitlines()[-1]
-    assert message.startswith("error: ")
+    message = refusal(monkeypatch, command(dev_folder, folder, cache, "--config.loss.eta=0.25"))
     assert "loss.eta = 0.0, not 0.25" in message
     assert before == {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
-@pytest.mark.parametrize(("rate", "term"), [("lr_lower", "upper/grad_norm"), ("lr_upper", "edit")])
+@pytest.mark.parametrize(
+    ("rate", "term"),
+    [
+        ("lr_lower", "upper/grad_norm"),
+        pytest.param("lr_upper", "edit", marks=pytest.mark.slow),
+    ],
+)
 def test_what_is_no_number_is_named_with_its_step_and_never_saved(
     finished, in_this_process, tmp_path, dev_folder, monkeypatch, rate, term
 ):

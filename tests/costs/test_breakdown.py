@@ -29,6 +29,7 @@ def costs(name: str) -> dict[str, int]:
     return {part.name: count_flops(part.function, *part.arguments) for part in found}
 
 
+@pytest.mark.slow
 def test_terms_that_are_off_cost_nothing() -> None:
     found = costs("erase_anything")
     on, off = (found[f"lower step, attention loss {name}"] for name in ("on", "off"))

@@ -116,7 +116,9 @@ def test_what_is_saved_does_not_grow_with_the_base():
     assert jax.tree.map(jnp.shape, adapters) == jax.tree.map(jnp.shape, inputs.state().lora)
 
 
-@pytest.mark.parametrize(("keep", "bar"), [(False, 12.5), (True, 13.5)])
+@pytest.mark.parametrize(
+    ("keep", "bar"), [pytest.param(False, 12.5, marks=pytest.mark.slow), (True, 13.5)]
+)
 def test_a_pair_on_flux_dev_costs_few_forwards(keep, bar):
     """Counted on the jaxpr at 512 px, 256 text tokens, batch 1; nothing is computed."""
     dev = TransformerConfig()

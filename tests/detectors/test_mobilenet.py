@@ -19,7 +19,10 @@ from ea_jax.detectors.mobilenet import MobileNetConfig
 @pytest.mark.parity
 @pytest.mark.parametrize(
     ("kind", "finegrained"),
-    [("MobileNetV2Model", True), ("MobileNetV2ForImageClassification", False)],
+    [
+        pytest.param("MobileNetV2Model", True, marks=pytest.mark.slow),
+        ("MobileNetV2ForImageClassification", False),
+    ],
 )
 def test_the_network_is_transformers_in_inference(tmp_path, kind, finegrained):
     shape = transformers.MobileNetV2Config(

@@ -103,6 +103,7 @@ def test_flags_that_need_each_other_are_told_before_anything_is_made(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_blind_pictures_are_numbered_and_their_names_are_in_the_key_alone(
     tmp_path, monkeypatch, capsys
 ):

@@ -31,7 +31,7 @@ def given():
     return inputs.array(2, 6, SMALL.in_channels), inputs.text(2)
 
 
-@pytest.mark.parametrize("remat", ["none", "block"])
+@pytest.mark.parametrize("remat", [pytest.param("none", marks=pytest.mark.slow), "block"])
 def test_base_gradients_of_blocks_written_out_are_those_of_stacked_ones(given, remat):
     gradient = jax.jit(lambda w: jax.grad(loss)(w, *given, remat=remat))
     stacked = unrolled(gradient(BASE))
@@ -61,7 +61,7 @@ def test_the_gradient_of_a_kernel_beside_its_transpose_is_an_error(given, remat)
         jax.grad(through_one)(weights["transformer_blocks"][0]["attn"]["to_v"]["kernel"])
 
 
-@pytest.mark.parametrize("remat", ["none", "block"])
+@pytest.mark.parametrize("remat", [pytest.param("none", marks=pytest.mark.slow), "block"])
 def test_adapters_and_latents_have_their_gradients_beside_transposes(given, remat):
     x_BSC, text = given
     adapters = lora.init(jax.random.key(1), BASE, scope="dual_qk", rank=2)

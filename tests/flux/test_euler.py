@@ -148,11 +148,11 @@ def test_in_bfloat16_paths_sampled_anew_are_the_samplers_bit_for_bit(case, monke
 @pytest.mark.parametrize(
     ("level", "features"),
     [
-        ("lower", "shared"),
-        ("upper", "shared"),
         ("upper", "denoise"),
-        # The lower level reads no features.
-        pytest.param("lower", "denoise", marks=pytest.mark.slow),
+        *(
+            pytest.param(*pair, marks=pytest.mark.slow)
+            for pair in (("lower", "shared"), ("upper", "shared"), ("lower", "denoise"))
+        ),
     ],
 )
 def test_in_bfloat16_every_model_call_of_a_pair_gets_a_rounded_time(monkeypatch, level, features):

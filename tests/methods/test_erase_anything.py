@@ -116,7 +116,7 @@ def test_the_upper_step_counts_each_term_with_its_weight():
 
 
 @pytest.mark.parametrize("form", ["intent", "printed", "release"])
-@pytest.mark.parametrize("features", ["shared", "denoise"])
+@pytest.mark.parametrize("features", [pytest.param("shared", marks=pytest.mark.slow), "denoise"])
 def test_every_form_of_rsc_moves_the_lora(form, features):
     inputs = Inputs()
     state = inputs.state()
@@ -184,7 +184,7 @@ def test_jit_changes_no_number():
 
 
 @pytest.mark.parametrize("transposes", [True, pytest.param(False, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("level", ["lower", "upper"])
+@pytest.mark.parametrize("level", [pytest.param("lower", marks=pytest.mark.slow), "upper"])
 def test_unrolled_blocks_train_as_stacked_ones_do(level, transposes):
     inputs = Inputs()
     s = settings(attn=0.1, lora=1.0, keep=1.0, rsc=0.1)

@@ -53,7 +53,7 @@ def left(before: State, batch: pool.Batch, eta: float, adapters) -> jax.Array:
     return distance(student, anchor) - eta * distance(student, concept)
 
 
-@pytest.mark.parametrize("eta", [1.0, 0.5])
+@pytest.mark.parametrize("eta", [pytest.param(1.0, marks=pytest.mark.slow), 0.5])
 def test_the_loss_is_the_equation(given, eta: float) -> None:
     before, batch = given
     loss = lambda made: jnp.maximum(left(before, batch, eta, made), 0).mean()  # noqa: E731

@@ -161,6 +161,7 @@ def test_what_the_frozen_model_gave_is_read_again(made, tmp_path, monkeypatch):
             search(made, **{**options, **other})
 
 
+@pytest.mark.slow
 def test_devices_share_a_search(made):
     alone = search(made, inversion_steps=3)
     shared = search(made, {"data": 4, "fsdp": 2, "tensor": 1}, inversion_steps=3)

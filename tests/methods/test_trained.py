@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -22,9 +23,15 @@ from ea_jax.runtime.mesh import make_mesh, put_rows
 STEPS = 4
 
 pytestmark = pytest.mark.long
-of_each_method = pytest.mark.parametrize("name", toy.NAMES)
-# Their states and batches are split as those of `ca_model` and `esd`.
-ALIKE = ("ca_noise", "gem")
+# The others' states and batches are of the same kinds; their losses have tests of their own.
+FAST = ("esd", "ca_model", "mace")
+
+
+def of_each_method(fast: Sequence[str]) -> pytest.MarkDecorator:
+    marked = [
+        pytest.param(name, marks=[pytest.mark.slow] * (name not in fast)) for name in toy.NAMES
+    ]
+    return pytest.mark.parametrize("name", marked)
 
 
 class Run:
@@ -68,7 +75,7 @@ def whole(name: str) -> tuple[Any, Any, list[dict[str, float]]]:
     return start, jax.device_get(end), terms
 
 
-@of_each_method
+@of_each_method(FAST)
 def test_every_adapter_of_the_scope_is_trained(name: str) -> None:
     start, end, terms = whole(name)
     scope = toy.ready(name).settings.lora.scope
@@ -80,7 +87,7 @@ def test_every_adapter_of_the_scope_is_trained(name: str) -> None:
     assert all(each["grad_norm"] > 0 for each in terms)
 
 
-@of_each_method
+@of_each_method(FAST)
 def test_a_run_that_was_cut_off_ends_in_the_same_bits(name: str, tmp_path) -> None:
     _, end, terms = whole(name)
     first = alone(name)
@@ -99,10 +106,7 @@ def test_a_run_that_was_cut_off_ends_in_the_same_bits(name: str, tmp_path) -> No
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), end)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[pytest.mark.slow] * (name in ALIKE)) for name in toy.NAMES],
-)
+@of_each_method(["esd"])
 def test_a_mesh_of_eight_trains_what_one_device_trains(name: str) -> None:
     _, end, terms = whole(name)
     run = Run(name, (2, 2, 2))

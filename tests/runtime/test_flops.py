@@ -79,7 +79,8 @@ def test_what_the_compiler_made_of_a_pair_has_as_many_operations_as_we_count():
 
 
 @pytest.mark.xla_text
-@pytest.mark.parametrize("step", [lower_step, pytest.param(upper_step, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [lower_step, upper_step])
 def test_two_devices_share_a_steps_operations_and_talk(step):
     [(program, count)] = compiled_steps(make_mesh({"tensor": 2}), step)
     assert 0.49 * count < program.flops() < 0.75 * count

@@ -159,6 +159,7 @@ def test_padding_that_says_the_same_everywhere_costs_nothing():
     assert train_t5._variance(x_BTD, ~padding) == 10
 
 
+@pytest.mark.slow
 def test_padding_after_the_target_is_not_counted():
     config = dataclasses.replace(T5_SMALL, vocab_size=20)
     weights = {
@@ -190,6 +191,7 @@ def _train(loss, config, weights, batches):
     return {name: np.array([terms[name] for terms in history]) for name in history[0]}
 
 
+@pytest.mark.slow
 def test_span_corruption_is_learned(pair):
     tokenizer = pair[0]
     shape = dataclasses.replace(T5_SMALL, vocab_size=len(tokenizer))
@@ -220,6 +222,7 @@ def test_a_token_must_be_kept_in_directions_that_matter():
     assert loss(own_BTD) == loss(own_BTD.at[:, 2].set(7.0))
 
 
+@pytest.mark.slow
 def test_pictures_and_captions_find_each_other(pair):
     tokenizer = pair[1]
     shape = dataclasses.replace(

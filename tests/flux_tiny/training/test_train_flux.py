@@ -75,6 +75,7 @@ def test_some_steps_have_longer_text_padded_with_t5s_zero(batches):
     assert longer.clip_BT.shape == (2, 8)
 
 
+@pytest.mark.slow
 def test_text_is_dropped_as_often_as_asked(batches):
     batch = batches(0)
 
@@ -142,6 +143,7 @@ def test_the_student_begins_where_the_teacher_ends(encoders):
     assert student.pooled_empty == teacher.pooled_empty
 
 
+@pytest.mark.slow
 def test_the_first_layer_leaves_text_white():
     """Directions of little variance come out as large as the others, and without a mean."""
     rng = np.random.default_rng(0)
@@ -183,6 +185,7 @@ def test_parts_of_a_batch_give_its_gradient(batches, monkeypatch):
         np.testing.assert_allclose(whole.weights["w"], parted.weights["w"], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_distillation_leaves_the_empty_prompt_as_it_is(encoders, batches):
     """Whatever its guidance, v("") is the teacher's own: erasing anchors to it."""
     teacher = train_flux.init_weights(FLUX, jax.random.key(0))["flux"]
