@@ -30,11 +30,12 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, command: str, description: str) -> None:
         super().__init__(f"ea-jax {command}", description=description, allow_abbrev=False)
+        self._stated: frozenset[str] = frozenset()
 
     def parse_known_args(self, args=None, namespace=None):
         """As argparse has it: `parse_args` is made of this."""
         found, rest = super().parse_known_args(args, namespace)
-        vars(found).pop(_GIVEN, None)
+        self._stated = frozenset(vars(found).pop(_GIVEN, ()))
         return found, rest
 
     def add(self, name: str, *, rule: Rule, **options: Any) -> None:
@@ -52,6 +53,15 @@ class Parser(argparse.ArgumentParser):
         """Ends the program where an argument is given without the one that it belongs to."""
         if getattr(given, name) is not None and getattr(given, needs) is None:
             self.error(f"--{name} has no effect without --{needs}; give both, or neither")
+
+    def forbid(self, *names: str, beside: str) -> None:
+        """Ends the program where one of some arguments is given beside one that leaves them idle.
+
+        Of the line that was parsed last.
+        """
+        idle = [name for name in names if name in self._stated]
+        if idle and beside in self._stated:
+            self.error(f"--{idle[0]} has no effect beside --{beside}; leave one of them out")
 
     def error(self, message: str) -> NoReturn:
         self.exit(1, f"error: {message}\n")

@@ -9,6 +9,7 @@ from ea_jax.attacks import inversion, pictures, prefix, prompts, relearning, rin
 from ea_jax.attacks.trials import Attack
 
 ALL = "all"
+_SEARCHES = ("search", "white-box", "weights")
 # Not in `ALL`: they bring back too little even from zeroed columns for a failure to mean anything.
 UNPROVEN = ("Ring-A-Bell", "UnlearnDiffAtk", "UnlearnDiffAtk relaxed")
 
@@ -52,7 +53,7 @@ def chosen(
       names: of groups or attacks, or `ALL`, which leaves `UNPROVEN` ones out.
       budget, starts: see `groups`.
     Raises:
-      ValueError: a name that is neither.
+      ValueError: a name that is neither; or a budget or starts of attacks that aren't among them.
     """
     made = groups(budget, starts)
     known = {one.name: one for found in made.values() for one in found}
@@ -70,5 +71,12 @@ def chosen(
             raise ValueError(
                 f"attack {name!r} is unknown; give {ALL}, {', '.join(made)}, or one of "
                 f"{', '.join(known)}{hint}"
+            )
+    searches = {one.name for group in _SEARCHES for one in made[group]}
+    for key, value, those in (("budget", budget, searches), ("starts", starts, {inversion.CCE})):
+        if value is not None and not wanted & those:
+            raise ValueError(
+                f"--{key}={value} is for {', '.join(sorted(those))}, and --attacks has none of "
+                f"these; leave --{key} out"
             )
     return [one for name, one in known.items() if name in wanted]

@@ -27,6 +27,7 @@ from ea_jax.runtime import compiler
 from ea_jax.runtime.fingerprint import checksum
 from ea_jax.runtime.streams import stream
 
+CCE = "CCE"
 BUDGETS, STARTS = (0, 10, 30, 100), 4
 _RATE = 0.5
 _START, _TURN = 511, 512
@@ -45,7 +46,7 @@ def cce(budgets: Sequence[int] = BUDGETS, starts: int = STARTS) -> Attack:
         ]
 
     meaning = "embeddings searched by gradient in the place of the word"
-    return Attack("CCE", "white-box", meaning, trials, own=True, plainly=True)
+    return Attack(CCE, "white-box", meaning, trials, own=True, plainly=True)
 
 
 def find(bench: Bench, victim: Victim, budgets: Sequence[int], starts: int) -> np.ndarray:

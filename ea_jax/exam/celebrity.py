@@ -64,7 +64,8 @@ def main(arguments: Sequence[str]) -> None:
         help="pictures of each name to train one on, where none is given",
     )
     portraits.add_start_arguments(parser)
-    given = parser.parse_args(arguments)
+    given = several.parsed(parser, arguments)
+    parser.forbid("portraits", "weights", "image_size", beside="classifier")
     start_program()
     with one_line_errors(TRAIN_IN_LESS):
         sys.stdout.write(evaluate(given, record.command(TASK, arguments)))
@@ -82,10 +83,8 @@ def evaluate(given: argparse.Namespace, command: str) -> str:
       ValueError: names, edits, a model or a classifier that won't do.
     """
     plan = _plan(given)
-    asked_for = ("model", "pictures", "kept_pictures", "portraits", "weights", "image_size")
-    sampled = ("steps", "guidance", "size", "text_length")
-    chosen = {name: getattr(given, name) for name in (*asked_for, *sampled)}
-    out = record.claim(given.out, TASK, chosen)
+    model.require_sampling(given)
+    out = record.claim(given.out, TASK, record.asked(given))
     subjects = model.subjects_of(given.edit)[1:] or _made(given, plan.erased)
     found = [
         _erasure(one, names, plan, turn=turn, pictures=given.kept_pictures)

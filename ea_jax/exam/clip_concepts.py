@@ -49,7 +49,9 @@ def run(given: argparse.Namespace, found: Sequence[Trial]) -> list[Result]:
     probes = [probe for task in tasks for probe in task.probes]
     edited = [Subject(str(t.folder), edit) for t, edit in zip(found, loaded, strict=True)]
     subjects = [Subject(BASE), *edited]
-    painter = model.open_painter(_sampling(found[0]), several.prompts_of(probes), subjects)
+    painter = model.open_painter(
+        _sampling(found[0], given.tensor), several.prompts_of(probes), subjects
+    )
     results = []
     for trial, task, edit in zip(found, tasks, loaded, strict=True):
         detector = ZeroShot(clip, sets[trial.word])
@@ -118,7 +120,7 @@ def synonyms(trial: Trial) -> list[str]:
     return [word for word in dict.fromkeys(found) if forms.key(word) not in seen]
 
 
-def _sampling(trial: Trial) -> argparse.Namespace:
+def _sampling(trial: Trial, tensor: int | None) -> argparse.Namespace:
     """A run's own model and sampling, as a command's arguments."""
     config: Any = trial.config
     parser = Parser("evaluate concepts", "")
@@ -133,6 +135,7 @@ def _sampling(trial: Trial) -> argparse.Namespace:
         "batch": config["sample"]["batch"],
         "cache": config["data"]["cache"],
         "out": str(trial.folder),
+        "tensor": tensor,
     }
     flags = [f"--{name}={value}" for name, value in how.items() if value is not None]
     return parser.parse_args(flags)

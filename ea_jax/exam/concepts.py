@@ -18,7 +18,7 @@ import functools
 import statistics
 from collections.abc import Sequence
 
-from ea_jax.arguments import Parser, text
+from ea_jax.arguments import Parser, number, text
 from ea_jax.evaluate import metrics, worlds
 from ea_jax.evaluate.metrics import METRICS, Metric
 from ea_jax.evaluate.task import Classes
@@ -61,8 +61,12 @@ def main(arguments: Sequence[str]) -> None:
     )
     parser.add("--method", rule=text, default="", help="presets; the model's own by default")
     parser.add("--clip", rule=text, help="folder or hub id of a CLIP, for models without a judge")
+    parser.add(
+        "--tensor", rule=number(int, low=1), help="devices that share one transformer, for --clip"
+    )
     trials.add_set_argument(parser)
     given = parser.parse_args(arguments)
+    parser.require(given, "tensor", needs="clip")
     start_program()
     with one_line_errors(TRAIN_IN_LESS):
         shared = trials.changes(given.set)

@@ -34,12 +34,12 @@ def main(arguments: Sequence[str]) -> None:
     """The command line."""
     parser = Parser("evaluate disentangle", "Each erasure under every concept's prompts (Fig. 15).")
     several.add_arguments(parser)
-    given = parser.parse_args(arguments)
+    given = several.parsed(parser, arguments)
     start_program()
     with one_line_errors(TRAIN_IN_LESS):
         worlds.classes_of(given.model)
-        out = record.claim(given.out, TASK, record.asked(given))
-        found = several.erasures(given, at_least=2)
+        found = several.erasures(given, at_least=2, task=TASK)
+        out = Path(given.out)
         subjects = [Subject(BASE)] + [
             dataclasses.replace(one, name=f"without {word}") for word, one in found.subjects.items()
         ]

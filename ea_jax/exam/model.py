@@ -26,6 +26,7 @@ from ea_jax.evaluate.probes import Detector, Probe, Reading
 from ea_jax.flux import hub
 from ea_jax.flux.attention import resolve_backend
 from ea_jax.flux.latents import PATCH
+from ea_jax.flux.pipeline import Pipeline
 from ea_jax.flux.sharded import on_mesh, unrolled_on
 from ea_jax.flux.tokens import MAX_T5_LENGTH
 from ea_jax.painter import Painter, Sampling
@@ -77,6 +78,12 @@ def add_arguments(parser: Parser, *, edits: bool = True) -> None:
     parser.add(
         "--batch", rule=number(int, low=1), help="pictures painted at once, over all devices"
     )
+    parser.add(
+        "--tensor",
+        rule=number(int, low=1),
+        default=1,
+        help="devices that share one copy of the transformer; the others hold copies",
+    )
     parser.add("--dtype", rule=text, choices=("float32", "bfloat16"), help="of the weights")
     parser.add("--cache", rule=text, default=CACHE, help="folder for what can be used again")
 
@@ -120,7 +127,8 @@ def open_painter(
 ) -> Painter:
     """A painter of a command's model, for its prompts, with all edits checked against it.
 
-    Batches are split over this machine's devices, as far as they divide.
+    Batches are split over this machine's devices, as far as they divide; `--tensor` of them share
+    one copy of the transformer.
 
     Args:
       given: the arguments of `add_arguments`.
@@ -135,12 +143,12 @@ def open_painter(
     usual = {
         "size": 64 if tiny else 512,
         "text_length": 32 if tiny else 256,
-        "batch": 8 if tiny else jax.local_device_count(),
+        "batch": 8 if tiny else _copies(given.tensor),
         "dtype": "float32" if tiny else "bfloat16",
     }
     how = {name: getattr(given, name) or value for name, value in usual.items()}
     compiler.keep_programs(given.cache)
-    mesh = _mesh_for(how["batch"])
+    mesh = _mesh_for(how["batch"], given.tensor)
     pipeline = on_mesh(mesh, given.model, dtype=how["dtype"])
     template = pipeline.template("transformer")
     for subject in subjects:
@@ -149,9 +157,8 @@ def open_painter(
             merged.require_unmerged(subject.edit, pipeline.folder)
     config = pipeline.transformer_config
     guidance = given.guidance
-    if guidance is not None:
-        pipeline.check_guidance(guidance)
-    elif config.guidance_embeds:
+    _check_sampling(pipeline, given)
+    if guidance is None and config.guidance_embeds:
         guidance = 3.5
     h, w, _ = pipeline.latent_shape(how["size"], how["size"])
     attention = resolve_backend(
@@ -203,15 +210,32 @@ def read(
     }
 
 
-def _mesh_for(batch: int) -> Mesh:
-    """Copies of the model on as many devices as divide a batch."""
+def require_sampling(given: argparse.Namespace) -> None:
+    """Raises ValueError for sampling that a command's model can't do; reads its configs alone."""
+    _check_sampling(Pipeline(given.model), given)
+
+
+def _check_sampling(pipeline: Pipeline, given: argparse.Namespace) -> None:
+    if given.guidance is not None:
+        pipeline.check_guidance(given.guidance)
+    if given.size is not None:
+        pipeline.latent_shape(given.size, given.size)
+
+
+def _mesh_for(batch: int, tensor: int) -> Mesh:
+    """Copies of the model, each on `tensor` devices: as many as divide a batch."""
     if jax.process_count() > 1:
         raise ValueError(
             f"this command paints on the devices of one machine, and {jax.process_count()} hosts "
             "run it; start it on one of them"
         )
-    count = max(n for n in range(1, jax.local_device_count() + 1) if batch % n == 0)
-    return make_mesh({"data": count})
+    count = max(n for n in range(1, _copies(tensor) + 1) if batch % n == 0)
+    return make_mesh({"data": count, "tensor": tensor})
+
+
+def _copies(tensor: int) -> int:
+    """Of the model, each on `tensor` of this machine's devices."""
+    return max(1, jax.local_device_count() // tensor)
 
 
 def _require_base(subjects: Sequence[Subject], made_of: str, weights: Any, model: str) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from ea_jax import edits
 from ea_jax.arguments import Parser, each, number
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str]) -> None:
         rule=each(number(int, low=1)),
         help="N; by default 1, 3, 5 and 10 as far as there are erasures, and all of them",
     )
-    given = parser.parse_args(arguments)
+    given = several.parsed(parser, arguments)
     start_program()
     with one_line_errors(TRAIN_IN_LESS):
         worlds.classes_of(given.model)
@@ -46,8 +47,8 @@ def main(arguments: Sequence[str]) -> None:
                 "--method=zeroed_columns changes no weights, and nothing of it can be summed; "
                 "give a method that does"
             )
-        out = record.claim(given.out, TASK, record.asked(given))
-        found = several.erasures(given, at_least=max(given.counts or [2]))
+        found = several.erasures(given, at_least=max(given.counts or [2]), task=TASK)
+        out = Path(given.out)
         counts = given.counts or counts_for(len(found.subjects))
         subjects = _subjects(found, counts)
         erased = {

@@ -48,8 +48,8 @@ def claim(out: str | Path, task: str, protocol: Mapping[str, Any]) -> Path:
 
 
 def asked(given: argparse.Namespace) -> dict[str, Any]:
-    """What a task's folder is claimed for: a command's arguments, but folders and `--batch`."""
-    aside = ("out", "cache", "batch")
+    """What a task's folder is claimed for: a command's arguments, but not where it runs."""
+    aside = ("out", "cache", "batch", "tensor")
     return {name: value for name, value in vars(given).items() if name not in aside}
 
 

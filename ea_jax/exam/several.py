@@ -18,7 +18,7 @@ from ea_jax.erase_command import words_in
 from ea_jax.evaluate import metrics, worlds
 from ea_jax.evaluate.probes import Answers, Detector, Probe
 from ea_jax.evaluate.task import Task
-from ea_jax.exam import model, trials
+from ea_jax.exam import model, record, trials
 from ea_jax.exam.model import Subject
 from ea_jax.settings import from_config
 
@@ -47,29 +47,44 @@ def add_arguments(parser: Parser) -> None:
     parser.add("--pictures", rule=number(int, low=1), default=8, help="of each concept")
 
 
-def erasures(given: argparse.Namespace, *, at_least: int) -> Erasures:
+def parsed(parser: Parser, arguments: Sequence[str]) -> argparse.Namespace:
+    """A command's arguments; those of erasures that are made end it beside ones that are given."""
+    given = parser.parse_args(arguments)
+    parser.forbid("method", "seed", "set", beside="edit")
+    return given
+
+
+def erasures(given: argparse.Namespace, *, at_least: int, task: str) -> Erasures:
     """The erasures of a command; made where they are words.
 
+    The task's folder is taken once all that is asked is known to be sound.
+
+    Args:
+      given: the command's arguments.
+      at_least: so many.
+      task: its name.
     Raises:
       ValueError: neither edits nor words or both, fewer than `at_least`, an edit that doesn't say
-        what it erases or erases several concepts, or two of one concept.
+        what it erases or erases several concepts, or two of one concept; or as
+        `record.claim` and `made`.
     """
     if bool(given.edit) == bool(given.words):
         raise ValueError("give either --edit, once for each erasure, or --words")
-    if given.words:
-        words = names_in(given.words, "--words")
-        sources = made(given, words) if len(words) >= at_least else {}
-        subjects = [
-            Subject(word, model.edit_of(source), source=source) for word, source in sources.items()
-        ]
-    else:
-        subjects = model.subjects_of(given.edit)[1:]
-        words = [concept_of(subject) for subject in subjects]
-        if twice := next((word for word in words if words.count(word) > 1), None):
-            raise ValueError(f"two edits erase {twice!r}; give one of them")
+    subjects = model.subjects_of(given.edit)[1:]
+    words = [concept_of(subject) for subject in subjects] or names_in(given.words, "--words")
+    if twice := next((word for word in words if words.count(word) > 1), None):
+        raise ValueError(f"two edits erase {twice!r}; give one of them")
     if len(words) < at_least:
         raise ValueError(f"{len(words)} erasures are given; this task needs {at_least} or more")
-    return Erasures(dict(zip(words, subjects, strict=True)), *tasks_of(given, words))
+    # A word that the world lacks is told before anything is made.
+    tasks, detector = tasks_of(given, words)
+    model.require_sampling(given)
+    record.claim(given.out, task, record.asked(given))
+    subjects = subjects or [
+        Subject(word, model.edit_of(source), source=source)
+        for word, source in made(given, words).items()
+    ]
+    return Erasures(dict(zip(words, subjects, strict=True)), tasks, detector)
 
 
 def made(

@@ -35,6 +35,7 @@ from ea_jax.settings import Settings
 _log = logging.getLogger(__name__)
 # Training draws its seeds from here on; those of grids and of the evaluation are smaller.
 FIRST_SEED = 2**31
+_KEPT_AT_ONCE = 32  # pictures or more, as a whole number of batches
 _OF_CONCEPT, _TO_KEEP, _OF_ANCHOR = 101, 102, 103
 
 
@@ -119,6 +120,8 @@ def sample(
 ) -> np.ndarray:
     """Latents of the frozen model's pictures, sampled or read from the cache.
 
+    They are kept part by part: a run that is killed samples at most one part again.
+
     Args:
       pipeline: with its transformer loaded.
       text: encoded prompts in host memory, one for each picture.
@@ -131,30 +134,40 @@ def sample(
     Returns:
       [P, S, C] float32, packed.
     Raises:
-      NonFiniteError: the model gave NaN or Inf; nothing is kept.
+      NonFiniteError: the model gave NaN or Inf; that part isn't kept.
     """
     model = settings.model
     sigmas = pipeline.sigmas(settings.sample.steps, model.resolution, model.resolution)
-    inputs = {
+    shared = {
         "version": VERSION,
         "base": fingerprint,
-        "text": checksum(text.t5_BTD, text.pooled_BD),
-        "seeds": list(seeds),
         "sigmas": sigmas.tolist(),
         "resolution": model.resolution,
         "guidance": model.guidance,
         "dtype": model.dtype,
         "attention": model.attention,
     }
-    (latent_PSC,) = cached(
-        settings.data.cache,
-        inputs,
-        lambda: (_sample(pipeline, text, seeds, settings, mesh, lora, what),),
-        names=("latent_PSC",),
-        kind="latents",
-        what=f"{len(seeds)} {what}",
-    )
-    return latent_PSC
+    batch, count = settings.sample.batch, len(seeds)
+    size = batch * math.ceil(_KEPT_AT_ONCE / batch)
+    parts = []
+    for start in range(0, count, size):
+        rows = slice(start, min(start + size, count))
+        own: Text = jax.tree.map(lambda x, rows=rows: x[rows], text)
+        inputs = {"text": checksum(own.t5_BTD, own.pooled_BD), "seeds": list(seeds[rows]), **shared}
+
+        def made(own: Text = own, rows: slice = rows) -> tuple[np.ndarray]:
+            found = _sample(pipeline, own, seeds[rows], settings, mesh, lora)
+            _log.info("sampled %d of %d %s", rows.stop, count, what)
+            return (found,)
+
+        [latent_PSC] = cached(
+            *(settings.data.cache, inputs, made),
+            names=("latent_PSC",),
+            kind="latents",
+            what=f"{what}, {start + 1} to {rows.stop} of {count}",
+        )
+        parts.append(latent_PSC)
+    return np.concatenate(parts)
 
 
 def latent_sets(
@@ -247,14 +260,8 @@ def _sample(
     settings: Settings,
     mesh: Mesh,
     lora: Any,
-    what: str,
 ) -> np.ndarray:
-    parts, done, batch = [], 0, settings.sample.batch
-    for z_BhwC, count in sampled(
-        pipeline, text, seeds, sampling=Sampling.of(settings), mesh=mesh, lora=lora
-    ):
-        parts.append(on_host(latents.pack(z_BhwC)).astype(np.float32)[:count])
-        done += count
-        if math.log2(done / batch).is_integer() or done == len(seeds):
-            _log.info("sampled %d of %d %s", done, len(seeds), what)
-    return np.concatenate(parts)
+    batches = sampled(pipeline, text, seeds, sampling=Sampling.of(settings), mesh=mesh, lora=lora)
+    return np.concatenate(
+        [on_host(latents.pack(z_BhwC)).astype(np.float32)[:count] for z_BhwC, count in batches]
+    )

@@ -19,7 +19,7 @@ from ea_jax.evaluate import worlds
 from ea_jax.evaluate.metrics import Rate
 from ea_jax.evaluate.probes import Probe, Reading, check_held_out
 from ea_jax.evaluate.task import People
-from ea_jax.exam import celebrity, celebrity_classifier, celebrity_counts, portraits
+from ea_jax.exam import celebrity, celebrity_classifier, celebrity_counts, model, portraits
 from ea_jax.exam.celebrity_counts import CLASSIFIER, JUDGE, Erasure
 from ea_jax.exam.model import Subject
 from ea_jax.flux import hub
@@ -182,7 +182,18 @@ def test_an_erasure_is_told_and_its_classifier_trained_once(shallow, tmp_path, m
     assert not (tmp_path / "other" / "portraits").exists()
 
 
-def test_names_that_do_not_go_together_are_one_line(shallow, tmp_path):
+def test_a_folder_is_for_the_names_that_it_was_begun_with(tmp_path, monkeypatch):
+    def stop(*_):
+        raise ValueError("stopped")
+
+    monkeypatch.setattr(model, "open_painter", stop)
+    flags = [f"--edit={save_edit(tmp_path / 'one', 'Pierrot')}", f"--out={tmp_path / 'out'}"]
+    for kept, said in (("Oberon", "stopped"), ("Titania", r"with kept = .*Oberon.*, not .*Titan")):
+        with pytest.raises(SystemExit, match=said):
+            celebrity.main([*flags, f"--kept={kept}"])
+
+
+def test_names_that_do_not_go_together_are_one_line(shallow, tmp_path, capsys):
     rng = np.random.default_rng(0)
     for name in ("Pierrot", "Oberon"):
         (tmp_path / "faces" / name).mkdir(parents=True)
@@ -209,6 +220,9 @@ def test_names_that_do_not_go_together_are_one_line(shallow, tmp_path):
         flags = [*flags, *usual, f"--kept={kept}"]
         with pytest.raises(SystemExit, match=said):
             celebrity.main(flags)
+    with pytest.raises(SystemExit):
+        celebrity.main([f"--edit={run}", *usual, "--portraits=9"])
+    assert "--portraits has no effect beside --classifier" in capsys.readouterr().err
     flags = [f"--edit={run}", f"--out={tmp_path / 'out'}", f"--weights={tmp_path / 'absent'}"]
     with pytest.raises(SystemExit, match="absent"):
         celebrity.main(flags)

@@ -83,10 +83,12 @@ def on_devices(monkeypatch, tmp_path):
     """Opens flux-tiny's painter where so many devices are."""
     here = jax.devices()
 
-    def open_on(count: int, prompts, batch: int):
+    def open_on(count: int, prompts, batch: int, tensor: int = 1):
         monkeypatch.setattr(jax, "devices", lambda: here[:count])
         monkeypatch.setattr(jax, "local_device_count", lambda: count)
-        given = arguments(f"--cache={tmp_path}", "--steps=2", f"--batch={batch}")
+        given = arguments(
+            f"--cache={tmp_path}", "--steps=2", f"--batch={batch}", f"--tensor={tensor}"
+        )
         return model.open_painter(given, prompts, [])
 
     return open_on
@@ -115,9 +117,24 @@ def test_batches_on_four_devices_are_read_as_on_one(on_devices):
     assert [(a.seen, a.valid) for a in one] == [(b.seen, b.valid) for b in four]
 
 
+def test_two_devices_that_share_a_model_paint_what_one_does(on_devices):
+    alone, shared = (
+        on_devices(count, ["a cat", "a dog"], batch=2, tensor=count) for count in (1, 2)
+    )
+    kernel = shared.pipeline.weights["transformer"]["transformer_blocks"][0]["attn"]["to_q"]
+    assert kernel["kernel"].addressable_shards[0].data.size == kernel["kernel"].size / 2
+    pictures = [painter.paint(["a cat", "a dog"], [0, 1]) for painter in (alone, shared)]
+    np.testing.assert_allclose(*pictures, atol=1e-4)
+
+
 def test_as_many_devices_paint_as_divide_a_batch_and_several_hosts_are_refused(monkeypatch):
     monkeypatch.setattr(jax, "local_device_count", lambda: 6)
-    assert [model._mesh_for(batch).size for batch in (1, 4, 6, 8, 9)] == [1, 4, 6, 4, 3]
+    assert [model._mesh_for(batch, 1).size for batch in (1, 4, 6, 8, 9)] == [1, 4, 6, 4, 3]
+    # Two share a model: three copies, of which one serves a batch of four alone.
+    for batch, shape in ((4, (2, 1, 2)), (6, (3, 1, 2)), (1, (1, 1, 2))):
+        assert tuple(model._mesh_for(batch, 2).shape.values()) == shape
+    with pytest.raises(ValueError, match="needs 16 devices and 8 are here"):
+        model._mesh_for(1, 16)
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     with pytest.raises(ValueError, match="one machine, and 2 hosts run it; start it on one"):
-        model._mesh_for(4)
+        model._mesh_for(4, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -45,24 +46,27 @@ def runs(tmp_path_factory):
 def given(*flags: str) -> argparse.Namespace:
     parser = Parser("evaluate toy", "A toy.")
     several.add_arguments(parser)
-    return parser.parse_args(["--out=out", *flags])
+    return parser.parse_args([*([] if "--out" in "".join(flags) else ["--out=out"]), *flags])
+
+
+def erasures(*flags: str, out: Path) -> several.Erasures:
+    return several.erasures(given(*flags, f"--out={out}"), at_least=2, task="toy")
 
 
 def probe(label: str, metric: metrics.Metric, seed: int = 0) -> Probe:
     return Probe(f"a {label}", seed, ((metric.name, frozenset({("object", label)})),))
 
 
-def test_erasures_are_known_by_what_their_edits_erase(runs):
-    found = several.erasures(given(*(f"--edit={run}" for run in runs)), at_least=2)
+def test_erasures_are_known_by_what_their_edits_erase(runs, tmp_path):
+    found = erasures(*(f"--edit={run}" for run in runs), out=tmp_path)
     assert tuple(found.subjects) == tuple(found.tasks) == WORDS
     assert found.detector.name == "judge"
     asked = several.asked(found.tasks["cat"], metrics.CONCEPT.name, 3)
     assert [question for one in asked for question, _ in one.questions] == ["Acc_e"] * 3
 
 
-def test_erasures_keep_the_strength_that_they_are_given_at(runs, monkeypatch):
-    asked = given(f"--edit=weak={runs[0]}@0.5", f"--edit={runs[1]}")
-    found = several.erasures(asked, at_least=2)
+def test_erasures_keep_the_strength_that_they_are_given_at(runs, tmp_path):
+    found = erasures(f"--edit=weak={runs[0]}@0.5", f"--edit={runs[1]}", out=tmp_path)
     assert [one.strength for one in found.subjects.values()] == [0.5, None]
     _, one, both, _ = multi._subjects(found, [1, 2])
     assert (one.name, one.strength) == ("one edit", 0.5)
@@ -72,14 +76,14 @@ def test_erasures_keep_the_strength_that_they_are_given_at(runs, monkeypatch):
 
 def test_erasures_that_do_not_go_together_are_refused(runs, tmp_path):
     with pytest.raises(ValueError, match="either --edit, once for each erasure, or --words"):
-        several.erasures(given(), at_least=1)
+        erasures(out=tmp_path)
     with pytest.raises(ValueError, match="1 erasures are given; this task needs 2 or more"):
-        several.erasures(given(f"--edit={runs[0]}"), at_least=2)
+        erasures(f"--edit={runs[0]}", out=tmp_path)
     with pytest.raises(ValueError, match="two edits erase 'cat'; give one of them"):
-        several.erasures(given(f"--edit={runs[0]}", f"--edit=again={runs[0]}"), at_least=2)
+        erasures(f"--edit={runs[0]}", f"--edit=again={runs[0]}", out=tmp_path)
     both = edits.save(edits.summed([edits.load(run) for run in runs]), tmp_path / "both")
     with pytest.raises(ValueError, match="this task needs edits of one concept each"):
-        several.erasures(given(f"--edit={both}"), at_least=1)
+        erasures(f"--edit={both}", out=tmp_path)
 
 
 def test_what_changes_no_weights_is_not_summed(tmp_path, monkeypatch):
@@ -99,6 +103,25 @@ def test_nothing_is_erased_for_a_model_without_a_detector(dev_folder, tmp_path, 
         with pytest.raises(SystemExit, match="comes with no detector, which this task needs"):
             task.main(flags)
     # The same folder takes the mended command.
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--words=cat,zebrafish"], "flux-tiny's world has no concept 'zebrafish'"),
+        (["--words=cat,dog", "--size=41"], "height=41 is not a multiple of 8"),
+        (["--edit=runs/cat", "--method=esd"], "--method has no effect beside --edit"),
+    ],
+)
+def test_what_cannot_be_done_is_told_before_anything_is_made(
+    flags, said, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(trials, "make", None)
+    for task in (multi, disentangle):
+        with pytest.raises(SystemExit) as stop:
+            task.main([*flags, f"--out={tmp_path / 'out'}"])
+        assert said in f"{stop.value.code}{capsys.readouterr().err}"
     assert not (tmp_path / "out").exists()
 
 
@@ -214,7 +237,7 @@ def test_a_task_leaves_its_table_its_pictures_and_how_each_was_made(
 def test_a_folder_is_for_what_was_asked_wherever_and_in_whatever_batches():
     asked = record.asked(given("--edit=a@0.5"))
     assert asked == record.asked(
-        given("--edit=a@0.5", "--cache=other", "--batch=1", "--pictures=8")
+        given("--edit=a@0.5", "--cache=other", "--batch=1", "--tensor=2", "--pictures=8")
     )
     for flag in ("--pictures=9", "--steps=4", "--edit=b"):
         assert asked != record.asked(given("--edit=a@0.5", flag))
