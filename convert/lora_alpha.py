@@ -6,8 +6,10 @@ diffusers keeps them in the file's metadata, PEFT in `adapter_config.json` besid
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -59,6 +61,26 @@ def in_metadata(metadata: Mapping[str, str], path: Path) -> Settings | None:
         if not lora_names.is_text_encoder(key)
     }
     return _checked(fields, where) if fields else None
+
+
+def of_ranks(ranks: Mapping[str, int]) -> str:
+    """The settings in a file's metadata under which each layer's alpha is its own rank.
+
+    diffusers before 0.41 takes the first layer's alpha for all where nothing says what it is.
+
+    Args:
+      ranks: of each layer, by its name.
+    """
+    [(common, _)] = Counter(ranks.values()).most_common(1)
+    others = {layer: rank for layer, rank in ranks.items() if rank != common}
+    fields = {
+        "r": common,
+        "lora_alpha": common,
+        "rank_pattern": others,
+        "alpha_pattern": others,
+        "target_modules": list(ranks),
+    }
+    return json.dumps({f"{_PREFIX}{key}": value for key, value in fields.items()})
 
 
 def beside(path: Path, *, needed: bool) -> Settings | None:

@@ -104,10 +104,13 @@ def read(path: str | Path) -> tuple[Tree, Tree, dict[str, str]]:
 def write(path: str | Path, lora: Tree, diffs: Tree, metadata: Mapping[str, str]) -> None:
     """Writes adapters and changes of kernels in bfloat16; the inverse of `read`.
 
+    Where ranks differ, the metadata says so to readers that expect one; see `lora_alpha.of_ranks`.
+
     Raises:
       OSError: the file can't be written; what was at `path` is untouched.
     """
     arrays: dict[str, np.ndarray] = {}
+    ranks: dict[str, int] = {}
     flat: dict[Module, Any] = dict(traverse_util.flatten_dict(lora))  # pyright: ignore
     flat |= traverse_util.flatten_dict(diffs)
     ends = {"A": "lora_A.weight", "B": "lora_B.weight", "kernel": "diff"}
@@ -115,9 +118,15 @@ def write(path: str | Path, lora: Tree, diffs: Tree, metadata: Mapping[str, str]
         array = np.asarray(array)
         blocks = range(len(array)) if array.ndim == 3 else [None]
         for index in blocks:
-            name = f"{PREFIX}{layer_name(tuple(module), index)}.{ends[leaf]}"
+            layer = layer_name(tuple(module), index)
             matrix = array if index is None else array[index]
-            arrays[name] = np.ascontiguousarray(matrix.T).astype(jnp.bfloat16)
+            if leaf == "A":
+                ranks[layer] = matrix.shape[1]
+            arrays[f"{PREFIX}{layer}.{ends[leaf]}"] = np.ascontiguousarray(matrix.T).astype(
+                jnp.bfloat16
+            )
+    if len(set(ranks.values())) > 1:
+        metadata = {**metadata, lora_alpha.SETTINGS: lora_alpha.of_ranks(ranks)}
     files.write_arrays(Path(path), arrays, metadata)
 
 

@@ -109,7 +109,7 @@ def test_attacks_are_chosen_by_group_or_name_and_budgets_are_capped():
         catalogue.chosen(["CEC"])
     with pytest.raises(ValueError, match="--starts=2 is for CCE, and --attacks has none of these"):
         catalogue.chosen(["weights"], starts=2)
-    with pytest.raises(ValueError, match="--budget=9 is for CCE, Ring-A-Bell, .* leave --budget"):
+    with pytest.raises(ValueError, match=r"--budget=9 is for CCE, Ring-A-Bell, .* leave --budget"):
         catalogue.chosen(["settings"], budget=9)
     assert catalogue.capped((0, 10, 30), 20) == (0, 10, 20)
     assert catalogue.capped((0, 10, 30), 30) == (0, 10, 30)

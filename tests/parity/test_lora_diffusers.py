@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers.utils import logging as diffusers_logging
+from flax import traverse_util
 from peft import LoraConfig
 
 from convert import files
@@ -51,10 +52,15 @@ def records():
         logger.removeHandler(handler)
 
 
-def trained_edit(pipeline, scope="dual_qk"):
-    """An edit strong enough to be seen in the picture."""
+def trained_edit(pipeline, scope="dual_qk", ranks=(8,)):
+    """An edit strong enough to be seen in the picture; each part of the scope has a rank."""
     weights = pipeline.weights["transformer"]
-    fresh = lora.init(jax.random.key(1), weights, scope=scope, rank=8)
+    fresh = {}
+    for part, rank in zip(scope.split("+", len(ranks) - 1), ranks, strict=True):
+        fresh |= traverse_util.flatten_dict(
+            lora.init(jax.random.key(1), weights, scope=part, rank=rank)
+        )
+    fresh = traverse_util.unflatten_dict(fresh)
     rng = np.random.default_rng(2)
     tree = jax.tree.map(lambda x: 0.3 * rng.normal(size=x.shape).astype(np.float32), fresh)
     return Edit(tree, base="00ff", concept="ball", preset="paper", strength=1.0)
@@ -89,11 +95,13 @@ def paint_theirs(pipeline, noise_BhwC):
     ).images
 
 
-@pytest.mark.parametrize("scope", ["dual_qk", EVERYWHERE])
+@pytest.mark.parametrize(
+    ("scope", "ranks"), [("dual_qk", (8,)), (EVERYWHERE, (8,)), ("embed+dual_qk", (24, 8))]
+)
 def test_diffusers_paints_our_picture_with_our_file_and_has_nothing_to_say(
-    ours, base_picture, dev_folder, tmp_path, records, scope
+    ours, base_picture, dev_folder, tmp_path, records, scope, ranks
 ):
-    edits.save(trained_edit(ours, scope), tmp_path)
+    edits.save(trained_edit(ours, scope, ranks), tmp_path)
     loaded = edits.load(tmp_path)
     pipeline = theirs(dev_folder)
     records.clear()
