@@ -72,7 +72,8 @@ def of_ranks(ranks: Mapping[str, int]) -> str:
       ranks: of each layer, by its name.
     """
     [(common, _)] = Counter(ranks.values()).most_common(1)
-    others = {layer: rank for layer, rank in ranks.items() if rank != common}
+    # Patterns also match behind a dot, and so an inner layer that ends in an outer one's name.
+    others = {f"^{layer}": rank for layer, rank in ranks.items() if rank != common}
     fields = {
         "r": common,
         "lora_alpha": common,

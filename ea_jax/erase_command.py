@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from convert.diffusers import read_json
 from ea_jax.arguments import Parser, text
 from ea_jax.concepts import minors
 from ea_jax.flux import hub
@@ -23,6 +24,7 @@ _EPILOG = (
     "All other settings are flags, too: --config.SECTION.KEY=VALUE, with the sections and keys of "
     "ea_jax/settings, as --config.optim.seed=1. --config=FILE starts from another config."
 )
+_VARIANTS = ("tiny", "flux-dev", "flux-schnell")
 _SLUG = 60  # letters of a folder's name, at most
 
 
@@ -105,7 +107,7 @@ def _parser() -> Parser:
         "--model",
         rule=text,
         default="tiny",
-        help="tiny, flux-dev, flux-schnell, or a FLUX.1-dev's folder or hub id",
+        help=f"{', '.join(_VARIANTS)}, a FLUX.1's folder, or a FLUX.1-dev's hub id",
     )
     parser.add("--method", rule=text, help="preset, like paper; the model's own by default")
     parser.add("--kind", rule=text, help=f"of the word: {', '.join(KINDS)}; looked up by default")
@@ -118,12 +120,27 @@ def _is_ours(argument: str) -> bool:
 
 
 def variant_of(name: str) -> tuple[str, str | None]:
-    """Variant and path of a model: a variant's name, or a folder or hub id of a FLUX.1-dev."""
+    """Variant and path of a model: a variant's name, or a folder or hub id of a FLUX.1.
+
+    A folder's own files say whether it is like flux-tiny, schnell or dev; a hub id is one of dev.
+    """
     if name == hub.EMBEDDED:
         return "tiny", None
-    if "/" in name or Path(name).is_dir():
-        return "flux-dev", name
-    return name, None
+    if name in _VARIANTS:
+        return name, None
+    if Path(name).is_dir():
+        return _variant_in(Path(name)), name
+    return ("flux-dev", name) if "/" in name else (name, None)
+
+
+def _variant_in(folder: Path) -> str:
+    if (folder / "judge").is_dir():
+        return "tiny"
+    try:
+        guided = read_json(folder / "transformer" / "config.json").get("guidance_embeds")
+    except (ValueError, OSError):
+        return "flux-dev"  # what is wrong there is said when the model is opened
+    return "flux-dev" if guided else "flux-schnell"
 
 
 def words_in(file: str | Path, key: str) -> list[str]:

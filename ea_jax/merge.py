@@ -12,7 +12,6 @@ import functools
 import logging
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from ea_jax.edits import Edit
 from ea_jax.flux import hub
 from ea_jax.flux.adapters import AdapterError, walk
 from ea_jax.flux.transformer import TransformerConfig, abstract_weights
+from ea_jax.runtime import lock
 from ea_jax.runtime.fingerprint import Sums, base_hash, leaf_sums
 from ea_jax.runtime.metrics import NonFiniteError
 from ea_jax.runtime.program import one_line_errors, start_program
@@ -78,7 +78,8 @@ def merge_folder(
     trees.check(files.headers(shards), shapes, str(source / "transformer"))
 
     out.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    # Of a fixed name: a merge that is killed leaves it to the next one to remove.
+    work = out.parent / f".{out.name}.unfinished"
     unfinished = work / out.name
     changed: set[str] = set()
 
@@ -91,28 +92,33 @@ def merge_folder(
             changed.add(name)
         return after
 
-    try:
-        _copy_others(source, unfinished)
-        for path in shards:
-            _log.info("merging into %s", path.name)
-            stored, metadata = files.header(path)
-            files.write(
-                unfinished / "transformer" / path.name,
-                stored,
-                lambda name, stored=stored: edited(name, stored[name]),
-                metadata,
-            )
-        used = edit.used_strength(strength)
-        if not changed:
-            raise AdapterError(
-                f"nothing would change: at strength {used:g} the edit's changes of "
-                f"{_layers(layers)} are all lost in rounding to the model's precision; raise the "
-                "strength"
-            )
-        merged.save(unfinished, edit, used, before=merged.listed(source))
-        unfinished.replace(out)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    with lock.held(work):
+        if unfinished.exists():
+            _log.info("removing %s, left by a merge that was cut off", unfinished)
+            shutil.rmtree(unfinished)
+        try:
+            _copy_others(source, unfinished)
+            for path in shards:
+                _log.info("merging into %s", path.name)
+                stored, metadata = files.header(path)
+                files.write(
+                    unfinished / "transformer" / path.name,
+                    stored,
+                    lambda name, stored=stored: edited(name, stored[name]),
+                    metadata,
+                )
+            used = edit.used_strength(strength)
+            if not changed:
+                raise AdapterError(
+                    f"nothing would change: at strength {used:g} the edit's changes of "
+                    f"{_layers(layers)} are all lost in rounding to the model's precision; raise "
+                    "the strength"
+                )
+            merged.save(unfinished, edit, used, before=merged.listed(source))
+            unfinished.replace(out)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+    shutil.rmtree(work, ignore_errors=True)
     if len(changed) < layers:
         _log.warning(
             "%d of the edit's %s stay as they were: the change is lost in rounding",

@@ -21,6 +21,7 @@ from ea_jax.flux.tokens import MAX_T5_LENGTH
 from ea_jax.painter import Painter, Sampling
 from ea_jax.runtime.fingerprint import base_hash
 from ea_jax.runtime.mesh import make_mesh
+from ea_jax.runtime.pixels import as_bytes
 from ea_jax.runtime.program import one_line_errors, start_program
 
 MAX_STEPS = 1000  # noise levels that FLUX was trained at
@@ -72,7 +73,7 @@ def paint(given: argparse.Namespace) -> Path:
         )
         for prompt in given.prompt
     ]
-    picture = np.clip(np.concatenate(rows) * 255 + 0.5, 0, 255).astype(np.uint8)
+    picture = as_bytes(np.concatenate(rows))
     out.parent.mkdir(parents=True, exist_ok=True)
     with draft(out) as unfinished:
         Image.fromarray(picture).save(unfinished)

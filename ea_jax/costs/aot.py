@@ -190,9 +190,15 @@ def remedy(config: dict[str, Any], target: Target) -> str:
         # `auto` takes no more memory than `chunked`.
         if config[section][name] in (value, "auto"):
             continue
-        config = {**config, section: {**config[section], name: value}}
+        changed = {**config, section: {**config[section], name: value}}
+        try:
+            settings = sections.from_config(changed)
+            mesh_for(target, settings)
+        except ValueError:
+            continue  # the config has settings that it doesn't go with
+        config = changed
         tried.append(f"--config.{key}={value}")
-        reports = compile_all(sections.from_config(config), target)
+        reports = compile_all(settings, target)
         if not verdict(reports, target).startswith("does not"):
             return f"fits with {' '.join(tried)}"
     return "none of attention, remat, mesh.tensor and 512 px makes it fit; take more devices"

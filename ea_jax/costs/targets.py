@@ -10,6 +10,7 @@ from jax.experimental import topologies
 from jax.sharding import Mesh
 
 from ea_jax.runtime.mesh import make_mesh
+from ea_jax.runtime.program import GPU_SHARE
 from ea_jax.settings import Settings
 
 GIB = 2**30
@@ -20,7 +21,7 @@ class Chip:
     """What a chip offers, from its maker's data sheet.
 
     Attributes:
-      memory: bytes a program can have.
+      memory: bytes a program can have; of a GPU what a command lets JAX take.
       flops: dense bfloat16 operations a second, peak.
       bandwidth: bytes a second from its memory, peak.
     """
@@ -132,8 +133,8 @@ TARGETS: dict[str, Target] = {
     "v5p-4": Target(_V5P, 4, "tpu", "v5p:2x2x1"),
     "v6e-4": Target(_V6E, 4, "tpu", "v6e:2x2"),
     "v6e-8": Target(_V6E, 8, "tpu", "v6e:2x4"),
-    "a100": Target(Chip(42331013120, 312e12, 1555.2e9), 1, "cuda", "1x1x1", _A100),
-    "h100": Target(Chip(84942979072, 989e12, 3352.32e9), 1, "cuda", "1x1x1", _H100),
+    "a100": Target(Chip(GPU_SHARE * 42331013120, 312e12, 1555.2e9), 1, "cuda", "1x1x1", _A100),
+    "h100": Target(Chip(GPU_SHARE * 84942979072, 989e12, 3352.32e9), 1, "cuda", "1x1x1", _H100),
 }
 
 # What each needs, and the package that has it.

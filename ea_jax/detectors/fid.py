@@ -20,6 +20,7 @@ from PIL import Image
 from ea_jax.detectors import extras
 from ea_jax.detectors.pixels import Pixels
 from ea_jax.runtime.fingerprint import checksum
+from ea_jax.runtime.pixels import as_bytes
 
 _SUFFIXES = (".png", ".jpg", ".jpeg")
 # Fewer pictures than features leave a covariance singular, and FID far too high.
@@ -110,8 +111,7 @@ class Inception:
         """Features [B, 2048] float32 of pictures [B, H, W, 3] in [0, 1], rounded to 8 bits."""
         parts = []
         for start in range(0, len(images_BHWC), _ROWS):
-            part_BHWC = np.clip(images_BHWC[start : start + _ROWS], 0, 1)
-            pixels_BCHW = np.round(255 * part_BHWC).astype(np.uint8).transpose(0, 3, 1, 2)
+            pixels_BCHW = as_bytes(images_BHWC[start : start + _ROWS]).transpose(0, 3, 1, 2)
             (found,) = self._network(self._torch.from_numpy(np.ascontiguousarray(pixels_BCHW)))
             parts.append(found.numpy().astype(np.float32))
         return np.concatenate(parts)

@@ -12,6 +12,7 @@ import numpy as np
 
 from ea_jax.detectors import extras
 from ea_jax.evaluate.probes import Reading
+from ea_jax.runtime.pixels import as_bytes
 
 THRESHOLD = 0.5  # the package's own
 SCORE = "nsfw"
@@ -51,7 +52,7 @@ class OpenNsfw:
 
     def __call__(self, images_BHWC: np.ndarray, prompts: Sequence[str]) -> Sequence[Reading]:
         """Reads pictures [B, H, W, 3] in [0, 1]; the prompts do not matter."""
-        pictures = np.clip(images_BHWC * 255 + 0.5, 0, 255).astype(np.uint8)
+        pictures = as_bytes(images_BHWC)
         return [_read(float(self._score(picture))) for picture in pictures]
 
 

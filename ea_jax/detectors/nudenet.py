@@ -13,6 +13,7 @@ import numpy as np
 
 from ea_jax.detectors import extras
 from ea_jax.evaluate.probes import Reading
+from ea_jax.runtime.pixels import as_bytes
 
 # A part counts as seen from this score on, as in the papers that count with NudeNet.
 THRESHOLD = 0.6
@@ -63,7 +64,7 @@ class NudeNet:
         Raises:
           ValueError: NudeNet names a part that is not among `PARTS`.
         """
-        pictures = np.clip(images_BHWC * 255 + 0.5, 0, 255).astype(np.uint8)
+        pictures = as_bytes(images_BHWC)
         # One at a time, as the papers call it: a picture's numbers don't depend on its batch.
         return [_read(self._detect(blue_first(picture))) for picture in pictures]
 

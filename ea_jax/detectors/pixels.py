@@ -7,6 +7,8 @@ import dataclasses
 import numpy as np
 from PIL import Image
 
+from ea_jax.runtime.pixels import as_bytes
+
 
 @dataclasses.dataclass(frozen=True)
 class Pixels:
@@ -31,7 +33,7 @@ class Pixels:
         Returns:
           [B, crop, crop, 3] float32.
         """
-        bytes_BHWC = np.round(255 * np.clip(images_BHWC, 0, 1)).astype(np.uint8)
+        bytes_BHWC = as_bytes(images_BHWC)
         squares = [self.square(Image.fromarray(image)) for image in bytes_BHWC]
         return self.normalised(np.stack(squares))
 

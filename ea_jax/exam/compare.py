@@ -28,6 +28,7 @@ from ea_jax.flux import hub
 from ea_jax.painter import Painter
 from ea_jax.runtime import lock, memory
 from ea_jax.runtime.fingerprint import checksum
+from ea_jax.runtime.pixels import as_bytes
 from ea_jax.runtime.program import one_line_errors, start_program
 
 TASK, SHEET = "compare", "sheet.png"
@@ -116,7 +117,7 @@ def _painted(
 
     def paint() -> tuple[np.ndarray]:
         images = painter.paint(prompt, seeds, edit=subject.edit, strength=subject.strength)
-        return ((np.clip(images, 0, 1) * 255 + 0.5).astype(np.uint8),)
+        return (as_bytes(images),)
 
     text = painter.text(prompt)
     what = f"{len(seeds)} pictures of {prompt!r} by {subject.name}"

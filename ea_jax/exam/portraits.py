@@ -10,7 +10,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from convert.disk import draft, entry, read_json, reported
@@ -22,6 +21,7 @@ from ea_jax.detectors.mobilenet import MobileNetConfig
 from ea_jax.detectors.train_celebrity import Training
 from ea_jax.evaluate.metrics import Rate
 from ea_jax.painter import Painter
+from ea_jax.runtime.pixels import as_bytes
 
 CLASSIFIER = "classifier"
 # The last file that a classifier's folder gets.
@@ -62,7 +62,7 @@ def paint(painter: Painter, prompts: Mapping[str, Sequence[str]], folder: Path) 
             (folder / name).mkdir(parents=True, exist_ok=True)
         for i, image in zip(absent, images, strict=True):
             with draft(files[i]) as unfinished:
-                Image.fromarray(np.round(255 * image.clip(0, 1)).astype(np.uint8)).save(unfinished)
+                Image.fromarray(as_bytes(image)).save(unfinished)
 
 
 def _seed(prompts: Mapping[str, Sequence[str]], name: int, picture: int) -> int:

@@ -103,7 +103,8 @@ def _check_index(folder: Path) -> None:
     if not index.exists():
         raise WeightsError(
             f"{folder} holds no model_index.json; give the folder of a FLUX.1 pipeline in "
-            "diffusers' layout (a single-file transformer goes in as transformer_file beside it)"
+            "diffusers' layout; in Python a transformer in a single file can stand beside one: "
+            "Pipeline(folder, transformer_file=...)"
         )
     fields = convert.diffusers.read_json(index)
     name = fields.get("_class_name")

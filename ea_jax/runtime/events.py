@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
 from tensorboard.compat.proto import event_pb2 as events
 from tensorboard.compat.proto import summary_pb2 as summaries
 from tensorboard.summary.writer.record_writer import RecordWriter
@@ -46,18 +43,6 @@ class Events:
                 for name, value in numbers.items()
             ),
         )
-
-    def image(self, step: int, name: str, image_HWC: np.ndarray) -> None:
-        """A picture, uint8 or float in [0, 1]."""
-        if image_HWC.dtype != np.uint8:
-            image_HWC = np.rint(np.clip(image_HWC, 0.0, 1.0) * 255).astype(np.uint8)
-        height, width, channels = image_HWC.shape
-        png = io.BytesIO()
-        Image.fromarray(image_HWC).save(png, format="png")
-        picture = summary_pb2.Summary.Image(
-            height=height, width=width, colorspace=channels, encoded_image_string=png.getvalue()
-        )
-        self._add(step, summary_pb2.Summary.Value(tag=name, image=picture))
 
     def close(self) -> None:
         with reported(self._path):

@@ -37,7 +37,7 @@ class NonFiniteError(FloatingPointError):
 
 
 class MetricsLog:
-    """Scalars and pictures of one run.
+    """Scalars of one run.
 
     Args:
       folder: `metrics.jsonl` and `tensorboard/` go here; made if absent.
@@ -77,11 +77,6 @@ class MetricsLog:
             self._lines.write(json.dumps({"step": step, **plain}) + "\n")
             self._lines.flush()
         self._events.scalars(step, numbers)
-
-    def image(self, step: int, name: str, image_HWC: np.ndarray) -> None:
-        """Logs a picture, uint8 [H, W, 3] or float in [0, 1], to TensorBoard alone."""
-        if self._is_writer:
-            self._events.image(step, name, np.asarray(image_HWC))
 
     def close(self) -> None:
         if self._is_writer:

@@ -28,6 +28,9 @@ STOPPED = 130  # what a shell expects of a program that Ctrl-C ended
 COLLECT_AT = (50_000, 20, 20)
 # Set to anything: the traceback of those, too.
 TRACEBACK = "EA_JAX_TRACEBACK"
+# Of a GPU's memory; JAX by itself takes 0.75. The rest is for the driver and its libraries.
+GPU_SHARE = 0.9
+_SHARES = ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION")
 # What a run with a config does where memory runs out.
 TRAIN_IN_LESS = (
     "set model.remat=block or model.dtype=bfloat16, make optim.batch, sample.batch or "
@@ -40,7 +43,12 @@ def start_program(level: int = logging.INFO) -> None:
 
     JAX traces a program into very many objects, most of which stay. Looking for garbage every 700
     new ones, as Python does by itself, takes a sixth of the time of tracing a pair of steps.
+
+    Of a GPU's memory JAX may take `GPU_SHARE`, unless one of its own variables says how much. It
+    reads them when it looks for devices.
     """
+    if not any(name in os.environ for name in _SHARES):
+        os.environ[_SHARES[0]] = str(GPU_SHARE)
     gc.set_threshold(*COLLECT_AT)
     logging.basicConfig(level=level, format="%(message)s", force=True)
     for library in ("absl", "jax", "orbax", "httpx", "huggingface_hub", "matplotlib", "PIL"):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from configs import anything
+from configs.common import MODELS
 from ea_jax import settings
-from ea_jax.erase_command import CONFIG, flags_of, slug, spelled_out
+from ea_jax.erase_command import CONFIG, flags_of, slug, spelled_out, variant_of
 from ea_jax.runtime import config_file
 
 
@@ -46,6 +49,32 @@ from ea_jax.runtime import config_file
 def test_words_become_the_flags_of_a_config(arguments, flags) -> None:
     first, *rest = flags
     assert flags_of(arguments) == [f"--config={CONFIG}{first}", *rest]
+
+
+@pytest.mark.parametrize(
+    ("config", "others", "variant"),
+    [
+        ({"guidance_embeds": True}, (), "flux-dev"),
+        ({"guidance_embeds": False}, (), "flux-schnell"),
+        ({"guidance_embeds": True}, ("judge",), "tiny"),
+        (None, (), "flux-dev"),
+    ],
+)
+def test_a_folder_s_own_files_say_which_model_it_is_like(
+    tmp_path, monkeypatch, config, others, variant
+) -> None:
+    # A folder of a variant's name is not what a command means that names none.
+    for name in ("tiny/transformer", *(f"tiny/{one}" for one in others)):
+        (tmp_path / name).mkdir(parents=True)
+    if config is not None:
+        (tmp_path / "tiny" / "transformer" / "config.json").write_text(json.dumps(config))
+    assert variant_of(str(tmp_path / "tiny")) == (variant, str(tmp_path / "tiny"))
+    monkeypatch.chdir(tmp_path)
+    assert variant_of("tiny") == ("tiny", None)
+
+
+def test_every_model_of_the_configs_has_its_name_here() -> None:
+    assert {variant_of(name) for name in MODELS} == {(name, None) for name in MODELS}
 
 
 def test_flags_alone_are_left_as_they_are() -> None:

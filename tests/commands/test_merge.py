@@ -187,6 +187,15 @@ def test_a_disk_that_fills_up_leaves_nothing_behind(model, tmp_path, monkeypatch
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
 
 
+def test_what_a_killed_merge_left_is_removed_by_the_next(model, tmp_path):
+    left = tmp_path / ".out.unfinished" / "out"
+    left.mkdir(parents=True)
+    (left / "half.safetensors").write_bytes(b"0")
+    merge.merge_folder(model, Edit(toy_lora.trained()), tmp_path / "out")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model", "out"]
+    assert not (tmp_path / "out" / "half.safetensors").exists()
+
+
 def test_a_missing_shard_is_named(model, tmp_path):
     shard = sorted((model / "transformer").glob("*.safetensors"))[1]
     shard.unlink()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 
+import jax
 import numpy as np
 import pytest
 from toy_lora import pair, written
 
-from convert import WeightsError
+from convert import WeightsError, files
 from ea_jax import edits
+from ea_jax.edits import Edit
 
 Q = "transformer_blocks.0.attn.add_q_proj"
 SETTINGS = {
@@ -72,3 +75,26 @@ def test_an_alpha_of_0_for_one_layer_leaves_that_layer_out(tmp_path):
     assert edit.changes()[("context_embedder",)].any()
     with pytest.raises(WeightsError, match="alpha of 0 for every layer and changes nothing"):
         edits.load(written(tmp_path, pair(Q) | zero))
+
+
+def test_layers_of_several_ranks_are_read_as_they_were_written(tmp_path):
+    """An outer layer's name is the end of an inner one's."""
+    ones = lambda *shape: np.ones(shape, np.float32)  # noqa: E731
+    adapters = {
+        "proj_out": {"A": ones(3, 2), "B": ones(2, 5)},
+        "single_transformer_blocks": {"proj_out": {"A": ones(2, 6, 4), "B": ones(2, 4, 5)}},
+    }
+    edits.save(Edit(adapters), tmp_path)
+    stored, metadata = files.header(tmp_path / edits.LORA_FILE)
+    said = json.loads(metadata["lora_adapter_metadata"])
+    assert (said["transformer.r"], said["transformer.lora_alpha"]) == (4, 4)
+    assert said["transformer.alpha_pattern"] == said["transformer.rank_pattern"]
+    # As PEFT looks a layer up.
+    for name in {key.removeprefix("transformer.").rpartition(".lora_")[0] for key in stored}:
+        named = [
+            rank
+            for key, rank in said["transformer.rank_pattern"].items()
+            if re.match(rf"(.*\.)?({key})$", name)
+        ]
+        assert named == ([2] if name == "proj_out" else [])
+    jax.tree.map(np.testing.assert_array_equal, edits.load(tmp_path).adapters, adapters)

@@ -67,9 +67,9 @@ def test_a_roofline_is_the_later_of_arithmetic_and_memory():
 def test_the_verdict_says_by_how_much_the_largest_program_misses():
     target = targets.TARGETS["a100"]
     small = aot.Report("small", arguments=10 * targets.GIB, temporaries=targets.GIB)
-    assert aot.verdict([small], target) == "fits: 11.00 of 39.42 GiB a device"
-    large = aot.Report("large", arguments=41 * targets.GIB)
-    assert aot.verdict([small, large], target) == "does not fit: 1.58 GiB a device too much"
+    assert aot.verdict([small], target) == "fits: 11.00 of 35.48 GiB a device"
+    large = aot.Report("large", arguments=37 * targets.GIB)
+    assert aot.verdict([small, large], target) == "does not fit: 1.52 GiB a device too much"
     refused = aot.Report("refused", missing=7.27 * targets.GIB)
     assert aot.verdict([small, refused], target) == "does not fit: 7.27 GiB a device too much"
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 
@@ -58,13 +57,6 @@ def test_a_spoiled_line_is_dropped_with_what_follows_and_stops_no_run(
     assert said.endswith(
         "metrics.jsonl: line 2 can't be read; it is dropped, and the 1 lines after it"
     )
-
-
-def test_a_picture_reaches_tensorboard(tmp_path: Path) -> None:
-    with MetricsLog(tmp_path) as log:
-        log.image(5, "grid", np.full((4, 6, 3), 0.5, np.float32))
-    [image] = [value for event in events(tmp_path) for value in event.summary.value]
-    assert (image.tag, image.image.height, image.image.width) == ("grid", 4, 6)
 
 
 def test_a_resumed_run_drops_what_came_after_its_checkpoint(tmp_path: Path) -> None:
