@@ -8,19 +8,24 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
 import numpy as np
+from jax.sharding import Mesh
 from PIL import Image
 
 from convert.disk import draft, require_writable
 from ea_jax import edits, merged
 from ea_jax.arguments import Parser, each, number, readable, text
 from ea_jax.concepts import minors
-from ea_jax.flux.parts import PARTS
+from ea_jax.concepts.encoding import ENCODERS, Encoded
+from ea_jax.flux.attention import resolve_backend
+from ea_jax.flux.latents import PATCH
 from ea_jax.flux.pipeline import Pipeline
+from ea_jax.flux.sharded import on_mesh
 from ea_jax.flux.tokens import MAX_T5_LENGTH
 from ea_jax.painter import Painter, Sampling
 from ea_jax.runtime.fingerprint import base_hash
-from ea_jax.runtime.mesh import make_mesh
+from ea_jax.runtime.mesh import make_mesh, platform
 from ea_jax.runtime.pixels import as_bytes
 from ea_jax.runtime.program import one_line_errors, start_program
 
@@ -55,18 +60,10 @@ def paint(given: argparse.Namespace) -> Path:
         pipeline.check_guidance(given.guidance)
     if given.size is not None:
         pipeline.latent_shape(given.size, given.size)
-    pipeline.check_files()
-    for part in PARTS:
-        pipeline.load_part(part)
+    painter = _painter(given, make_mesh({"tensor": shares(pipeline)}))
     if edit is not None:
-        weights = pipeline.weights["transformer"]
+        weights = painter.pipeline.weights["transformer"]
         merged.warn_of_another_base(edit, pipeline.folder, lambda: base_hash(weights))
-    painter = Painter(
-        pipeline,
-        mesh=make_mesh({}),
-        sampling=Sampling(given.steps, given.guidance, given.size, batch=len(given.seed)),
-        text_length=given.text_length,
-    )
     rows = [
         np.concatenate(
             list(painter.paint(prompt, given.seed, edit=edit, strength=given.strength)), axis=1
@@ -78,6 +75,37 @@ def paint(given: argparse.Namespace) -> Path:
     with draft(out) as unfinished:
         Image.fromarray(picture).save(unfinished)
     return out
+
+
+def shares(pipeline: Pipeline) -> int:
+    """How many of this machine's devices a model is split over: as many as divide its heads."""
+    heads = pipeline.transformer_config.num_attention_heads
+    return max(n for n in range(1, jax.local_device_count() + 1) if heads % n == 0)
+
+
+def _painter(given: argparse.Namespace, mesh: Mesh) -> Painter:
+    """With the prompts encoded, and the text encoders dropped before the transformer is loaded."""
+    pipeline = on_mesh(mesh, given.model, dtype=given.dtype)
+    pipeline.check_files()
+    for part in ENCODERS:
+        pipeline.load_part(part)
+    prompts = tuple(dict.fromkeys(given.prompt))
+    text, _ = pipeline.encode(prompts, max_length=given.text_length)
+    texts = Encoded(prompts, np.asarray(text.t5_BTD), np.asarray(text.pooled_BD))
+    pipeline.drop(*ENCODERS)
+    pipeline.load_part("transformer")
+    side = given.size or pipeline.side
+    rows, columns, _ = pipeline.latent_shape(side, side)
+    attention = resolve_backend(
+        "auto",
+        platform(mesh),
+        dtype=pipeline.dtype,
+        head=pipeline.transformer_config.attention_head_dim,
+        columns=0,
+        tokens=texts.t5_UTD.shape[1] + rows * columns // PATCH**2,
+    )
+    sampling = Sampling(given.steps, given.guidance, given.size, len(given.seed), attention)
+    return Painter(pipeline, mesh=mesh, sampling=sampling, texts=texts)
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -114,6 +142,12 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--text_length",
         rule=number(int, low=2, high=MAX_T5_LENGTH),
         help="T5 tokens; 512 for dev, 256 for schnell by default",
+    )
+    parser.add(
+        "--dtype",
+        rule=text,
+        choices=("float32", "bfloat16"),
+        help="of the weights; bfloat16 by default, on a CPU float32",
     )
     parser.add("--out", rule=text, default="sample.png", help="PNG to write")
     given = parser.parse_args(arguments)

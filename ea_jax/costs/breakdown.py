@@ -27,6 +27,7 @@ from absl import app, flags
 from ea_jax import settings as sections
 from ea_jax.costs.shapes import Shapes, shapes
 from ea_jax.flux.pipeline import Pipeline
+from ea_jax.flux.sharded import unrolled_on
 from ea_jax.flux.transformer import TransformerConfig
 from ea_jax.methods.forward import velocity_of
 from ea_jax.methods.method import Level
@@ -222,8 +223,12 @@ def _run(_: list[str]) -> None:
             settings.model.path, dtype=settings.model.dtype, revision=settings.model.revision
         )
         model, latent = pipeline.transformer_config, pipeline.latent_shape(side, side)
-        given = shapes(settings, model, latent=latent, mesh=make_mesh({}))
-        found = parts(settings, pipeline.load_part("transformer"), model, given)
+        mesh = make_mesh({})  # one device, whatever the config's mesh
+        given = shapes(settings, model, latent=latent, mesh=mesh)
+        base = pipeline.load_part("transformer")
+        if settings.model.blocks == "unrolled":  # as in a run
+            base = unrolled_on(mesh, base)
+        found = parts(settings, base, model, given)
         costs = measure(found, rounds=FLAGS.rounds)
         if FLAGS.trace:
             with jax.profiler.trace(FLAGS.trace):
