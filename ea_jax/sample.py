@@ -18,14 +18,12 @@ from ea_jax import edits, merged
 from ea_jax.arguments import Parser, each, number, readable, text
 from ea_jax.concepts import minors
 from ea_jax.concepts.encoding import ENCODERS, Encoded
-from ea_jax.flux.attention import resolve_backend
-from ea_jax.flux.latents import PATCH
 from ea_jax.flux.pipeline import Pipeline
-from ea_jax.flux.sharded import on_mesh
+from ea_jax.flux.sharded import attention_on, on_mesh
 from ea_jax.flux.tokens import MAX_T5_LENGTH
 from ea_jax.painter import Painter, Sampling
 from ea_jax.runtime.fingerprint import base_hash
-from ea_jax.runtime.mesh import make_mesh, platform
+from ea_jax.runtime.mesh import make_mesh
 from ea_jax.runtime.pixels import as_bytes
 from ea_jax.runtime.program import one_line_errors, start_program
 
@@ -94,15 +92,8 @@ def _painter(given: argparse.Namespace, mesh: Mesh) -> Painter:
     texts = Encoded(prompts, np.asarray(text.t5_BTD), np.asarray(text.pooled_BD))
     pipeline.drop(*ENCODERS)
     pipeline.load_part("transformer")
-    side = given.size or pipeline.side
-    rows, columns, _ = pipeline.latent_shape(side, side)
-    attention = resolve_backend(
-        "auto",
-        platform(mesh),
-        dtype=pipeline.dtype,
-        head=pipeline.transformer_config.attention_head_dim,
-        columns=0,
-        tokens=texts.t5_UTD.shape[1] + rows * columns // PATCH**2,
+    attention = attention_on(
+        mesh, pipeline, side=given.size or pipeline.side, text_length=texts.t5_UTD.shape[1]
     )
     sampling = Sampling(given.steps, given.guidance, given.size, len(given.seed), attention)
     return Painter(pipeline, mesh=mesh, sampling=sampling, texts=texts)

@@ -174,6 +174,17 @@ def test_the_command_paints_the_pipeline_s_pictures_with_edits_of_any_kind(
             np.testing.assert_array_equal(np.asarray(picture), wanted)
 
 
+def test_the_command_splits_the_model_over_devices_and_keeps_no_encoder(pipeline, monkeypatch):
+    monkeypatch.setattr(jax, "local_device_count", lambda: 3)
+    heads = pipeline.transformer_config.num_attention_heads
+    assert sample.shares(pipeline) == {2: 2, 3: 3, 4: 2}[heads]
+    given = sample.parse(["--prompt=a cat", f"--model={pipeline.folder}", "--text_length=16"])
+    painter = sample._painter(given, make_mesh({"tensor": 2}))
+    assert set(painter.pipeline.weights) == {"transformer"}
+    kernel = painter.pipeline.weights["transformer"]["transformer_blocks"]["attn"]["to_q"]["kernel"]
+    assert kernel.addressable_shards[0].data.size == kernel.size / 2
+
+
 def test_a_minor_beside_nudity_is_painted_by_no_command(pipeline, tmp_path):
     given = [f"--model={pipeline.folder}", f"--out={tmp_path / 'a.png'}"]
     given += ["--prompt=a nude woman", "--prompt=a schoolgirl"]

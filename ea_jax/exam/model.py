@@ -24,15 +24,13 @@ from ea_jax.edits import Edit
 from ea_jax.evaluate import readings
 from ea_jax.evaluate.probes import Detector, Probe, Reading
 from ea_jax.flux import hub
-from ea_jax.flux.attention import resolve_backend
-from ea_jax.flux.latents import PATCH
 from ea_jax.flux.pipeline import Pipeline
-from ea_jax.flux.sharded import on_mesh, unrolled_on
+from ea_jax.flux.sharded import attention_on, on_mesh, unrolled_on
 from ea_jax.flux.tokens import MAX_T5_LENGTH
 from ea_jax.painter import Painter, Sampling
 from ea_jax.runtime import compiler
 from ea_jax.runtime.fingerprint import base_hash
-from ea_jax.runtime.mesh import make_mesh, platform
+from ea_jax.runtime.mesh import make_mesh
 
 BASE, ZEROED = "base", "zeroed"
 CACHE = ".cache/banks"
@@ -155,19 +153,15 @@ def open_painter(
         if subject.edit is not None:
             subject.edit.check(template)
             merged.require_unmerged(subject.edit, pipeline.folder)
-    config = pipeline.transformer_config
     guidance = given.guidance
     _check_sampling(pipeline, given)
-    if guidance is None and config.guidance_embeds:
+    if guidance is None and pipeline.transformer_config.guidance_embeds:
         guidance = 3.5
-    h, w, _ = pipeline.latent_shape(how["size"], how["size"])
-    attention = resolve_backend(
-        "auto",
-        platform(mesh),
-        dtype=how["dtype"],
-        head=config.attention_head_dim,
+    attention = attention_on(
+        *(mesh, pipeline),
+        side=how["size"],
+        text_length=how["text_length"],
         columns=columns,
-        tokens=how["text_length"] + h * w // PATCH**2,
     )
     pipeline.check_files()
     options = encoder_of(

@@ -10,6 +10,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from ea_jax.flux import axes
+from ea_jax.flux.attention import resolve_backend
+from ea_jax.flux.latents import PATCH
 from ea_jax.flux.pipeline import Pipeline
 from ea_jax.flux.stack import unrolled
 from ea_jax.runtime.mesh import local_part, platform, put, put_part, sharding
@@ -44,6 +46,31 @@ def on_mesh(
     for (path, leaf), shard in zip(jax.tree.leaves_with_path(template), shards, strict=True):
         where["transformer", *(entry.key for entry in path)] = shard, leaf.shape
     return pipeline
+
+
+def attention_on(
+    mesh: Mesh, pipeline: Pipeline, *, side: int, text_length: int, columns: int = 0
+) -> str:
+    """The fastest attention backend that a mesh's devices can paint with.
+
+    Args:
+      mesh: that the weights will lie on.
+      pipeline: no part need be loaded.
+      side: of the pictures, in pixels.
+      text_length: T5 tokens.
+      columns: of attention that are asked for, at most.
+    Raises:
+      ValueError: a side that the model can't paint.
+    """
+    rows, across, _ = pipeline.latent_shape(side, side)
+    return resolve_backend(
+        "auto",
+        platform(mesh),
+        dtype=pipeline.dtype,
+        head=pipeline.transformer_config.attention_head_dim,
+        columns=columns,
+        tokens=text_length + rows * across // PATCH**2,
+    )
 
 
 def unrolled_for(mesh: Mesh, weights: Any) -> Any:
