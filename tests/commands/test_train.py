@@ -196,6 +196,7 @@ def test_a_process_that_was_cut_off_goes_on_to_the_same_lora(finished, tmp_path,
     assert (tmp_path / "cut" / name).read_bytes() == (whole / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_the_command_line_paints_what_python_paints(finished, tmp_path, dev_folder):
     """`ea_jax.sample` with a run's folder against a pipeline, an edit and a call to sample."""
     out = tmp_path / "made" / "cat.png"

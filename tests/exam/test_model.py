@@ -117,6 +117,7 @@ def test_batches_on_four_devices_are_read_as_on_one(on_devices):
     assert [(a.seen, a.valid) for a in one] == [(b.seen, b.valid) for b in four]
 
 
+@pytest.mark.slow
 def test_two_devices_that_share_a_model_paint_what_one_does(on_devices):
     alone, shared = (
         on_devices(count, ["a cat", "a dog"], batch=2, tensor=count) for count in (1, 2)

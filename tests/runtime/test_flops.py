@@ -72,6 +72,7 @@ def compiled_steps(mesh, *steps):
 
 
 @pytest.mark.xla_text
+@pytest.mark.slow
 def test_what_the_compiler_made_of_a_pair_has_as_many_operations_as_we_count():
     for program, count in compiled_steps(make_mesh({}), lower_step, upper_step):
         assert program.flops() == pytest.approx(count, rel=0.02)
