@@ -133,8 +133,7 @@ def layers_of(settings: Settings, template: Any) -> list[Module]:
 
 def blank(settings: Settings, template: Any) -> Any:
     """Adapters of the run's layers that change nothing; none where kernels change whole."""
-    paths, rank = layers_of(settings, template), settings.mace.rank
-    return kernel_changes.blank(template, paths, rank=rank)
+    return kernel_changes.blank(template, layers_of(settings, template), rank=settings.mace.rank)
 
 
 def make(ready: Ready) -> Method:
@@ -173,12 +172,8 @@ def make(ready: Ready) -> Method:
             made[:] = state, kernel_changes.edit_of(ready, changes, rank=section.rank)
         return made[1]
 
-    program = compiler.jit(
-        functools.partial(train_step, forward=ready.forward, optimiser=optimiser),
-        ready.mesh,
-        donate_argnums=0,
-        out_shardings=(replicated, replicated),
-    )
+    step = functools.partial(train_step, forward=ready.forward, optimiser=optimiser)
+    program = compiler.jit(step, ready.mesh, donate_argnums=0, out_shardings=(replicated,) * 2)
     level = Level("mace", functools.partial(batch_of, ready), program)
     return Method(section.steps * concepts, init, edit, (level,), before)
 
