@@ -66,7 +66,7 @@ def in_metadata(metadata: Mapping[str, str], path: Path) -> Settings | None:
 def of_ranks(ranks: Mapping[str, int]) -> str:
     """The settings in a file's metadata under which each layer's alpha is its own rank.
 
-    diffusers before 0.41 takes the first layer's alpha for all where nothing says what it is.
+    diffusers before 0.41 takes one alpha for all layers where nothing says what it is.
 
     Args:
       ranks: of each layer, by its name.

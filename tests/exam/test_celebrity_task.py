@@ -174,10 +174,13 @@ def test_an_erasure_is_told_and_its_classifier_trained_once(shallow, tmp_path, m
     assert len(list((out / "portraits").rglob("*.png"))) == 8
     assert (out / "pictures.png").is_file()
     assert "of 4 pictures that it was not trained on, of 4 names." in shown
-    # Another edit under the same classifier: no portrait is painted anew.
+    # Another edit under the same classifier, and this one again: no portrait is painted anew.
+    (out / "results.md").unlink()
+    celebrity.main(flags)
     other = {"--out": tmp_path / "other", "--classifier": out / "classifier"}
     kept = [flag for flag in flags[1:] if not flag.startswith(("--out", "--portraits"))]
     celebrity.main([*kept, *(f"{name}={value}" for name, value in other.items())])
+    assert (out / "results.md").read_text() == shown
     assert len(trained) == 1
     assert not (tmp_path / "other" / "portraits").exists()
 

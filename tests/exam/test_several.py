@@ -43,14 +43,14 @@ def runs(tmp_path_factory):
     ]
 
 
-def given(*flags: str) -> argparse.Namespace:
+def given(*flags: str, out: str | Path = "out") -> argparse.Namespace:
     parser = Parser("evaluate toy", "A toy.")
     several.add_arguments(parser)
-    return parser.parse_args([*([] if "--out" in "".join(flags) else ["--out=out"]), *flags])
+    return parser.parse_args([f"--out={out}", *flags])
 
 
 def erasures(*flags: str, out: Path) -> several.Erasures:
-    return several.erasures(given(*flags, f"--out={out}"), at_least=2, task="toy")
+    return several.erasures(given(*flags, out=out), at_least=2, task="toy")
 
 
 def probe(label: str, metric: metrics.Metric, seed: int = 0) -> Probe:
