@@ -16,6 +16,7 @@ from typing import Any
 from convert.diffusers import read_json
 from ea_jax.arguments import Parser, text
 from ea_jax.concepts import minors
+from ea_jax.evaluate import worlds
 from ea_jax.flux import hub
 from ea_jax.settings.concept import KINDS
 
@@ -134,7 +135,7 @@ def variant_of(name: str) -> tuple[str, str | None]:
 
 
 def _variant_in(folder: Path) -> str:
-    if (folder / "judge").is_dir():
+    if worlds.has_detector(str(folder)):
         return "tiny"
     try:
         guided = read_json(folder / "transformer" / "config.json").get("guidance_embeds")
