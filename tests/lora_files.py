@@ -79,14 +79,14 @@ def written(folder, tensors, metadata=None, name="lora.safetensors"):
 
 # Layers of diffusers' layout: name, inputs, outputs at the width of 64.
 LAYERS = [
-    *((f"{DOUBLE}.{i}.attn.add_{x}_proj", 64, 64) for i in range(3) for x in "qkv"),
+    *((f"{DOUBLE}.{i}.attn.add_{x}_proj", 64, 64) for i in range(2) for x in "qkv"),
     (f"{DOUBLE}.1.attn.to_out.0", 64, 64),
     (f"{DOUBLE}.1.attn.to_add_out", 64, 64),
     (f"{DOUBLE}.0.ff.net.0.proj", 64, 256),
     (f"{DOUBLE}.0.ff_context.net.2", 256, 64),
-    (f"{DOUBLE}.2.norm1_context.linear", 64, 384),
+    (f"{DOUBLE}.0.norm1_context.linear", 64, 384),
     (f"{SINGLE}.0.attn.to_q", 64, 64),
-    (f"{SINGLE}.2.proj_mlp", 64, 256),
+    (f"{SINGLE}.1.proj_mlp", 64, 256),
     (f"{SINGLE}.1.proj_out", 320, 64),
     ("context_embedder", 32, 64),
     ("norm_out.linear", 64, 128),
@@ -105,15 +105,15 @@ def in_diffusers_names(prefix="transformer.", ends=("lora_A.weight", "lora_B.wei
 
 # Layers of Black Forest Labs' layout that diffusers converts at any width.
 BFL = [
-    *((f"double_blocks.{i}.txt_attn.qkv", 64, 192) for i in range(3)),
+    *((f"double_blocks.{i}.txt_attn.qkv", 64, 192) for i in range(2)),
     ("double_blocks.1.img_attn.qkv", 64, 192),
     ("double_blocks.0.img_attn.proj", 64, 64),
-    ("double_blocks.2.txt_attn.proj", 64, 64),
+    ("double_blocks.1.txt_attn.proj", 64, 64),
     ("double_blocks.0.img_mlp.0", 64, 256),
     ("double_blocks.0.txt_mlp.2", 256, 64),
     ("double_blocks.1.img_mod.lin", 64, 384),
     ("double_blocks.1.txt_mod.lin", 64, 384),
-    ("single_blocks.2.linear2", 320, 64),
+    ("single_blocks.1.linear2", 320, 64),
     ("single_blocks.0.modulation.lin", 64, 192),
 ]
 KOHYA_ENDS = "lora_down.weight", "lora_up.weight"

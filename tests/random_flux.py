@@ -22,8 +22,8 @@ SCHEDULERS = {
 class Size:
     """Widths that don't matter to names: everything but the numbers of blocks and levels."""
 
-    num_layers: int = 3
-    num_single_layers: int = 3
+    num_layers: int = 2
+    num_single_layers: int = 2
     attention_head_dim: int = 32
     axes_dims_rope: tuple[int, ...] = (8, 12, 12)
     vae_channels: tuple[int, ...] = (8, 16, 16)

@@ -318,7 +318,13 @@ def started_without_torch(program: str, **environment: str) -> subprocess.Comple
     )
 
 
-@pytest.mark.parametrize("module", ["ea_jax.flux.tokens", "ea_jax.flux_tiny.training.tokenizers"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "ea_jax.flux.tokens",
+        pytest.param("ea_jax.flux_tiny.training.tokenizers", marks=pytest.mark.slow),
+    ],
+)
 def test_a_start_without_torch_says_nothing_of_torch(module: str) -> None:
     done = started_without_torch(f"import {module}")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -18,7 +18,7 @@ import pytest
 from ea_jax import edits, lora, merge, sample, table
 from ea_jax.flux.pipeline import Pipeline
 
-LINES = int(os.environ.get("EA_JAX_FUZZ", "40"))
+LINES = int(os.environ.get("EA_JAX_FUZZ", "24"))
 VALUES = [
     *("", " ", "nan", "inf", "-inf", "-1", "-0.5", "0", "1e999", "1e39", "1" * 30, "None", "true"),
     *("[1]", "a b", "ü", "1,2", ",", "--", "=", "{here}", "{file}", "{file}/x", "{here}/absent/x"),

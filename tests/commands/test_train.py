@@ -110,17 +110,24 @@ def erase_here(monkeypatch, words: list[str]) -> int:
     raise AssertionError("app.run ends the process")
 
 
+def without_pairs(words: list[str]) -> list[str]:
+    """A command for a method that has no pairs and no inversions."""
+    return [w for w in words if not w.startswith(("--config.optim.pairs", "--config.data.inver"))]
+
+
 def test_a_judge_measures_at_the_end_and_evaluate_reads_the_same(
     in_this_process, model_with_judge, tmp_path, monkeypatch, caplog
 ):
     cache = tmp_path / "cache"
     flags = (
+        "--config.method.name=esd",
+        "--config.esd.steps=1",
         "--config.sample.eval_pictures=2",
-        "--config.optim.pairs=1",
+        "--config.sample.steps=1",
         "--config.log.pictures=none",
-        "--config.data.inversions=0",
     )
-    assert not erase_here(monkeypatch, command(model_with_judge, tmp_path / "run", cache, *flags))
+    words = without_pairs(command(model_with_judge, tmp_path / "run", cache, *flags))
+    assert not erase_here(monkeypatch, words)
     first = json.loads((tmp_path / "run" / "results.json").read_text())
     assert (first["detector"], first["base"]["Acc_e"]["total"]) == ("judge", 2)
     assert "Acc_rest" in (tmp_path / "run" / "results.md").read_text()
@@ -140,8 +147,7 @@ def test_a_stopped_run_goes_on_to_the_same_lora(
 
     def erased(name: str) -> int:
         words = command(dev_folder, tmp_path / name, tmp_path / "cache", *flags)
-        others = ("--config.optim.pairs", "--config.data.inversion")
-        return erase_here(monkeypatch, [w for w in words if not w.startswith(others)])
+        return erase_here(monkeypatch, without_pairs(words))
 
     assert not erased("whole")
     save = Checkpoints.save
@@ -238,25 +244,35 @@ def test_a_folder_of_another_config_is_refused_and_untouched(
     assert before == {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
-@pytest.mark.parametrize(
-    ("rate", "term"),
-    [
-        ("lr_lower", "upper/grad_norm"),
-        pytest.param("lr_upper", "edit", marks=pytest.mark.slow),
-    ],
-)
 def test_what_is_no_number_is_named_with_its_step_and_never_saved(
+    in_this_process, tmp_path, dev_folder, monkeypatch
+):
+    flags = ("--config.method.name=esd", "--config.esd.lr=1e30", "--config.log.checkpoint_every=1")
+    words = command(dev_folder, tmp_path / "nan", tmp_path / "cache", *flags)
+    assert "Lower esd.lr, or" in blown_up(monkeypatch, without_pairs(words), tmp_path, "edit")
+
+
+def blown_up(monkeypatch, words, tmp_path, term):
+    """How a command ends whose first step makes a term no number."""
+    message = refusal(monkeypatch, words)
+    assert message.startswith(f"error: {term} is")
+    assert "at step 1;" in message
+    assert not (tmp_path / "nan" / "pytorch_lora_weights.safetensors").exists()
+    assert not list((tmp_path / "nan").glob("checkpoints/[0-9]*"))
+    return message
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("rate", "term"), [("lr_lower", "upper/grad_norm"), ("lr_upper", "edit")])
+def test_each_levels_rate_shows_in_what_is_no_number(
     finished, in_this_process, tmp_path, dev_folder, monkeypatch, rate, term
 ):
     """The lower level's blow-up shows in the upper level, the upper's in the edit alone."""
     flags = (f"--config.optim.{rate}=1e30", "--config.log.checkpoint_every=1")
     flags += ("--config.data.inversions=0",)
-    message = refusal(monkeypatch, command(dev_folder, tmp_path / "nan", finished[1], *flags))
-    assert message.startswith(f"error: {term} is")
-    assert "at step 1;" in message
+    words = command(dev_folder, tmp_path / "nan", finished[1], *flags)
+    message = blown_up(monkeypatch, words, tmp_path, term)
     assert "Lower optim.lr_lower or optim.lr_upper, or" in message
-    assert not (tmp_path / "nan" / "pytorch_lora_weights.safetensors").exists()
-    assert not list((tmp_path / "nan").glob("checkpoints/[0-9]*"))
 
 
 @pytest.mark.parametrize(
@@ -271,6 +287,7 @@ def test_what_is_no_number_is_named_with_its_step_and_never_saved(
         ("--config.lora.rank=500", "rank 500 is out of range: "),
         ("--config.esd.lr=1e-4", "esd.lr is set, and method.name = 'erase_anything' doesn't"),
         ("--hosts=", "--hosts= is neither"),
+        ("--flagfile=absent", "Unable to open flagfile"),
     ],
 )
 def test_a_wrong_value_ends_in_words_that_name_it(

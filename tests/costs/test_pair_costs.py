@@ -22,8 +22,8 @@ from ea_jax.runtime.flops import count_flops
     [
         (lower_step, "esd", {"attn": 1.0}),
         (upper_step, "lora", {"rsc": 1.0}),
-        (upper_step, "keep", {"lora": 1.0}),
-        (upper_step, "rsc", {"keep": 1.0}),
+        pytest.param(upper_step, "keep", {"lora": 1.0}, marks=pytest.mark.slow),
+        pytest.param(upper_step, "rsc", {"keep": 1.0}, marks=pytest.mark.slow),
     ],
 )
 def test_a_term_of_weight_0_costs_nothing(fn, term, rest):

@@ -51,7 +51,7 @@ def test_a_flux_without_a_judge_is_measured_by_clip(tmp_path, dev_folder, capsys
     clip = random_clip.save(random_clip.build(), tmp_path / "clip")
     flags = [
         *(f"--model={dev_folder}", f"--clip={clip}", f"--out={tmp_path / 'out'}"),
-        *(f"--cache={tmp_path / 'cache'}", "--words=Cat,Dog", "--pictures=2"),
+        *(f"--cache={tmp_path / 'cache'}", "--words=Cat", "--pictures=2"),
         "--method=embedder,zeroed_columns",
     ]
     for changed in (
@@ -62,9 +62,7 @@ def test_a_flux_without_a_judge_is_measured_by_clip(tmp_path, dev_folder, capsys
     concepts.main(flags)
     found = json.loads((tmp_path / "out" / "results.json").read_text())
     assert [(row["row"], row["word"], row["category"]) for row in found["rows"]] == [
-        (method, word, "entity")
-        for method in ("embedder", "zeroed_columns")
-        for word in ("Cat", "Dog")
+        (method, "Cat", "entity") for method in ("embedder", "zeroed_columns")
     ]
     for row in found["rows"]:
         assert row["erased"]["Acc_ir"]["total"] == 9

@@ -210,7 +210,11 @@ def test_shuffled_prompts_keep_their_concept_and_their_seed():
     assert "moves a picture by 25 % of what another prompt does" in said
 
 
-@pytest.mark.parametrize("task", [disentangle, multi], ids=["disentangle", "multi"])
+@pytest.mark.parametrize(
+    "task",
+    [pytest.param(disentangle, marks=pytest.mark.slow), multi],
+    ids=["disentangle", "multi"],
+)
 def test_a_task_leaves_its_table_its_pictures_and_how_each_was_made(
     task, runs, tmp_path, capsys, monkeypatch
 ):

@@ -135,6 +135,7 @@ def test_a_search_is_of_the_model_as_it_is_by_then(made):
         assert miss(made, e, adapters) < 0.8 * miss(made, other, adapters)
 
 
+@pytest.mark.slow
 def test_an_inversion_does_not_depend_on_those_searched_beside_it(made):
     last, three = search(made, numbers=range(2, 3)), search(made)
     np.testing.assert_allclose(last[0], three[2], rtol=1e-4, atol=1e-5)

@@ -23,11 +23,10 @@ from ea_jax.runtime.mesh import make_mesh, put_rows
 STEPS = 4
 
 pytestmark = pytest.mark.long
-# The others' states and batches are of the same kinds; their losses have tests of their own.
-FAST = ("esd", "ca_model", "mace")
 
 
 def of_each_method(fast: Sequence[str]) -> pytest.MarkDecorator:
+    """Other methods have states and batches of the same kinds, and tests of their losses."""
     marked = [
         pytest.param(name, marks=[pytest.mark.slow] * (name not in fast)) for name in toy.NAMES
     ]
@@ -75,7 +74,7 @@ def whole(name: str) -> tuple[Any, Any, list[dict[str, float]]]:
     return start, jax.device_get(end), terms
 
 
-@of_each_method(FAST)
+@of_each_method(["esd", "mace"])
 def test_every_adapter_of_the_scope_is_trained(name: str) -> None:
     start, end, terms = whole(name)
     scope = toy.ready(name).settings.lora.scope
@@ -87,7 +86,7 @@ def test_every_adapter_of_the_scope_is_trained(name: str) -> None:
     assert all(each["grad_norm"] > 0 for each in terms)
 
 
-@of_each_method(FAST)
+@of_each_method(["esd"])
 def test_a_run_that_was_cut_off_ends_in_the_same_bits(name: str, tmp_path) -> None:
     _, end, terms = whole(name)
     first = alone(name)

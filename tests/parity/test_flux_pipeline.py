@@ -91,7 +91,9 @@ def test_encoded_text_is_diffusers_text(dev, dev_theirs):
     assert far(text.pooled_BD, pooled) < 1e-4
 
 
-@pytest.mark.parametrize(("height", "width"), [(64, 64), (48, 80)])
+@pytest.mark.parametrize(
+    ("height", "width"), [(48, 80), pytest.param(64, 64, marks=pytest.mark.slow)]
+)
 def test_a_dev_picture_after_28_steps_is_diffusers_picture(dev, dev_theirs, height, width):
     noise_BhwC = noise_of(dev, height, width)
     theirs = paint_theirs(dev_theirs, noise_BhwC, guidance_scale=3.5)

@@ -147,10 +147,10 @@ def test_black_forest_labs_names_under_pefts_prefix_need_no_settings(tmp_path):
 
 def test_xlabs_names(pipeline, weights, tmp_path):
     names = {
-        **{f"double_blocks.{i}.processor.qkv_lora2": (64, 192) for i in range(3)},
+        **{f"double_blocks.{i}.processor.qkv_lora2": (64, 192) for i in range(2)},
         "double_blocks.1.processor.qkv_lora1": (64, 192),
         "double_blocks.0.processor.proj_lora1": (64, 64),
-        "double_blocks.2.processor.proj_lora2": (64, 64),
+        "double_blocks.0.processor.proj_lora2": (64, 64),
         "single_blocks.1.processor.qkv_lora": (64, 192),
         "single_blocks.1.processor.proj_lora": (320, 64),
     }

@@ -68,14 +68,6 @@ def test_the_flag_gives_the_cause_and_nothing_before_it() -> None:
         config_file._ConfigFile().parse("absent.py")
 
 
-def test_a_flagfile_that_is_absent_is_one_line(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "ea_jax", "erase", f"--flagfile={tmp_path / 'absent'}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: Unable to open flagfile")
-    assert done.stderr.count("\n") == 1
-
-
 OPTIONAL = """
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
