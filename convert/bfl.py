@@ -44,6 +44,26 @@ def check(template: Any, file: str | Path) -> None:
     trees.check(_stored(Path(file)), shapes, str(file))
 
 
+def beside(folder: Path) -> Path | None:
+    """The single file in a pipeline's folder that has no weights in `transformer`, if there is one.
+
+    Raises:
+      WeightsError: there are several, or a file that can't be read.
+    """
+    if any((folder / "transformer").glob("*.safetensors*")):
+        return None
+    names = {prefix + "img_in.weight" for prefix in ("", *PREFIXES)}
+    found = [
+        path for path in sorted(folder.glob("*.safetensors")) if names & {*files.header(path)[0]}
+    ]
+    if len(found) > 1:
+        raise WeightsError(
+            f"{folder} has no weights in transformer, and several single files of one: "
+            f"{', '.join(path.name for path in found)}; leave one of them there"
+        )
+    return found[0] if found else None
+
+
 def read_config(file: str | Path) -> dict[str, Any]:
     """Derives diffusers' config.json from the shapes in a single file.
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from convert import bfl
 from convert.diffusers import read_json
 from ea_jax.arguments import Parser, text
 from ea_jax.concepts import minors
@@ -138,7 +139,9 @@ def _variant_in(folder: Path) -> str:
     if worlds.has_detector(str(folder)):
         return "tiny"
     try:
-        guided = read_json(folder / "transformer" / "config.json").get("guidance_embeds")
+        where = folder / "transformer" / "config.json"
+        single = None if where.exists() else bfl.beside(folder)
+        guided = (bfl.read_config(single) if single else read_json(where)).get("guidance_embeds")
     except (ValueError, OSError):
         return "flux-dev"  # what is wrong there is said when the model is opened
     return "flux-dev" if guided else "flux-schnell"

@@ -50,11 +50,13 @@ class Parts:
         """Reads configs and tokenizers, no weights; arguments as for `load`."""
         self._source, self._revision = source, revision
         self._put, self._wanted = put, wanted
-        self._transformer_file = transformer_file
         if dtype is None:
             dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
         self.dtype = np.dtype(dtype)
         self.folder = hub.locate(source, _SMALL_FILES, revision)
+        if transformer_file is None and hub.is_here(source):
+            transformer_file = convert.bfl.beside(self.folder)
+        self._transformer_file = transformer_file
         described = folder.read(self.folder, transformer_file)
         self.transformer_config = described.transformer
         self.clip_config, self.t5_config = described.clip, described.t5
@@ -90,7 +92,7 @@ class Parts:
             own part alone; None is all of it.
           revision: of a hub id.
           transformer_file: the transformer in Black Forest Labs' single-file layout, in place of
-            the folder's.
+            the folder's; None takes one that lies in a folder without weights in `transformer`.
         Raises:
           ValueError: not a FLUX pipeline, or files that don't hold what they should; the message
             names file or tensor, and the way out.

@@ -203,7 +203,7 @@ class Judge:
             raise WeightsError(f"{file}: tensor {min(wrong)!r} doesn't fit; {_WAY_OUT}")
         weights = jax.tree.map_with_path(
             lambda path, _: jnp.asarray(
-                files.read_finite(_name(path), stored[_name(path)]), jnp.float32
+                files.read_finite(_name(path), stored[_name(path)]).astype(np.float32)
             ),
             template,
         )
@@ -232,30 +232,45 @@ class Judge:
 
     def probabilities(self, features_BF: np.ndarray) -> dict[str, np.ndarray]:
         """As a call, of pictures by their `features`."""
-        found = scores(self.weights, jnp.asarray(features_BF))
-        return {
-            name: np.asarray(jax.nn.sigmoid(x) if name == "object" else jax.nn.softmax(x))
-            for name, x in found.items()
-        }
+        return self._in_batches(_probabilities, features_BF)
 
-    def features(self, images_BHWC: np.ndarray, *, batch: int = 32) -> np.ndarray:
-        """Features [B, features], computed in batches of one size, few pictures in one of 8."""
-        batch = min(batch, 8) if len(images_BHWC) <= 8 else batch
-        parts = []
-        for first in range(0, len(images_BHWC), batch):
-            part = np.asarray(images_BHWC[first : first + batch], np.float32)
-            padded = np.pad(part, ((0, batch - len(part)), (0, 0), (0, 0), (0, 0)))
-            parts.append(np.asarray(_features(self.weights, padded))[: len(part)])
-        return np.concatenate(parts) if parts else np.zeros((0, self.config.features), np.float32)
+    def features(self, images_BHWC: np.ndarray) -> np.ndarray:
+        """Features [B, features] of pictures, see the function of that name."""
+        return self._in_batches(_features, images_BHWC)
 
     def agreement(self, features_BF: np.ndarray, captions: Sequence[str]) -> np.ndarray:
         """Cosine of each picture, by its `features`, and its caption, [B] in [-1, 1]."""
-        pictures = picture_vectors(self.weights, jnp.asarray(features_BF))
-        words = caption_vectors(self.weights, jnp.asarray(hash_words(captions, self.config)))
-        return np.asarray((pictures * words).sum(-1))
+        return self._in_batches(_agreement, features_BF, hash_words(captions, self.config))
+
+    def _in_batches(self, program: Any, *rows: np.ndarray) -> Any:
+        """What a program makes of rows, in batches of one size, few rows in one of 8."""
+        count = len(rows[0])
+        batch = 8 if count <= 8 else 32
+        # Without any row, a batch of padding says what the results look like.
+        padding = batch if not count else -count % batch
+        padded = [np.pad(x, [(0, padding), *[(0, 0)] * (x.ndim - 1)]) for x in rows]
+        made = [
+            program(self.weights, *(x[first : first + batch] for x in padded))
+            for first in range(0, count + padding, batch)
+        ]
+        return jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *made)
 
 
 _features = jax.jit(features)
+
+
+@jax.jit
+def _probabilities(weights: Weights, features_BF: jax.Array) -> dict[str, jax.Array]:
+    return {
+        name: jax.nn.sigmoid(x) if name == "object" else jax.nn.softmax(x)
+        for name, x in scores(weights, features_BF).items()
+    }
+
+
+@jax.jit
+def _agreement(weights: Weights, features_BF: jax.Array, words_BW: jax.Array) -> jax.Array:
+    pictures, captions = picture_vectors(weights, features_BF), caption_vectors(weights, words_BW)
+    return (pictures * captions).sum(-1)
 
 
 def _read_config(folder: Path) -> JudgeConfig:

@@ -199,6 +199,19 @@ def test_a_single_file_transformer_stands_in_for_the_folder_s(dev_folder, tmp_pa
     np.testing.assert_array_equal(
         other.sample(text, seeds=[0, 1], **SIDE), pipeline.sample(text, seeds=[0, 1], **SIDE)
     )
+    # In a folder without weights of its own it is found, beside a VAE and a LoRA of that layout.
+    folder = tmp_path / "dev"
+    shutil.copytree(dev_folder, folder, ignore=shutil.ignore_patterns("diffusion_pytorch_model*"))
+    shutil.copytree(dev_folder / "vae", folder / "vae", dirs_exist_ok=True)
+    shutil.copy(tmp_path / "flux1.safetensors", folder)
+    save_file({"decoder.conv_in.bias": np.zeros(2)}, folder / "ae.safetensors")
+    save_file({"lora_unet_img_in.lora_down.weight": np.zeros((2, 2))}, folder / "lora.safetensors")
+    found = Pipeline.load(folder, parts=["transformer"])
+    found.check_files()
+    assert found.fingerprint("transformer") == other.fingerprint("transformer")
+    shutil.copy(folder / "flux1.safetensors", folder / "flux2.safetensors")
+    with pytest.raises(WeightsError, match=r"flux1\.safetensors, flux2\.safetensors; leave one"):
+        Pipeline.load(folder)
 
 
 def test_a_folder_with_flux_dev_s_names_and_tokenizers_loads_from_its_shards(flux_dev_like_folder):

@@ -146,10 +146,15 @@ def test_a_saved_judge_gives_the_same_probabilities_within_half_precision(small,
 
 
 def test_probabilities_do_not_depend_on_the_batch(small, data):
-    images = data.images / np.float32(255)
-    np.testing.assert_allclose(
-        small.features(images, batch=5), small.features(images, batch=16), atol=1e-5
-    )
+    images = np.concatenate([data.images] * 3)[:35] / np.float32(255)
+    captions = ["a cat on grass"] * len(images)
+    whole, few = small(images), small(images[:5])
+    assert {head: len(found) for head, found in whole.items()} == dict.fromkeys(LABELS, 35)
+    for head, found in few.items():
+        np.testing.assert_allclose(found, whole[head][:5], atol=1e-5)
+    agree = [small.agreement(small.features(x), captions[: len(x)]) for x in (images, images[:5])]
+    np.testing.assert_allclose(agree[1], agree[0][:5], atol=1e-5)
+    assert small.features(images[:0]).shape == (0, small.config.features)
 
 
 def test_a_judge_that_is_not_there_or_of_another_world_is_named(small, tmp_path):
