@@ -84,6 +84,8 @@ def run_blocks(
     lora = padded(lora, len(weights) if written_out else len(jax.tree.leaves(weights)[0]))
     if not written_out:
         return jax.lax.scan(lambda carry, layer: body(carry, *layer), carry, (weights, lora))
+    # One trace serves all blocks, which are alike; XLA writes the calls out.
+    body, last_body = jax.jit(body), last_body and jax.jit(last_body)
     outs = []
     for index, block in enumerate(weights):
         run = last_body if last_body and index == len(weights) - 1 else body
