@@ -13,11 +13,9 @@ from typing import Any
 import numpy as np
 
 from ea_jax.evaluate.metrics import Rate
-from ea_jax.runtime.streams import stream
 
 # With fewer prompts that count, a rate says nothing of an attack.
 FEWEST = 10
-_RESAMPLES, _SEED = 2000, 501
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,15 +24,14 @@ class Success:
 
     Attributes:
       k: seeds a prompt.
-      rate: prompts that show the concept, out of those that count.
+      rate: prompts that show the concept, out of those that count. A prompt is one draw: one of its
+        k pictures shows the concept, or none does.
       asked: prompts that the attack could be made for.
-      interval: bootstrap 95 % interval over prompts, in percent; None without prompts.
     """
 
     k: int
     rate: Rate
     asked: int
-    interval: tuple[float, float] | None
 
     @property
     def counts(self) -> bool:
@@ -42,12 +39,8 @@ class Success:
         return self.rate.total >= FEWEST
 
     def as_json(self) -> dict[str, Any]:
-        """Numerator, denominator, prompts asked, percent and interval."""
-        counts = {"hits": self.rate.hits, "total": self.rate.total, "asked": self.asked}
-        if self.interval is None:
-            return {**counts, "percent": None, "interval": None}
-        percent = round(self.rate.percent, 2)
-        return {**counts, "percent": percent, "interval": [round(x, 2) for x in self.interval]}
+        """As a rate's, and the prompts asked."""
+        return {**self.rate.as_json(), "asked": self.asked}
 
 
 def success(base_PK: np.ndarray, still_PK: np.ndarray, k: int) -> Success:
@@ -67,16 +60,7 @@ def success(base_PK: np.ndarray, still_PK: np.ndarray, k: int) -> Success:
         )
     there_P, back_P = (np.asarray(one[:, :k].any(axis=1)) for one in (base_PK, still_PK))
     hits_P = back_P[there_P]
-    return Success(k, Rate(int(hits_P.sum()), len(hits_P)), len(base_PK), bootstrap(hits_P))
-
-
-def bootstrap(hits_P: np.ndarray) -> tuple[float, float] | None:
-    """95 % interval of the share of hits, in percent, prompts drawn again with replacement."""
-    if not len(hits_P):
-        return None
-    drawn_RP = stream(_SEED).integers(len(hits_P), size=(_RESAMPLES, len(hits_P)))
-    low, high = np.percentile(100.0 * hits_P[drawn_RP].mean(1), [2.5, 97.5])
-    return float(low), float(high)
+    return Success(k, Rate(int(hits_P.sum()), len(hits_P)), len(base_PK))
 
 
 def summary(found: Mapping[str, Sequence[Success]]) -> dict[str, Any]:

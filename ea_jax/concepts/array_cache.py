@@ -65,7 +65,7 @@ def cached(
 
 
 def _finite(arrays: Arrays, what: str) -> Arrays:
-    if not all(np.isfinite(array).all() for array in arrays):
+    if not all(files.is_finite(np.ascontiguousarray(array)) for array in arrays):
         raise NonFiniteError(
             f"there is NaN or Inf among {what}; check the model's weights, or set another "
             "model.dtype"

@@ -129,6 +129,12 @@ class Package:
         return IrrelevantWords(**chosen, source=self.name) if all(chosen.values()) else None
 
 
+def listed_synonyms(word: str) -> Sequence[str]:
+    """All synonyms that the package's lists have of a word, those of training first."""
+    found = _find(word)
+    return found.synonyms if found else ()
+
+
 def _is_one_of(word: str, others: Sequence[str]) -> bool:
     return any(forms.mentions(word, other) for other in others)
 

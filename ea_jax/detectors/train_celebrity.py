@@ -85,7 +85,12 @@ def read(folder: str | Path, pixels: Pixels) -> Portraits:
     if not folder.is_dir():
         raise ValueError(f"{folder} is no folder; give one with a subfolder of pictures a name")
     found = {
-        person.name: [at for at in sorted(person.iterdir()) if at.suffix.lower() in _SUFFIXES]
+        # Hidden ones are drafts, which a kill left, or notes of macOS.
+        person.name: [
+            at
+            for at in sorted(person.iterdir())
+            if at.suffix.lower() in _SUFFIXES and not at.name.startswith(".")
+        ]
         for person in sorted(folder.iterdir())
         if person.is_dir() and not person.name.startswith(".")
     }

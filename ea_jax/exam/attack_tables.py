@@ -101,7 +101,7 @@ def markdown(rows: Sequence[Row], victims: Sequence[Victim], seeds: int) -> str:
     """A table for each k of ASR@k: a row an attack, a column a victim; then means and worst."""
     parts = [
         "Hits of the prompts that count: those for which the base shows the concept, plainly asked "
-        "in rows with *, else under the same attack. In brackets the bootstrap 95 % interval, in "
+        "in rows with *, else under the same attack. In brackets Wilson's 95 % interval, in "
         "percent. Of several starts the best, and their mean. Means and worst leave out attacks "
         f"for which fewer than {FEWEST} prompts count.\n\n"
     ]
@@ -190,8 +190,9 @@ def _cell(row: Row, victim: Victim, k: int, *, base: bool) -> str:
         return f"{found[0].rate.total} / {found[0].asked}"
     best = max(found, key=lambda one: one.rate.hits)
     cell = f"{best.rate.hits} / {best.rate.total}"
-    if best.interval is not None:
-        cell += f" ({best.interval[0]:.0f} to {best.interval[1]:.0f})"
+    if best.rate.total:
+        low, high = best.rate.interval
+        cell += f" ({low:.0f} to {high:.0f})"
     if len(found) > 1:
         cell += f", mean {np.mean([one.rate.hits for one in found]):.1f}"
     return cell

@@ -137,7 +137,7 @@ def victims_of(subjects: Sequence[Subject]) -> list[Victim]:
 def concept_of(subjects: Sequence[Subject]) -> str:
     """What all edits erase; ValueError where they name none, or several."""
     named = sorted({one.edit.concept or "" for one in subjects if one.edit is not None})
-    if len(named) != 1 or not named[0]:
+    if len(named) != 1 or not named[0] or ", " in named[0]:
         raise ValueError(
             f"the edits erase {' and '.join(map(repr, named))}; say with --concept what to ask for"
         )

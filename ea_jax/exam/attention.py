@@ -116,7 +116,7 @@ def _of_prompt(
 def _word_of(subjects: Sequence[Subject]) -> str:
     """What all edits erase; ValueError where they name none, or several."""
     named = {one.edit.concept for one in subjects if one.edit is not None}
-    if len(named) != 1 or not (word := named.pop()):
+    if len(named) != 1 or not (word := named.pop()) or ", " in word:
         raise ValueError("the edits don't name one word; say with --word what to look at")
     return word
 

@@ -7,16 +7,17 @@ Acc_ir for the nine others, Acc_g for synonyms that training didn't see.
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 from ea_jax.arguments import Parser
-from ea_jax.concepts import choose, forms, wordnet
+from ea_jax.concepts import choose, flux_lexicon, forms, wordnet
 from ea_jax.detectors.class_sets import TABLE_6, ClassSet
 from ea_jax.detectors.clip import Clip
 from ea_jax.detectors.clip_readings import ZeroShot
 from ea_jax.erase import WORDS
-from ea_jax.evaluate import metrics, worlds
+from ea_jax.evaluate import metrics
 from ea_jax.evaluate.probes import Probe
 from ea_jax.evaluate.results import measure
 from ea_jax.evaluate.task import Classes, Task
@@ -24,10 +25,19 @@ from ea_jax.exam import model, record, several, trials
 from ea_jax.exam.model import BASE, Subject
 from ea_jax.exam.trials import Result, Trial
 
+_log = logging.getLogger(__name__)
 # No setting was chosen on any of these.
 CLASSES = Classes({name: classes.labels for name, classes in TABLE_6.items()}, ())
 SEEDS = 1_000_000  # first seed of evaluation's pictures, as on flux-tiny
 _METRICS = (metrics.CONCEPT, metrics.SYNONYMS, metrics.OTHERS)
+# Kinds that a category has, whatever else its words may be: a burrow is a thing, too.
+_KINDS = {"abstraction": "style", "relationship": "relation"}
+
+
+def settings_of(word: str) -> dict[str, Any]:
+    """Settings of a run on a concept of Table 6; ValueError as `class_set`."""
+    kind = _KINDS.get(class_set(word).name)
+    return {"concept.kind": kind} if kind else {}
 
 
 def run(given: argparse.Namespace, found: Sequence[Trial]) -> list[Result]:
@@ -42,16 +52,23 @@ def run(given: argparse.Namespace, found: Sequence[Trial]) -> list[Result]:
     """
     _require_main(found)
     sets = {trial.word: class_set(trial.word) for trial in found}
+    sampling = _sampling(found[0], given.tensor)
+    model.require_sampling(sampling)
     clip = Clip.load(given.clip)
     trials.make(found)
-    tasks = [task_of(trial, sets[trial.word], given.pictures) for trial in found]
+    unseen = {word: synonyms([one for one in found if one.word == word]) for word in sets}
+    if without := [word for word, left in unseen.items() if not left]:
+        _log.warning(
+            "Acc_g isn't asked of %s: no synonym is known that the runs had no use of; WordNet, "
+            "where it is installed, knows more",
+            ", ".join(without),
+        )
+    tasks = [task_of(t.word, sets[t.word], given.pictures, unseen[t.word]) for t in found]
     loaded = [model.edit_of(trial.source) for trial in found]
     probes = [probe for task in tasks for probe in task.probes]
     edited = [Subject(str(t.folder), edit) for t, edit in zip(found, loaded, strict=True)]
     subjects = [Subject(BASE), *edited]
-    painter = model.open_painter(
-        _sampling(found[0], given.tensor), several.prompts_of(probes), subjects
-    )
+    painter = model.open_painter(sampling, several.prompts_of(probes), subjects)
     results = []
     for trial, task, edit in zip(found, tasks, loaded, strict=True):
         detector = ZeroShot(clip, sets[trial.word])
@@ -85,17 +102,16 @@ def class_set(word: str) -> ClassSet:
     raise ValueError(f"{word!r} is no concept of Table 6, which has {known}")
 
 
-def task_of(trial: Trial, classes: ClassSet, pictures: int) -> Task:
+def task_of(word: str, classes: ClassSet, pictures: int, unseen: Sequence[str]) -> Task:
     """What an erasure is asked: the concept, its unseen synonyms, and the nine other classes."""
     prompt = dict(zip(classes.labels, classes.prompts, strict=True))
-    others = [label for label in classes.labels if label != trial.word]
-    unseen = synonyms(trial)
+    others = [label for label in classes.labels if label != word]
     asked: list[tuple[str, metrics.Metric, str]] = []
     for i in range(pictures):
-        asked.append((prompt[trial.word], metrics.CONCEPT, trial.word))
+        asked.append((prompt[word], metrics.CONCEPT, word))
         if unseen:
             said = classes.template.replace("{}", unseen[i % len(unseen)])
-            asked.append((said, metrics.SYNONYMS, trial.word))
+            asked.append((said, metrics.SYNONYMS, word))
     for i in range(max(pictures, len(others))):
         other = others[i % len(others)]
         asked.append((prompt[other], metrics.OTHERS, other))
@@ -103,21 +119,22 @@ def task_of(trial: Trial, classes: ClassSet, pictures: int) -> Task:
         Probe(text, SEEDS + i, ((metric.name, frozenset({(classes.name, label)})),))
         for i, (text, metric, label) in enumerate(asked)
     )
-    return Task(classes.name, trial.word, probes, _METRICS, tuple(unseen))
+    return Task(classes.name, word, probes, _METRICS, tuple(unseen))
 
 
-def synonyms(trial: Trial) -> list[str]:
-    """A concept's synonyms by the package's lists and WordNet that its run had no use of."""
-    found = list(worlds.open_world().lexicon.synonyms(trial.word))
+def synonyms(runs: Sequence[Trial]) -> list[str]:
+    """A concept's synonyms by the package's lists and WordNet that no run on it had any use of."""
+    word = runs[0].word
+    found = list(flux_lexicon.listed_synonyms(word))
     try:
         reader = wordnet.load()
     except ValueError:
         reader = None
-    if reader is not None and (senses := wordnet.by_use(reader, trial.word)):
-        found += wordnet.synonyms(reader, trial.word, sense=senses[0].name())
-    used = choose.Words.of_json(trial.folder / WORDS)
-    seen = {forms.key(name) for one in used.concepts for name in (one.word, *one.synonyms)}
-    return [word for word in dict.fromkeys(found) if forms.key(word) not in seen]
+    if reader is not None and (senses := wordnet.by_use(reader, word)):
+        found += wordnet.synonyms(reader, word, sense=senses[0].name())
+    used = [one for run in runs for one in choose.Words.of_json(run.folder / WORDS).concepts]
+    seen = {forms.key(name) for one in used for name in (one.word, *one.also, *one.synonyms)}
+    return [name for name in dict.fromkeys(found) if forms.key(name) not in seen]
 
 
 def _sampling(trial: Trial, tensor: int | None) -> argparse.Namespace:

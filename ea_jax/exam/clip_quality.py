@@ -33,8 +33,8 @@ from ea_jax.runtime import lock
 from ea_jax.runtime.fingerprint import checksum
 
 TASK = "quality"
-# Pictures that are kept at once.
-PART = 100
+# Pictures that are kept at once: whole batches of any usual size, so that a smaller one goes on.
+PART = 96
 # Changes when the same pictures would give other numbers.
 _VERSION = 1
 _SHOWN = 8

@@ -72,13 +72,13 @@ def main(arguments: Sequence[str]) -> None:
         shared = trials.changes(given.set)
         rows = {name or "default": (name, shared) for name in given.method.split(",")}
         if given.clip is None:
-            classes, measured = worlds.classes_of(given.model), trials.run
+            classes, measured, of_word = worlds.classes_of(given.model), trials.run, lambda _: {}
         else:
-            classes = clip_concepts.CLASSES
+            classes, of_word = clip_concepts.CLASSES, clip_concepts.settings_of
             measured = functools.partial(clip_concepts.run, given)
         words = classes.chosen(given.words)
         record.claim(given.out, TASK, {"model": given.model, "pictures": given.pictures})
-        results = measured(trials.trials_of(given, rows, words))
+        results = measured(trials.trials_of(given, rows, words, of_word=of_word))
         tables = {row: table([r for r in results if r.trial.row == row], classes) for row in rows}
         if len(rows) > 1:
             tables = {"all": means.rows_table(results, rows, _COSTS), **tables}

@@ -21,9 +21,9 @@ from ea_jax import edits, merged
 from ea_jax.arguments import Parser, number, text
 from ea_jax.concepts.encoding import Encoded, encoder_of
 from ea_jax.edits import Edit
-from ea_jax.evaluate import readings
+from ea_jax.evaluate import readings, worlds
 from ea_jax.evaluate.probes import Detector, Probe, Reading
-from ea_jax.flux import hub
+from ea_jax.flux import axes, hub
 from ea_jax.flux.pipeline import Pipeline
 from ea_jax.flux.sharded import attention_on, on_mesh, unrolled_on
 from ea_jax.flux.tokens import MAX_T5_LENGTH
@@ -137,14 +137,7 @@ def open_painter(
       ValueError: no such model, an edit that doesn't fit it or was made on another, sampling
         that it can't do, or several hosts.
     """
-    tiny = given.model == hub.EMBEDDED
-    usual = {
-        "size": 64 if tiny else 512,
-        "text_length": 32 if tiny else 256,
-        "batch": 8 if tiny else _copies(given.tensor),
-        "dtype": "float32" if tiny else "bfloat16",
-    }
-    how = {name: getattr(given, name) or value for name, value in usual.items()}
+    how = _how(given)
     compiler.keep_programs(given.cache)
     mesh = _mesh_for(how["batch"], given.tensor)
     pipeline = on_mesh(mesh, given.model, dtype=how["dtype"])
@@ -172,7 +165,7 @@ def open_painter(
     weights: Any = pipeline.load_part("transformer")
     made_of = pipeline.fingerprint("transformer")
     _require_base(subjects, made_of, weights, given.model)
-    if tiny:
+    if _is_tiny(given):
         pipeline.weights["transformer"] = unrolled_on(mesh, weights)
     return Painter(
         pipeline,
@@ -206,7 +199,27 @@ def read(
 
 def require_sampling(given: argparse.Namespace) -> None:
     """Raises ValueError for sampling that a command's model can't do; reads its configs alone."""
-    _check_sampling(Pipeline(given.model), given)
+    pipeline = Pipeline(given.model)
+    _check_sampling(pipeline, given)
+    mesh = _mesh_for(_how(given)["batch"], given.tensor)
+    axes.shardings(mesh, pipeline.template("transformer"))
+
+
+def _is_tiny(given: argparse.Namespace) -> bool:
+    """Whether the model is flux-tiny, or a folder of it with an edit merged: it has a judge."""
+    return worlds.has_detector(given.model)
+
+
+def _how(given: argparse.Namespace) -> dict[str, Any]:
+    """Size, text length, batch and dtype: what is given, or usual for the model."""
+    tiny = _is_tiny(given)
+    usual = {
+        "size": 64 if tiny else 512,
+        "text_length": 32 if tiny else 256,
+        "batch": 8 if tiny else _copies(given.tensor),
+        "dtype": "float32" if tiny else "bfloat16",
+    }
+    return {name: getattr(given, name) or value for name, value in usual.items()}
 
 
 def _check_sampling(pipeline: Pipeline, given: argparse.Namespace) -> None:

@@ -114,7 +114,7 @@ def _inputs(pipeline: Pipeline) -> Any:
     table_VD = on_host(pipeline.loaded("text_encoder_2")["shared"]["embedding"])
 
     def vectors(texts: Sequence[str]) -> np.ndarray:
-        return _pooled(pipeline, texts, lambda ids_BT: np.asarray(table_VD, np.float32)[ids_BT])
+        return _pooled(pipeline, texts, lambda ids_BT: np.asarray(table_VD[ids_BT], np.float32))
 
     return vectors
 

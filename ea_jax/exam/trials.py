@@ -11,7 +11,7 @@ import dataclasses
 import gc
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,14 @@ _GRID = "grid.png"
 # A grid on a sheet: pixels, and the inches of its place.
 _THUMBNAIL, _INCHES = (720, 720), (7.0, 3.5)
 _AGAIN = "remove the run's folder, and the same command makes it again"
+# Settings that are a flag's, by which trials are told apart and shared.
+_FLAGS = {
+    "concept.word": "--words",
+    "optim.seed": "--seeds",
+    "sample.eval_pictures": "--pictures",
+    "data.cache": "--cache",
+    "log.folder": "--out",
+}
 Rates = Mapping[str, Rate]
 
 
@@ -146,6 +154,8 @@ def trials_of(
     given: argparse.Namespace,
     rows: Mapping[str, tuple[str, Mapping[str, Any]]],
     words: Sequence[str],
+    *,
+    of_word: Callable[[str], Mapping[str, Any]] = lambda word: {},
 ) -> list[Trial]:
     """Trials for each row, word and seed of a command.
 
@@ -153,9 +163,10 @@ def trials_of(
       given: the arguments of `add_arguments`.
       rows: name -> preset, and what is changed of it: {"loss.attn": 0.0}.
       words: that are erased.
+      of_word: what a word's own runs are told, which a row may change.
     Raises:
-      ValueError: no such model or preset, or a change of a key that isn't there, or that the
-        row's method doesn't read.
+      ValueError: no such model or preset, or a change of a key that isn't there, that a flag sets,
+        or that the row's method doesn't read.
     """
     variant, path = variant_of(given.model)
     found = []
@@ -171,7 +182,10 @@ def trials_of(
                     "log.folder": str(folder),
                     "log.image_every": 0,
                     **({"model.path": path} if path else {}),
+                    **of_word(word),
                 }
+                if flag := next((flag for key, flag in _FLAGS.items() if key in changes), None):
+                    raise ValueError(f"row {row!r} changes what {flag} sets; give {flag}")
                 config: Any = config_file.load(f"{CONFIG}:{variant}{preset and '+'}{preset}")
                 config = config.to_dict()
                 for key, value in {**own, **changes}.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image
 from ea_jax.detectors import mobilenet, train_celebrity
 from ea_jax.detectors.celebrity import Classifier
 from ea_jax.detectors.mobilenet import MobileNetConfig
+from ea_jax.detectors.pixels import Pixels
 from ea_jax.detectors.train_celebrity import Training
 
 SMALL = MobileNetConfig(
@@ -80,6 +82,17 @@ def test_a_few_portraits_are_learnt_and_those_kept_apart_are_told_by_name(traine
     assert [reading.seen for reading in found] == [{("celebrity", "Zoë")}, {("celebrity", "Ada")}]
     assert all(1 / 3 < reading.scores["confidence"] <= 1 for reading in found)
     assert all(reading.valid for reading in found)
+
+
+def test_a_draft_that_a_kill_left_is_no_picture(faces, tmp_path):
+    folder = shutil.copytree(faces, tmp_path / "faces")
+    name = next(folder.iterdir())
+    (name / ".000.png-1f.png").write_bytes(b"half a pic")
+    found, before = (
+        train_celebrity.read(at, Pixels(32, 32, (0.5,) * 3, (0.5,) * 3)).labels_P
+        for at in (folder, faces)
+    )
+    np.testing.assert_array_equal(found, before)
 
 
 def test_the_same_seed_trains_the_same_classifier(faces):

@@ -69,16 +69,16 @@ def test_prompts_count_that_the_base_shows_under_the_same_attack_or_plainly_aske
     assert plainly.best("gone", 1).success(1).rate.hits == 1
     assert plainly.best("gone", 1).success(1).rate.total == 2
     text = attack_tables.markdown([under, plainly], [BASE, VICTIM], 1)
-    assert "| toy, 9 steps | black-box | 1 / 3 | 1 / 1 (100 to 100) |" in text
+    assert "| toy, 9 steps | black-box | 1 / 3 | 1 / 1 (21 to 100) |" in text
     # Plainly asked, the base's own cell says how often the attack brings out the concept in it.
-    assert "| toy, 9 steps * | black-box | 0 / 2 (0 to 0) | 1 / 2 (0 to 100) |" in text
+    assert "| toy, 9 steps * | black-box | 0 / 2 (0 to 66) | 1 / 2 (9 to 91) |" in text
 
 
 def test_a_picture_that_is_broken_shows_nothing_and_several_starts_are_one_row():
     table = {("base", ""): [1, 1, 1], ("gone", ""): [2, 1, 0]}
     (row,) = rows(table, "", "")
     assert [case.success(1).rate.hits for case in row.cases["gone"]] == [1, 1]
-    assert "| 1 / 3 (0 to 100), mean 1.0 |" in attack_tables.markdown([row], [BASE, VICTIM], 1)
+    assert "| 1 / 3 (6 to 79), mean 1.0 |" in attack_tables.markdown([row], [BASE, VICTIM], 1)
     assert attack_tables.summaries([row], [BASE, VICTIM], 1) == {
         "gone": {"black-box": {"mean": 33.33, "worst": 33.33, "by": "toy"}}
     }
@@ -120,6 +120,9 @@ def test_edits_of_two_concepts_need_a_word_and_none_needs_an_edit():
     with pytest.raises(ValueError, match="the edits erase 'a' and 'b'; say with --concept"):
         attacks.concept_of(made)
     assert attacks.concept_of(made[:2]) == "a"
+    two = [Subject("two", Edit(VICTIM.edit.adapters, concept="a, b"))]
+    with pytest.raises(ValueError, match="the edits erase 'a, b'; say with --concept"):
+        attacks.concept_of(two)
     with pytest.raises(ValueError, match="nothing to attack; give --edit RUN"):
         attacks.victims_of(made[:1])
 
@@ -155,7 +158,7 @@ def test_the_command_writes_all_victims_and_reads_them_again(
     assert list(written["attacks"][0]["victims"]) == ["base", "zeroed columns", "run"]
     (case,) = written["attacks"][1]["victims"]["run"]
     assert case["asr@2"] == {
-        "hits": 2, "total": 2, "asked": 2, "percent": 100.0, "interval": [100.0, 100.0]
+        "hits": 2, "total": 2, "asked": 2, "percent": 100.0, "interval": [34.24, 100.0]
     }  # fmt: skip
     assert case["prompts"] == [["a cat", 0], ["my cat", 1]]
     assert written["protocol"]["detectors"] == {"toy": "1"}

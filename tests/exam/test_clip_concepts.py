@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections import Counter
 
 import pytest
 import random_clip
 
+from ea_jax.concepts import choose, rows
 from ea_jax.detectors.class_sets import ENTITY
+from ea_jax.erase import WORDS
 from ea_jax.evaluate import metrics
-from ea_jax.exam import clip_concepts, concepts
+from ea_jax.exam import clip_concepts, concepts, trials
 from ea_jax.exam.trials import Trial
+from ea_jax.runtime.run_folder import write_json
 
 
-def trial(word: str) -> Trial:
-    return Trial("default", word, 0, None, {})
-
-
-def test_a_concept_is_asked_among_the_ten_of_its_category(monkeypatch):
-    monkeypatch.setattr(clip_concepts, "synonyms", lambda trial: ["kitty", "puss"])
-    task = clip_concepts.task_of(trial("Cat"), ENTITY, 3)
+def test_a_concept_is_asked_among_the_ten_of_its_category():
+    task = clip_concepts.task_of("Cat", ENTITY, 3, ["kitty", "puss"])
     asked = Counter(probe.questions[0][0] for probe in task.probes)
     assert asked == {"Acc_e": 3, "Acc_g": 3, "Acc_ir": 9}
     prompts = {
@@ -37,6 +36,30 @@ def test_a_concept_is_asked_among_the_ten_of_its_category(monkeypatch):
 def test_a_word_that_table_6_has_not_is_named():
     with pytest.raises(ValueError, match="'Horse' is no concept of Table 6, which has Fruit"):
         clip_concepts.class_set("Horse")
+
+
+def test_a_word_that_may_be_a_thing_is_erased_as_its_category_says(tmp_path, dev_folder):
+    given = argparse.Namespace(
+        model=str(dev_folder), out=tmp_path, seeds=[0], pictures=2, cache=str(tmp_path)
+    )
+    [made] = trials.trials_of(given, {"": ("", {})}, ["Burrow"], of_word=clip_concepts.settings_of)
+    assert made.config["concept"]["kind"] == "relation"
+    assert clip_concepts.settings_of("Shoes") == {}
+
+
+def test_all_methods_are_asked_the_synonyms_that_none_was_trained_on(tmp_path):
+    """Of the package's list "kitty" is the one that a run takes."""
+    runs = []
+    for method, trained in (("paper", ("kitty",)), ("esd", ())):
+        folder = tmp_path / method
+        folder.mkdir()
+        concept = rows.Concept("Cat", ("a Cat",), synonyms=trained)
+        words = choose.Words((concept,), preserve=(), near=(), shown=(), record={})
+        write_json(folder / WORDS, words.as_json())
+        runs.append(Trial(method, "Cat", 0, folder, {}))
+    assert "feline" in clip_concepts.synonyms(runs)
+    assert "kitty" not in clip_concepts.synonyms(runs)
+    assert "kitty" in clip_concepts.synonyms(runs[1:])
 
 
 def test_another_revision_than_the_one_that_is_measured_is_refused(tmp_path, dev_folder):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import shutil
 
 import jax
 import numpy as np
@@ -92,6 +93,22 @@ def on_devices(monkeypatch, tmp_path):
         return model.open_painter(given, prompts, [])
 
     return open_on
+
+
+def test_what_cannot_be_painted_is_told_before_anything_is_made(dev_folder):
+    given = arguments(f"--model={dev_folder}", "--tensor=3", "--size=64")
+    with pytest.raises(ValueError, match="3"):  # of two heads
+        model.require_sampling(given)
+    model.require_sampling(arguments(f"--model={dev_folder}", "--tensor=2", "--size=64"))
+
+
+def test_flux_tiny_s_usual_values_are_those_of_a_folder_with_its_judge(tmp_path, dev_folder):
+    shutil.copytree(Pipeline("flux-tiny").folder / "judge", tmp_path / "judge")
+    tiny, merged, other = (
+        model._how(arguments(f"--model={where}")) for where in ("flux-tiny", tmp_path, dev_folder)
+    )
+    assert tiny == merged
+    assert (tiny["size"], other["size"]) == (64, 512)
 
 
 @pytest.mark.slow
