@@ -44,7 +44,10 @@ ALIASES = {"measure": "evaluate"}
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a subcommand with the arguments behind its name."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if not given or given[0] in ("-h", "--help", "help"):
+    # The first word of `costs aot` is none by itself.
+    groups = {name.split()[0] for name in COMMANDS}
+    asked = given[1:] if given and given[0] in groups - {*COMMANDS} else given
+    if not given or (asked and asked[0] in ("-h", "--help", "help")):
         sys.stdout.write(usage())
         return
     for words in (2, 1):
@@ -52,8 +55,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if (known := ALIASES.get(name, name)) in COMMANDS:
             importlib.import_module(COMMANDS[known][0]).main(given[words:])
             return
-    # The first word of `costs aot` is none by itself.
-    groups = {name.split()[0] for name in COMMANDS}
     said = " ".join(given[: 2 if given[0] in groups else 1])
     near = difflib.get_close_matches(said, COMMANDS, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""

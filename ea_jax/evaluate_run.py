@@ -145,7 +145,8 @@ def run_command(
 
 def main(arguments: Sequence[str]) -> None:
     """The command line."""
-    run_command(arguments, name="evaluate", about="Evaluates a finished run's LoRA again.")
+    about = "Evaluates a finished run's LoRA again. `ea-jax --help` lists the other evaluations."
+    run_command(arguments, name="evaluate", about=about)
 
 
 if __name__ == "__main__":

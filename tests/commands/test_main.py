@@ -56,6 +56,13 @@ def test_an_unknown_command_is_named(given, words, called) -> None:
     assert not called
 
 
+@pytest.mark.parametrize("given", [[], ["--help"], ["costs", "--help"]])
+def test_all_commands_are_listed(given, called, capsys) -> None:
+    command.main(given)
+    assert capsys.readouterr().out == command.usage()
+    assert not called
+
+
 def test_an_earlier_name_is_not_listed() -> None:
     assert "measure" not in command.usage().split()
     assert "evaluate" in command.usage().split()
