@@ -19,6 +19,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+import convert.bfl
 import convert.diffusers
 import convert.peft
 from convert import files, layouts, trees
@@ -64,6 +65,11 @@ def merge_folder(
         raise FileExistsError(f"{out} is not an empty folder; delete it, or choose another --out")
     if source.resolve() in (out, *out.parents):
         raise FileExistsError(f"{out} lies inside {source}; choose an --out outside of it")
+    if single := convert.bfl.beside(source):
+        raise ValueError(
+            f"{source} holds its transformer in one file, {single.name}, and merge reads "
+            "diffusers' layout; give a folder with weights in transformer"
+        )
     config = TransformerConfig.from_json(convert.diffusers.read_config(source, "transformer"))
     template = abstract_weights(config)
     layers = edit.check(template)

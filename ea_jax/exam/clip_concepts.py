@@ -48,7 +48,7 @@ def run(given: argparse.Namespace, found: Sequence[Trial]) -> list[Result]:
       found: trials, each of a concept of Table 6.
     Raises:
       ValueError: a word that Table 6 hasn't, no CLIP there, another revision than the hub's main,
-        which alone is measured, or as `trials.make`.
+        which alone is measured, or as `model.require_sampling` and `trials.make`.
     """
     _require_main(found)
     sets = {trial.word: class_set(trial.word) for trial in found}
@@ -64,14 +64,13 @@ def run(given: argparse.Namespace, found: Sequence[Trial]) -> list[Result]:
             ", ".join(without),
         )
     tasks = [task_of(t.word, sets[t.word], given.pictures, unseen[t.word]) for t in found]
-    loaded = [model.edit_of(trial.source) for trial in found]
     probes = [probe for task in tasks for probe in task.probes]
-    edited = [Subject(str(t.folder), edit) for t, edit in zip(found, loaded, strict=True)]
-    subjects = [Subject(BASE), *edited]
-    painter = model.open_painter(sampling, several.prompts_of(probes), subjects)
+    painter = model.open_painter(sampling, several.prompts_of(probes), [Subject(BASE)])
     results = []
-    for trial, task, edit in zip(found, tasks, loaded, strict=True):
+    for trial, task in zip(found, tasks, strict=True):
         detector = ZeroShot(clip, sets[trial.word])
+        # One at a time: an edit of whole kernels is large.
+        edit = model.edit_of(trial.source)
         rates = measure(painter, edit, task, detector, cache=given.cache)
         how = {
             "detector": [detector.name, detector.version],

@@ -33,7 +33,8 @@ from ea_jax.runtime import lock
 from ea_jax.runtime.fingerprint import checksum
 
 TASK = "quality"
-# Pictures that are kept at once: whole batches of any usual size, so that a smaller one goes on.
+# Pictures that are kept at once. A multiple of usual batches: with a smaller --batch a task that is
+# started again finds what was kept.
 PART = 96
 # Changes when the same pictures would give other numbers.
 _VERSION = 1

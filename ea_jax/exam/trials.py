@@ -39,14 +39,11 @@ _GRID = "grid.png"
 # A grid on a sheet: pixels, and the inches of its place.
 _THUMBNAIL, _INCHES = (720, 720), (7.0, 3.5)
 _AGAIN = "remove the run's folder, and the same command makes it again"
-# Settings that are a flag's, by which trials are told apart and shared.
-_FLAGS = {
-    "concept.word": "--words",
-    "optim.seed": "--seeds",
-    "sample.eval_pictures": "--pictures",
-    "data.cache": "--cache",
-    "log.folder": "--out",
-}
+# Settings that a command's own flags set.
+_OF_FLAGS = (
+    *("concept.word", "optim.seed", "sample.eval_pictures"),
+    *("data.cache", "log.folder", "model.path"),
+)
 Rates = Mapping[str, Rate]
 
 
@@ -118,13 +115,15 @@ def values(given: Sequence[str]) -> list[tuple[str, list[str]]]:
     """Settings and their values of `--set KEY=VALUE[,VALUE]`.
 
     Raises:
-      ValueError: one without a value, or a setting that is given twice.
+      ValueError: one without a value, a setting that is given twice, or one that a flag sets.
     """
     found: dict[str, list[str]] = {}
     for one in given:
         key, equals, stated = one.partition("=")
         if not equals or not stated or key.count(".") != 1:
             raise ValueError(f"--set={one} is no setting; write it like optim.lr_lower=1e-3")
+        if key in _OF_FLAGS:
+            raise ValueError(f"--set={one}: {key} is set by a flag of the command; see its --help")
         if key in found:
             raise ValueError(f"--set={one}: {key} is given twice; give all its values at once")
         found[key] = stated.split(",")
@@ -165,8 +164,8 @@ def trials_of(
       words: that are erased.
       of_word: what a word's own runs are told, which a row may change.
     Raises:
-      ValueError: no such model or preset, or a change of a key that isn't there, that a flag sets,
-        or that the row's method doesn't read.
+      ValueError: no such model or preset, or a change of a key that isn't there, or that the
+        row's method doesn't read.
     """
     variant, path = variant_of(given.model)
     found = []
@@ -184,8 +183,6 @@ def trials_of(
                     **({"model.path": path} if path else {}),
                     **of_word(word),
                 }
-                if flag := next((flag for key, flag in _FLAGS.items() if key in changes), None):
-                    raise ValueError(f"row {row!r} changes what {flag} sets; give {flag}")
                 config: Any = config_file.load(f"{CONFIG}:{variant}{preset and '+'}{preset}")
                 config = config.to_dict()
                 for key, value in {**own, **changes}.items():

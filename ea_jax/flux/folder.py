@@ -103,8 +103,8 @@ def _check_index(folder: Path) -> None:
     if not index.exists():
         raise WeightsError(
             f"{folder} holds no model_index.json; give the folder of a FLUX.1 pipeline in "
-            "diffusers' layout; a transformer in a single file can lie in one without weights in "
-            "transformer"
+            "diffusers' layout; its transformer may also be a single file beside model_index.json, "
+            "where the subfolder transformer holds no weights"
         )
     fields = convert.diffusers.read_json(index)
     name = fields.get("_class_name")

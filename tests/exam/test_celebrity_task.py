@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 
 import jax
@@ -19,7 +20,14 @@ from ea_jax.evaluate import worlds
 from ea_jax.evaluate.metrics import Rate
 from ea_jax.evaluate.probes import Probe, Reading, check_held_out
 from ea_jax.evaluate.task import People
-from ea_jax.exam import celebrity, celebrity_classifier, celebrity_counts, model, portraits
+from ea_jax.exam import (
+    celebrity,
+    celebrity_classifier,
+    celebrity_counts,
+    model,
+    portraits,
+    trials,
+)
 from ea_jax.exam.celebrity_counts import CLASSIFIER, JUDGE, Erasure
 from ea_jax.exam.model import Subject
 from ea_jax.flux import hub
@@ -183,6 +191,21 @@ def test_an_erasure_is_told_and_its_classifier_trained_once(shallow, tmp_path, m
     assert (out / "results.md").read_text() == shown
     assert len(trained) == 1
     assert not (tmp_path / "other" / "portraits").exists()
+
+
+def test_erasures_of_its_own_are_not_measured_by_the_judge(tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(trials, "make", made.extend)
+    monkeypatch.setattr(model, "edit_of", lambda source: None)
+    given = argparse.Namespace(
+        **{"model": TINY, "out": tmp_path, "cache": str(tmp_path), "pictures": 3, "seed": 1},
+        **{"method": "", "set": ["log.pictures=none"]},
+    )
+    subjects = celebrity._made(given, [("Pierrot",), ("Talos",)])
+    assert [one.name for one in subjects] == ["without Pierrot", "without Talos"]
+    for one in made:
+        assert one.config["sample"]["eval_pictures"] == 0
+        assert (one.config["optim"]["seed"], one.config["log"]["pictures"]) == (1, "none")
 
 
 def test_a_folder_is_for_the_names_that_it_was_begun_with(tmp_path, monkeypatch):

@@ -62,8 +62,8 @@ def test_trials_differ_in_row_word_and_seed_alone(tmp_path):
     assert edit_of(zeroed.source).zeroed == ("cat",)
     with pytest.raises(ValueError, match=r"changes loss.atn, which is no setting"):
         trials.trials_of(given(tmp_path), {"typo": ("", {"loss.atn": 1.0})}, ["cat"])
-    with pytest.raises(ValueError, match=r"row 'one' changes what --seeds sets; give --seeds"):
-        trials.trials_of(given(tmp_path), {"one": ("", {"optim.seed": 7})}, ["cat"])
+    with pytest.raises(ValueError, match=r"--set=optim\.seed=7: optim\.seed is set by a flag of"):
+        trials.changes(["optim.seed=7"])
     with pytest.raises(SettingsError, match=r"optim\.pairs"):
         trials.trials_of(given(tmp_path), {"float": ("paper", {"optim.pairs": 1e3})}, ["cat"])
     with pytest.raises(

@@ -206,6 +206,8 @@ def test_a_single_file_transformer_stands_in_for_the_folder_s(dev_folder, tmp_pa
     shutil.copy(tmp_path / "flux1.safetensors", folder)
     save_file({"decoder.conv_in.bias": np.zeros(2)}, folder / "ae.safetensors")
     save_file({"lora_unet_img_in.lora_down.weight": np.zeros((2, 2))}, folder / "lora.safetensors")
+    for hidden in ("._flux1.safetensors", "transformer/._model.safetensors"):
+        (folder / hidden).touch()
     found = Pipeline.load(folder, parts=["transformer"])
     found.check_files()
     assert found.fingerprint("transformer") == other.fingerprint("transformer")
