@@ -131,14 +131,6 @@ def test_a_folder_with_something_in_it_is_left_alone(model, tmp_path, capsys):
     assert "choose an --out outside of it" in error
 
 
-def test_a_transformer_in_one_file_is_named(model, tmp_path, capsys):
-    shutil.rmtree(model / "transformer")
-    save_file({"img_in.weight": np.zeros(2, np.float32)}, model / "flux1.safetensors")
-    path = edits.save(Edit(toy_lora.trained()), tmp_path)
-    line = ["--model", str(model), "--lora", str(path), "--out", str(tmp_path / "out")]
-    assert "in one file, flux1.safetensors, and merge reads" in fails(line, capsys)
-
-
 def test_a_strength_that_is_not_finite_is_refused(model, tmp_path, capsys):
     path = edits.save(Edit(toy_lora.trained()), tmp_path)
     arguments = ["--model", str(model), "--lora", str(path), "--out", str(tmp_path / "out")]

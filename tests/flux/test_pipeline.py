@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from convert import WeightsError
-from ea_jax import lora
+from ea_jax import lora, merge
+from ea_jax.edits import Edit
 from ea_jax.flux import sampler, tokens
 from ea_jax.flux.pipeline import Pipeline
 from ea_jax.runtime.fingerprint import fingerprint
@@ -211,6 +212,8 @@ def test_a_single_file_transformer_stands_in_for_the_folder_s(dev_folder, tmp_pa
     found = Pipeline.load(folder, parts=["transformer"])
     found.check_files()
     assert found.fingerprint("transformer") == other.fingerprint("transformer")
+    with pytest.raises(ValueError, match=r"in one file, flux1\.safetensors, and merge reads"):
+        merge.merge_folder(folder, Edit({}), tmp_path / "merged")
     shutil.copy(folder / "flux1.safetensors", folder / "flux2.safetensors")
     with pytest.raises(WeightsError, match=r"flux1\.safetensors, flux2\.safetensors; leave one"):
         Pipeline.load(folder)
