@@ -212,8 +212,9 @@ def test_a_single_file_transformer_stands_in_for_the_folder_s(dev_folder, tmp_pa
     found = Pipeline.load(folder, parts=["transformer"])
     found.check_files()
     assert found.fingerprint("transformer") == other.fingerprint("transformer")
+    edit = Edit(lora.init(jax.random.key(0), weights, scope="dual_qk", rank=2))
     with pytest.raises(ValueError, match=r"in one file, flux1\.safetensors, and merge reads"):
-        merge.merge_folder(folder, Edit({}), tmp_path / "merged")
+        merge.merge_folder(folder, edit, tmp_path / "merged")
     shutil.copy(folder / "flux1.safetensors", folder / "flux2.safetensors")
     with pytest.raises(WeightsError, match=r"flux1\.safetensors, flux2\.safetensors; leave one"):
         Pipeline.load(folder)
