@@ -156,7 +156,7 @@ def _check_relations(folder: Path, parts: Described) -> None:
     ):
         if value != needed:
             raise WeightsError(
-                f"{folder / 'transformer/config.json'}: {key}={value} doesn't fit {needed} "
+                f"{folder}: the transformer's {key}={value} doesn't fit {needed} "
                 f"({other}); give the folder of one FLUX.1 pipeline, with all of its parts"
             )
     for name, tokenizer, part, vocab_size in (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections import Counter
+from types import SimpleNamespace as Namespace
 
 import pytest
 import random_clip
@@ -13,8 +14,7 @@ from ea_jax.concepts import choose, rows
 from ea_jax.detectors.class_sets import ENTITY
 from ea_jax.erase import WORDS
 from ea_jax.evaluate import metrics
-from ea_jax.exam import clip_concepts, concepts, trials
-from ea_jax.exam.trials import Trial
+from ea_jax.exam import clip_concepts, concepts, model, record, trials
 from ea_jax.runtime.run_folder import write_json
 
 
@@ -47,19 +47,41 @@ def test_a_word_that_may_be_a_thing_is_erased_as_its_category_says(tmp_path, dev
     assert clip_concepts.settings_of("Shoes") == {}
 
 
-def test_all_methods_are_asked_the_synonyms_that_none_was_trained_on(tmp_path):
+def test_all_methods_are_asked_the_synonyms_that_none_was_trained_on(
+    tmp_path, dev_folder, monkeypatch
+):
     """Of the package's list "kitty" is the one that a run takes."""
-    runs = []
-    for method, trained in (("paper", ("kitty",)), ("esd", ())):
-        folder = tmp_path / method
-        folder.mkdir()
+    given = argparse.Namespace(
+        **{"model": str(dev_folder), "out": tmp_path, "seeds": [0], "pictures": 2, "tensor": 1},
+        **{"cache": str(tmp_path), "clip": "none"},
+    )
+    methods = {name: (name, {}) for name in ("paper", "esd")}
+    runs = trials.trials_of(given, methods, ["Cat"])
+    for run, trained in zip(runs, (("kitty",), ()), strict=True):
         concept = rows.Concept("Cat", ("a Cat",), synonyms=trained)
         words = choose.Words((concept,), preserve=(), near=(), shown=(), record={})
-        write_json(folder / WORDS, words.as_json())
-        runs.append(Trial(method, "Cat", 0, folder, {}))
-    assert "feline" in clip_concepts.synonyms(runs)
-    assert "kitty" not in clip_concepts.synonyms(runs)
-    assert "kitty" in clip_concepts.synonyms(runs[1:])
+        run.folder.mkdir(parents=True)
+        write_json(run.folder / WORDS, words.as_json())
+    asked = []
+
+    def measured(painter, edit, task, detector, *, cache):
+        asked.append((task.held_out, [probe.prompt for probe in task.probes]))
+        return Namespace(base={}, erased={})
+
+    nothing = lambda *_: None  # noqa: E731
+    for module, name, fake in (
+        (clip_concepts.Clip, "load", nothing),
+        (clip_concepts, "ZeroShot", lambda *_: Namespace(name="CLIP", version="1")),
+        (clip_concepts, "measure", measured),
+        (trials, "make", nothing),
+        (record, "protocol_of", lambda *_: {}),
+        *((model, name, nothing) for name in ("require_sampling", "open_painter", "edit_of")),
+    ):
+        monkeypatch.setattr(module, name, fake)
+    clip_concepts.run(given, runs)
+    assert asked[0] == asked[1]
+    assert "feline" in asked[0][0]
+    assert "kitty" not in asked[0][0]
 
 
 def test_another_revision_than_the_one_that_is_measured_is_refused(tmp_path, dev_folder):
