@@ -5,11 +5,10 @@ Tensor names with the prefix that ComfyUI's checkpoints put before them are read
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from convert import files, kinds, layouts, trees
+from convert import disk, files, kinds, layouts, trees
 from convert.files import Stored, WeightsError
 
 PREFIXES = ("model.diffusion_model.", "diffusion_model.")
@@ -51,12 +50,12 @@ def beside(folder: Path) -> Path | None:
     Raises:
       WeightsError: there are several, or a file that can't be read.
     """
-    if any(_shown((folder / "transformer").glob("*.safetensors*"))):
+    if disk.shown((folder / "transformer").glob("*.safetensors*")):
         return None
     names = {prefix + "img_in.weight" for prefix in ("", *PREFIXES)}
     found = [
         path
-        for path in sorted(_shown(folder.glob("*.safetensors")))
+        for path in disk.shown(folder.glob("*.safetensors"))
         if names & {*files.header(path)[0]}
     ]
     if len(found) > 1:
@@ -65,11 +64,6 @@ def beside(folder: Path) -> Path | None:
             f"{', '.join(path.name for path in found)}; leave one of them there"
         )
     return found[0] if found else None
-
-
-def _shown(paths: Iterable[Path]) -> Iterable[Path]:
-    """Without hidden files: notes of macOS, and drafts."""
-    return (path for path in paths if not path.name.startswith("."))
 
 
 def read_config(file: str | Path) -> dict[str, Any]:

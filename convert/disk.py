@@ -7,7 +7,7 @@ import errno
 import json
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,11 @@ def draft(path: str | Path) -> Iterator[Path]:
             # Where the folder can't be written to, there is nothing to remove either.
             with contextlib.suppress(OSError):
                 unfinished.unlink()
+
+
+def shown(paths: Iterable[Path]) -> list[Path]:
+    """Paths in order, without hidden ones: drafts that a kill left, and what macOS leaves."""
+    return sorted(path for path in paths if not path.name.startswith("."))
 
 
 def require_writable(path: str | Path) -> None:

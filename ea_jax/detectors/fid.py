@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from convert import disk
 from ea_jax.detectors import extras
 from ea_jax.detectors.pixels import Pixels
 from ea_jax.runtime.fingerprint import checksum
@@ -136,7 +137,7 @@ def check(folder: str | Path) -> tuple[list[Path], dict[tuple[int, int], Path]]:
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"{folder} is no folder; give one of PNG or JPEG pictures")
-    files = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in _SUFFIXES]
+    files = [path for path in disk.shown(folder.iterdir()) if path.suffix.lower() in _SUFFIXES]
     if len(files) < 2:
         raise ValueError(
             f"{folder} holds {len(files)} PNG or JPEG pictures; FID needs two at least, and means "

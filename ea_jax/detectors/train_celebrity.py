@@ -18,7 +18,7 @@ import numpy as np
 import optax
 from PIL import Image
 
-from convert import single
+from convert import disk, single
 from ea_jax.detectors import celebrity, mobilenet
 from ea_jax.detectors.celebrity import Classifier
 from ea_jax.detectors.mobilenet import MobileNetConfig, Weights
@@ -85,14 +85,9 @@ def read(folder: str | Path, pixels: Pixels) -> Portraits:
     if not folder.is_dir():
         raise ValueError(f"{folder} is no folder; give one with a subfolder of pictures a name")
     found = {
-        # Hidden ones are drafts, which a kill left, or notes of macOS.
-        person.name: [
-            at
-            for at in sorted(person.iterdir())
-            if at.suffix.lower() in _SUFFIXES and not at.name.startswith(".")
-        ]
-        for person in sorted(folder.iterdir())
-        if person.is_dir() and not person.name.startswith(".")
+        person.name: [at for at in disk.shown(person.iterdir()) if at.suffix.lower() in _SUFFIXES]
+        for person in disk.shown(folder.iterdir())
+        if person.is_dir()
     }
     if len(found) < 2:
         raise ValueError(

@@ -165,7 +165,7 @@ def open_painter(
     weights: Any = pipeline.load_part("transformer")
     made_of = pipeline.fingerprint("transformer")
     _require_base(subjects, made_of, weights, given.model)
-    if _is_tiny(given):
+    if how["tiny"]:
         pipeline.weights["transformer"] = unrolled_on(mesh, weights)
     return Painter(
         pipeline,
@@ -205,21 +205,21 @@ def require_sampling(given: argparse.Namespace) -> None:
     axes.shardings(mesh, pipeline.template("transformer"))
 
 
-def _is_tiny(given: argparse.Namespace) -> bool:
-    """Whether the model is flux-tiny, or a folder of it with an edit merged: it has a judge."""
-    return worlds.has_detector(given.model)
-
-
 def _how(given: argparse.Namespace) -> dict[str, Any]:
-    """Size, text length, batch and dtype: what is given, or usual for the model."""
-    tiny = _is_tiny(given)
+    """Size, text length, batch and dtype: what is given, or usual for the model.
+
+    Usual for flux-tiny, or a folder of it with an edit merged, which has a judge, too (`tiny`), and
+    for a FLUX.
+    """
+    tiny = worlds.has_detector(given.model)
     usual = {
         "size": 64 if tiny else 512,
         "text_length": 32 if tiny else 256,
         "batch": 8 if tiny else _copies(given.tensor),
         "dtype": "float32" if tiny else "bfloat16",
     }
-    return {name: getattr(given, name) or value for name, value in usual.items()}
+    how = {name: getattr(given, name) or value for name, value in usual.items()}
+    return {**how, "tiny": tiny}
 
 
 def _check_sampling(pipeline: Pipeline, given: argparse.Namespace) -> None:

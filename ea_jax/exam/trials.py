@@ -40,9 +40,8 @@ _GRID = "grid.png"
 _THUMBNAIL, _INCHES = (720, 720), (7.0, 3.5)
 _AGAIN = "remove the run's folder, and the same command makes it again"
 # Settings that a command's own flags set.
-_OF_FLAGS = (
-    *("concept.word", "optim.seed", "sample.eval_pictures"),
-    *("data.cache", "log.folder", "model.path"),
+_OF_FLAGS = frozenset(
+    ["concept.word", "optim.seed", "sample.eval_pictures", "data.cache", "log.folder", "model.path"]
 )
 Rates = Mapping[str, Rate]
 

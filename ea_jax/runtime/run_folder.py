@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from convert.disk import draft, entry, read_json, reported
+from convert.disk import draft, entry, read_json, reported, shown
 
 CONFIG = "config.json"
 _ABSENT = "absent"
@@ -160,5 +160,5 @@ def _stranger(folder: Path, values: Iterable[Any]) -> Path | None:
     """
     named = [Path(value).absolute() for value in values if isinstance(value, str)]
     own = {folder for path in named for folder in (path, *path.parents)}
-    there = sorted(path for path in folder.glob("*") if not path.name.startswith("."))
+    there = shown(folder.glob("*"))
     return next((path for path in there if path.absolute() not in own), None)

@@ -21,8 +21,7 @@ from ea_jax.methods.ready import initial_state
 from ea_jax.runtime.mesh import put_rows
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("preset", ["paper", "robust"])
+@pytest.mark.parametrize("preset", [pytest.param("paper", marks=pytest.mark.slow), "robust"])
 def test_they_are_those_of_the_arrays_that_the_steps_are_given(dev_folder, tmp_path, preset):
     config = soccer.get_config(f"tiny+{preset}")
     config.model.path = str(dev_folder)

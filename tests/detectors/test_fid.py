@@ -151,6 +151,12 @@ def test_reference_pictures_are_resized_and_their_middle_is_cut_out(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_hidden_files_are_no_pictures(folders):
+    before = fid.check(folders[0])[0]
+    (folders[0] / "._00.png").write_bytes(b"of macOS")
+    assert fid.check(folders[0])[0] == before
+
+
 def test_the_real_torch_fidelity_finds_the_same_pictures_nearest(folders, tmp_path):
     """With random weights: the call is proved, not the published network."""
     pytest.importorskip("torch_fidelity", reason="needs the extra fid", exc_type=ImportError)

@@ -145,14 +145,14 @@ def test_in_bfloat16_paths_sampled_anew_are_the_samplers_bit_for_bit(case, monke
     np.testing.assert_array_equal(staggered[1], painted(case, 7, monkeypatch)[1])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("level", "features"),
     [
         ("upper", "denoise"),
-        ("lower", "shared"),
-        ("upper", "shared"),
-        ("lower", "denoise"),
+        *(
+            pytest.param(*pair, marks=pytest.mark.slow)
+            for pair in (("lower", "shared"), ("upper", "shared"), ("lower", "denoise"))
+        ),
     ],
 )
 def test_in_bfloat16_every_model_call_of_a_pair_gets_a_rounded_time(monkeypatch, level, features):
